@@ -1,0 +1,65 @@
+# Targets are named like folders in places: without .PHONY they would do nothing.
+.PHONY: help dev demo test lint types proto proto-check lock bench check-readme ci clean proto-breaking
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+# The stamps make installation happen once per change of what is pinned.
+.venv/app.stamp: .ci/requirements/app.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hutong needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) -r .ci/requirements/app.txt
+	$(PIP) -r .ci/requirements/build.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt
+	$(PIP) -r .ci/requirements/dev.txt
+	touch $@
+
+dev: .venv/dev.stamp ## install everything tests, lint and types need
+
+demo: .venv/app.stamp ## a running mesh, told as a story and checked; leaves nothing running
+	$(BIN)/hutong demo
+
+test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
+	$(BIN)/pytest
+
+lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generated code fresh
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	$(BIN)/buf format --diff --exit-code proto
+	$(BIN)/python proto/generate.py --check
+
+types: .venv/dev.stamp ## mypy and basedpyright, both strict
+	$(BIN)/mypy services gateway adapters certs tests bench
+	$(BIN)/basedpyright
+
+proto: .venv/dev.stamp ## generate code from the contracts, beside them
+	$(BIN)/buf format --write proto
+	$(BIN)/python proto/generate.py
+
+proto-breaking: .venv/dev.stamp ## compare the contracts with the last tag
+	$(BIN)/buf breaking proto --against ".git#tag=$$(git describe --tags --abbrev=0),subdir=proto"
+
+lock: .venv/dev.stamp ## pin what the .in files ask for, with hashes
+	for name in app build dev; do \
+	  $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --universal --python-version 3.11 --no-emit-index-url \
+	    --no-annotate --custom-compile-command "make lock" .ci/requirements/$$name.in -o .ci/requirements/$$name.txt; \
+	done
+
+bench: .venv/dev.stamp ## speed as ratios, measured side by side in one run
+	$(BIN)/python -m bench
+
+ci: ## what the gate runs
+	bash .ci/run
+
+clean: ## remove what was installed and written
+	rm -rf .venv .hutong .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -1,0 +1,55 @@
+"""The gateway's node: a host with the departments' policies, a client to each department, and the federation door."""
+
+from pathlib import Path
+
+from certs.spiffe import SpiffeId
+from gateway.config import GatewayConfig
+from gateway.service import Department, FederationService
+from hutong.api.exchange.v1 import federation_pb2
+from services.kit import jurisdiction
+from services.kit.client import Client
+from services.kit.context import ContextSigner
+from services.kit.department import read_secret
+from services.kit.host import Host
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.reload import PolicyFiles
+from services.kit.records import catalogue
+from services.kit.records.pages import PageTokens
+from services.kit.rpc import bind
+
+ACCESS = Path(__file__).parent / "access.yaml"
+
+
+class GatewayNode:
+    """A gateway, running."""
+
+    def __init__(self, config: GatewayConfig, host: Host) -> None:
+        self.host = host
+        self._config = config
+
+    async def start(self) -> None:
+        """Load the policies, make the clients, serve."""
+        config, host = self._config, self.host
+        known = catalogue.load()
+        secret = read_secret(config.secret)
+        pack = jurisdiction.load(config.policy.jurisdiction)
+        files = PolicyFiles(config.policy.files, known, pack)
+        engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
+        host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
+        departments = {agency: self._department(agency) for agency in config.departments}
+        service = FederationService(
+            known, engine, ContextSigner(host.identity, host.files, host.clock), departments, PageTokens(secret)
+        )
+        federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
+        await host.start(bind(federation, service), [ACCESS])
+
+    def _department(self, agency: str) -> Department:
+        section = self._config.departments[agency]
+        identity = SpiffeId.parse(f"spiffe://{self._config.node.zone}/{agency}/{section.system}")
+        client = Client(section.target, identity, self.host.files, response_bytes=self._config.limits.response_bytes)
+        self.host.on_stop(client.close)
+        return Department(client, section.timeout.total_seconds())
+
+    async def stop(self) -> None:
+        """Drain and close."""
+        await self.host.stop()

@@ -1,0 +1,170 @@
+"""`FederationService`: one question across agencies, answered field by field under policy.
+
+A handler plans (`gateway.plan`), asks every department at once under one deadline, cuts what comes back
+(`gateway.cut`) and assembles. A department that is slow, dead or refuses costs its own sections only.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from gateway.cut import recut
+from gateway.plan import Ask, Part, Plan, decide, divide
+from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from services.kit.client import Client
+from services.kit.context import ContextSigner
+from services.kit.errors import (
+    DeadlineExceeded,
+    HutongError,
+    InvalidArgument,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
+from services.kit.policy.engine import PolicyEngine
+from services.kit.records.catalogue import Catalogue
+from services.kit.records.pages import PageTokens
+from services.kit.rpc import Call
+from services.kit.telemetry import trace_id
+
+_log = logging.getLogger(__name__)
+
+FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
+_SHORTEST = 0.02
+"""Seconds: a question with less time than this left is refused, since no department could answer it."""
+
+_TYPES_PAGE, _TYPES_PAGE_MAX = 50, 200
+
+
+@dataclass(frozen=True, slots=True)
+class Department:
+    """A department as the gateway knows it."""
+
+    client: Client
+    timeout: float
+    """Longest wait, in seconds."""
+
+
+class FederationService:
+    """The gateway's door."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        engine: PolicyEngine,
+        signer: ContextSigner,
+        departments: Mapping[str, Department],
+        pages: PageTokens,
+    ) -> None:
+        self._catalogue = catalogue
+        self._engine = engine
+        self._signer = signer
+        self._departments = departments
+        self._pages = pages
+
+    async def query(self, request: federation_pb2.QueryRequest, call: Call) -> federation_pb2.QueryResponse:
+        """Answer in one message."""
+        plan = self._plan(request, call)
+        wait = _inner_deadline(call)
+        sections: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
+        for answers in await asyncio.gather(*(self._ask(ask, call, wait) for ask in plan.asks)):
+            sections.update(answers)
+        return federation_pb2.QueryResponse(
+            query_id=plan.query_id, sections=[sections[part.index] for part in plan.parts]
+        )
+
+    async def stream_query(
+        self, request: federation_pb2.StreamQueryRequest, call: Call
+    ) -> AsyncIterator[federation_pb2.StreamQueryResponse]:
+        """Answer section by section, as departments answer; the next section waits until this one is taken."""
+        plan = self._plan(request.query, call)
+        wait = _inner_deadline(call)
+        for part in plan.denied:
+            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
+        tasks = [asyncio.ensure_future(self._ask(ask, call, wait)) for ask in plan.asks]
+        try:
+            for next_done in asyncio.as_completed(tasks):
+                for section in (await next_done).values():
+                    yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=section)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
+        """Tell the decisions; no department is asked and no record read."""
+        parts = decide(request.query, call.caller, self._catalogue, self._engine)
+        return federation_pb2.ExplainResponse(sections=[part.mask.section() for part in parts])
+
+    async def list_record_types(
+        self, request: federation_pb2.ListRecordTypesRequest, call: Call
+    ) -> federation_pb2.ListRecordTypesResponse:
+        """List the catalogue, a page at a time."""
+        size = request.page_size or _TYPES_PAGE
+        if not 0 < size <= _TYPES_PAGE_MAX:
+            raise InvalidArgument(Reason.PAGE_SIZE_INVALID, f"page_size is 1 to {_TYPES_PAGE_MAX}")
+        binding = ("record_types", request.owner)
+        after = self._pages.open(request.page_token, binding).key if request.page_token else ""
+        kinds = [k for k in self._catalogue if k.name > after and (not request.owner or k.owner == request.owner)]
+        token = self._pages.seal(kinds[size - 1].name, None, binding) if len(kinds) > size else ""
+        return federation_pb2.ListRecordTypesResponse(
+            record_types=[kind.info() for kind in kinds[:size]], next_page_token=token
+        )
+
+    def _plan(self, request: federation_pb2.QueryRequest, call: Call) -> Plan:
+        parts = decide(request, call.caller, self._catalogue, self._engine)
+        self._signer.refresh()
+        return divide(request, parts, call.caller, self._signer)
+
+    async def _ask(self, ask: Ask, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
+        """Ask one department; whatever goes wrong there becomes the status of its own sections."""
+        department = self._departments.get(ask.agency)
+        try:
+            if department is None:
+                raise Unavailable(Reason.DEPARTMENT_UNREACHABLE, "this gateway knows no such department")
+            response = await department.client.unary(
+                FETCH,
+                ask.request,
+                record_source_pb2.FetchResponse,
+                timeout=min(wait, department.timeout),
+                traceparent=call.traceparent,
+            )
+            if len(response.sections) != len(ask.parts):
+                raise Unavailable(Reason.DEPARTMENT_FAILED, "the department answered another question")
+            return {
+                part.index: recut(section, part.mask)
+                for part, section in zip(ask.parts, response.sections, strict=True)
+            }
+        except HutongError as error:
+            self._log_failure(ask, call, error)
+            return {part.index: _failed(part, error) for part in ask.parts}
+
+    def _log_failure(self, ask: Ask, call: Call, error: HutongError) -> None:
+        fields = {"department": ask.agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}
+        _log.warning("Department gave no answer", extra={"fields": fields})
+
+
+def _inner_deadline(call: Call) -> float:
+    """How long departments may take: the caller's time less a tenth, so that the answer still gets home in it."""
+    remaining = call.remaining()
+    if remaining is None:
+        remaining = 60.0
+    if remaining < _SHORTEST:
+        raise DeadlineExceeded(Reason.DEADLINE_TOO_SHORT, "too little time is left to ask any department")
+    return remaining - min(0.1 * remaining, 0.2)
+
+
+def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
+    section = part.mask.section()
+    if isinstance(error, DeadlineExceeded):
+        section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
+        section.reason = Reason.DEPARTMENT_TIMEOUT
+    elif isinstance(error, InvalidArgument | ResourceExhausted):
+        # The question itself, a page token above all: the caller can act on the department's own reason.
+        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
+        section.reason = error.reason
+    else:
+        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
+        known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN)
+        section.reason = error.reason if error.reason in known else Reason.DEPARTMENT_FAILED
+    return section

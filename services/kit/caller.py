@@ -1,0 +1,26 @@
+"""Who calls: the verified identity behind a request, on whichever transport it came."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from certs.spiffe import SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A system of an agency, as its certificate proved or a gateway's signed word says."""
+
+    spiffe_id: str
+    """`spiffe://<zone>/<agency>/<system>`."""
+    agency: str
+    system: str
+
+    @classmethod
+    def of(cls, identity: SpiffeId) -> Self:
+        """Make a caller of a verified identity."""
+        return cls(str(identity), identity.agency, identity.system)
+
+    @property
+    def path(self) -> str:
+        """`agency/system`: what access lists name."""
+        return f"{self.agency}/{self.system}"

@@ -1,0 +1,193 @@
+"""One TOML file per node, typed and checked before anything starts.
+
+Unknown keys are refused and named with the nearest known one; paths are relative to the file; secrets are given by
+path, never by value. A room composes its own config of the sections here.
+"""
+
+import datetime as dt
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+
+from services.kit.errors import FailedPrecondition, Reason
+from services.kit.records.catalogue import nearest
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+        if not found:
+            raise ValueError(f"{value!r} is no duration; write '500ms', '5s', '2m', '24h' or '7d'")
+        return dt.timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    return value
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not host or not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{value!r} is no address; write '127.0.0.1:50051'")
+    return value
+
+
+def _absolute(value: Path, info: ValidationInfo) -> Path:
+    base: Path = (info.context or {}).get("base", Path())
+    return value if value.is_absolute() else base / value
+
+
+Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
+"""A duration as text: `500ms`, `5s`, `2m`, `24h`, `7d`."""
+Address = Annotated[str, AfterValidator(_address)]
+"""`host:port`."""
+FilePath = Annotated[Path, AfterValidator(_absolute)]
+"""A path, relative to the config file."""
+
+
+class Section(BaseModel):
+    """A table of a config file: frozen, and strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSection(Section):
+    """Who this node is and where it listens."""
+
+    zone: str
+    """SPIFFE trust domain, for example `ftz.example`."""
+    agency: str
+    system: str = "node"
+    listen: Address
+    metrics: Address | None = None
+    """Where Prometheus may scrape; absent serves no metrics."""
+
+
+class TlsSection(Section):
+    """Where the node's identity lies. Files are re-read when they change."""
+
+    certificate: FilePath
+    key: FilePath
+    bundle: FilePath
+    """Trust bundle: the zone's roots."""
+    revoked: FilePath
+    """The zone's certificate revocation list."""
+
+
+class TelemetrySection(Section):
+    """What the node tells of itself."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp: str | None = None
+    """OTLP/gRPC collector; absent exports no traces (trace ids cross the mesh all the same)."""
+    sample: float = Field(default=0.05, ge=0, le=1)
+    """Share of traces that are recorded."""
+
+
+class LimitsSection(Section):
+    """Limits on what comes from outside."""
+
+    request_bytes: int = Field(default=256 * 1024, ge=1024)
+    response_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    """Largest answer accepted from another node."""
+    concurrent_calls: int = Field(default=1024, ge=1)
+    deadline: Duration = dt.timedelta(seconds=10)
+    """Deadline of calls that state none, and the longest one granted to unary calls."""
+    drain: Duration = dt.timedelta(seconds=10)
+    """How long running calls may go on after a stop was asked for."""
+
+
+class PolicySection(Section):
+    """Which policies decide."""
+
+    files: list[FilePath] = Field(min_length=1)
+    jurisdiction: str = "cn"
+    reload: Duration = dt.timedelta(milliseconds=500)
+    """How often the files are looked at for change."""
+
+
+class StoreSection(Section):
+    """Where records lie."""
+
+    url: str = ""
+    """SQLAlchemy URL without a password in it, for example `sqlite+aiosqlite:///customs.db`."""
+    url_file: FilePath | None = None
+    """File that holds the URL instead, where it carries a password."""
+    migrate: bool = False
+    """Bring the schema up to date at start; otherwise an old schema stops the start."""
+
+    def read_url(self, base: Path) -> str:
+        """Read the URL; a relative SQLite path is relative to the config file."""
+        url = self.url_file.read_text().strip() if self.url_file else self.url
+        if not url:
+            raise FailedPrecondition(Reason.CONFIG_INVALID, "store: give url or url_file")
+        scheme, found, path = url.partition(":///")
+        if found and scheme.startswith("sqlite") and not path.startswith("/"):
+            return f"{scheme}:///{base / path}"
+        return url
+
+
+class NodeConfig(Section):
+    """What every node's config has; rooms add their own sections."""
+
+    node: NodeSection
+    tls: TlsSection
+    telemetry: TelemetrySection = TelemetrySection()
+    limits: LimitsSection = LimitsSection()
+
+
+class DepartmentConfig(NodeConfig):
+    """The config of a department's node."""
+
+    store: StoreSection
+    policy: PolicySection
+    secret: FilePath
+    """File with at least 32 random bytes: keys of page tokens and pseudonyms are derived from it."""
+    gateways: list[str] = Field(default=["gateway/main"])
+    """Identities (`agency/system`) whose signed word on a caller is accepted."""
+
+
+C = TypeVar("C", bound=NodeConfig)
+
+
+def read(path: Path, model: type[C]) -> C:
+    """Read a node's config.
+
+    Raises `FailedPrecondition`: CONFIG_FILE_MISSING, CONFIG_UNKNOWN_KEY (naming the nearest), or CONFIG_INVALID with
+    every mistake on a line of its own.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FailedPrecondition(Reason.CONFIG_FILE_MISSING, f"there is no config file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"{path}: {error}") from None
+    try:
+        return model.model_validate(raw, context={"base": path.parent.absolute()})
+    except ValidationError as error:
+        raise _refused(path, model, error) from None
+
+
+def _refused(path: Path, model: type[BaseModel], error: ValidationError) -> FailedPrecondition:
+    lines: list[str] = []
+    unknown = False
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            unknown = True
+            lines.append(f"{where}: unknown key{nearest(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}")
+        else:
+            lines.append(f"{where}: {item['msg']}")
+    reason = Reason.CONFIG_UNKNOWN_KEY if unknown else Reason.CONFIG_INVALID
+    return FailedPrecondition(reason, f"{path}:\n  " + "\n  ".join(lines))
+
+
+def _keys(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+    for part in where:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)

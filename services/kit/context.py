@@ -1,0 +1,171 @@
+"""The exchange context: a gateway's signed word, to a department, on whom it asks for.
+
+Short-lived, bound to the very sub-requests it goes with, signed by the key of the gateway's own TLS certificate: a
+department needs no further key to check it, and nobody else can present it.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf.message import DecodeError
+
+from certs.errors import CertificateError
+from certs.spiffe import SpiffeId
+from certs.svid import SvidFiles
+from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
+from services.kit.caller import Caller
+from services.kit.clock import Clock
+from services.kit.errors import PermissionDenied, Reason, Unauthenticated
+from services.kit.rpc import Call
+
+LIFETIME = dt.timedelta(seconds=30)
+"""How long a context lasts; also the longest a department accepts."""
+
+SKEW = dt.timedelta(seconds=5)
+"""How far two nodes' clocks may differ."""
+
+_ALGORITHM = ec.ECDSA(hashes.SHA256())
+
+DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchRequest
+
+
+def request_digest(request: DelegatedRequest) -> bytes:
+    """Digest a sub-request with its context cleared: what a context is bound to."""
+    bare = type(request)()
+    bare.CopyFrom(request)
+    bare.ClearField("delegated")
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
+
+
+class ContextSigner:
+    """Signs contexts with the node's current key."""
+
+    def __init__(self, gateway: SpiffeId, files: SvidFiles, clock: Clock) -> None:
+        self._gateway = str(gateway)
+        self._files = files
+        self._clock = clock
+        self._version: object = None
+        self._key: ec.EllipticCurvePrivateKey | None = None
+
+    def refresh(self) -> None:
+        """Load the key again if the files changed; called between queries, never within one."""
+        version = self._files.version()
+        if version != self._version or self._key is None:
+            key = serialization.load_pem_private_key(self._files.load().key, None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise TypeError("SVID keys are P-256")
+            self._key, self._version = key, version
+
+    def sign(
+        self, caller: Caller, request: exchange_pb2.RequestContext, query_id: str, digests: Iterable[bytes]
+    ) -> exchange_pb2.SignedContext:
+        """Sign who asks, why, and the digests of all sub-requests of one query."""
+        if self._key is None:
+            self.refresh()
+        assert self._key is not None  # noqa: S101 - refresh either sets it or raises
+        now = self._clock()
+        context = exchange_pb2.ExchangeContext(
+            caller=caller.spiffe_id,
+            request=request,
+            gateway=self._gateway,
+            query_id=query_id,
+            request_digests=digests,
+        )
+        context.issued_at.FromDatetime(now)
+        context.expires_at.FromDatetime(now + LIFETIME)
+        payload = context.SerializeToString()
+        return exchange_pb2.SignedContext(payload=payload, signature=self._key.sign(payload, _ALGORITHM))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """For whom and why a department is asked."""
+
+    caller: Caller
+    request: exchange_pb2.RequestContext
+
+
+class ContextVerifier:
+    """Tells for whom a department is asked, checking a gateway's word where one speaks."""
+
+    def __init__(self, gateways: Iterable[str], trust_domain: str, clock: Clock) -> None:
+        """`gateways` are the identities (`agency/system`) whose word counts."""
+        self._gateways = frozenset(gateways)
+        self._trust_domain = trust_domain
+        self._clock = clock
+
+    def origin(self, request: DelegatedRequest, call: Call) -> Origin:
+        """Find the origin of a request.
+
+        The peer itself where no word is given; a gateway must give one. Raises `Unauthenticated` or
+        `PermissionDenied` after these checks:
+
+        1. the peer is one of the department's gateways;
+        2. the signature is by the key of the peer's own TLS certificate;
+        3. the context names the peer as its gateway;
+        4. it is neither expired, nor from the future, nor longer-lived than `LIFETIME`;
+        5. it covers this very sub-request;
+        6. the original caller is a system of this zone, and no gateway.
+        """
+        is_gateway = call.caller.path in self._gateways
+        if not request.HasField("delegated"):
+            if is_gateway:
+                raise Unauthenticated(Reason.CONTEXT_MISSING, "a gateway must say for whom it asks")
+            return Origin(call.caller, request.context)
+        # 1
+        if not is_gateway:
+            raise PermissionDenied(Reason.CALLER_NOT_LISTED, "this caller may not speak for others")
+        # 2
+        signed = request.delegated
+        try:
+            _public_key(call.certificate).verify(signed.signature, signed.payload, _ALGORITHM)
+            context = exchange_pb2.ExchangeContext.FromString(signed.payload)
+        except (InvalidSignature, DecodeError):
+            raise _invalid("its signature does not stand") from None
+        # 3
+        if context.gateway != call.caller.spiffe_id:
+            raise _invalid("it names another gateway")
+        # 4
+        self._check_time(context)
+        # 5
+        if request_digest(request) not in context.request_digests:
+            raise _invalid("it covers another request")
+        # 6
+        return Origin(self._original(context.caller), context.request)
+
+    def _check_time(self, context: exchange_pb2.ExchangeContext) -> None:
+        now = self._clock()
+        issued = context.issued_at.ToDatetime(dt.UTC)
+        expires = context.expires_at.ToDatetime(dt.UTC)
+        if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
+            raise _invalid("its times do not stand")
+        if expires + SKEW <= now:
+            raise Unauthenticated(Reason.CONTEXT_EXPIRED, "the exchange context has expired; ask again")
+
+    def _original(self, text: str) -> Caller:
+        try:
+            caller = Caller.of(SpiffeId.parse(text))
+        except CertificateError:
+            raise _invalid("it names no caller") from None
+        if not text.startswith(f"spiffe://{self._trust_domain}/") or caller.path in self._gateways:
+            raise _invalid("it names no caller of this zone")
+        return caller
+
+
+def _invalid(why: str) -> Unauthenticated:
+    return Unauthenticated(Reason.CONTEXT_INVALID, f"the exchange context does not stand: {why}")
+
+
+@lru_cache(maxsize=64)
+def _public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
+    key = x509.load_pem_x509_certificate(pem).public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise _invalid("the gateway's key is no EC key")
+    return key

@@ -1,0 +1,121 @@
+"""A department's node: a host with a store, a policy and the two doors.
+
+A room says only who it is (`Room`); everything else follows from its contracts and from the files beside it, which
+have the same names in every room: `access.yaml`, `policy/<agency>.cedar`, `migrations/`, `mappings/`.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.descriptor import ServiceDescriptor
+
+from hutong.api.exchange.v1 import record_source_pb2
+from services.kit import jurisdiction
+from services.kit.config import DepartmentConfig
+from services.kit.context import ContextVerifier
+from services.kit.doors import RecordSourceService, TypedService
+from services.kit.errors import FailedPrecondition, Reason
+from services.kit.host import Host
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.reload import PolicyFiles
+from services.kit.reader import Reader
+from services.kit.records import catalogue, migrations
+from services.kit.records.catalogue import Catalogue
+from services.kit.records.pages import PageTokens, ResumeTokens
+from services.kit.records.store import RecordStore
+from services.kit.rpc import bind
+
+_MIN_SECRET = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """An agency's room: its name, its typed service, its folder."""
+
+    agency: str
+    service: ServiceDescriptor
+    folder: Path
+
+    @property
+    def access(self) -> Path:
+        """The access list beside the service."""
+        return self.folder / "access.yaml"
+
+    @property
+    def policy(self) -> Path:
+        """The agency's policy."""
+        return self.folder / "policy" / f"{self.agency}.cedar"
+
+    @property
+    def scenarios(self) -> Path:
+        """What the policy must do, as data."""
+        return self.folder / "policy" / "scenarios.yaml"
+
+    @property
+    def mappings(self) -> Path:
+        """The folder of mapping files."""
+        return self.folder / "mappings"
+
+    @property
+    def migrations(self) -> Path:
+        """The folder of schema migrations."""
+        return self.folder / "migrations"
+
+    def catalogue(self) -> Catalogue:
+        """The record types the agency owns."""
+        return catalogue.load().owned_by(self.agency)
+
+
+def read_secret(path: Path) -> bytes:
+    """Read a node's secret; raises `FailedPrecondition` where it is absent or short."""
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"secret: cannot read {path}: {error.strerror}") from None
+    if len(secret) < _MIN_SECRET:
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"secret: {path} holds fewer than {_MIN_SECRET} bytes")
+    return secret
+
+
+class DepartmentNode:
+    """One department, running."""
+
+    def __init__(self, room: Room, config: DepartmentConfig, url: str, host: Host) -> None:
+        """`url` is the store's; `host` is the frame it runs in."""
+        if config.node.agency != room.agency:
+            raise FailedPrecondition(
+                Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {room.agency}'s"
+            )
+        self.host = host
+        self._room = room
+        self._config = config
+        self._url = url
+
+    async def start(self) -> None:
+        """Open the store, load the policy, serve."""
+        config, room, host = self._config, self._room, self.host
+        owned = room.catalogue()
+        secret = read_secret(config.secret)
+        if config.store.migrate:
+            await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
+        store = RecordStore(self._url, owned, host.clock)
+        await store.open()
+        host.on_stop(store.close)
+        await store.check_migrated(room.migrations)
+        pack = jurisdiction.load(config.policy.jurisdiction)
+        files = PolicyFiles(config.policy.files, owned, pack)
+        engine = PolicyEngine(files.policies, owned, pack, secret, host.clock)
+        host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
+        reader = Reader(store, engine, PageTokens(secret), host.clock)
+        contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
+        source = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
+        typed = TypedService(room.service, owned, reader)
+        self._source = source
+        exchange = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"]
+        await host.start((*bind(exchange, source), *bind(room.service, typed)), [room.access])
+
+    async def stop(self) -> None:
+        """End watches, drain, close."""
+        self._source.stop()
+        await self.host.stop()

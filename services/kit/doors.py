@@ -1,0 +1,207 @@
+"""The two doors of a department: the uniform record source and the typed service of its agency.
+
+Both are implemented here once, from the descriptors, on the same `Reader`; a room adds no code of its own.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+
+from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
+from services.kit import reader
+from services.kit.context import ContextVerifier, Origin
+from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.reader import Question, Reader
+from services.kit.records.catalogue import Catalogue, RecordType
+from services.kit.records.pages import ResumeTokens
+from services.kit.rpc import Call, snake
+
+MAX_SELECTIONS = 32
+"""Most selections in one request."""
+
+MAX_FIELDS = 256
+"""Most field paths in one selection."""
+
+_CHANGES_AT_ONCE = 100
+
+
+def _time(message: Any, field: str = "as_of") -> dt.datetime | None:
+    return getattr(message, field).ToDatetime(dt.UTC) if message.HasField(field) else None
+
+
+def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
+    """Check how many selections there are and that no type is asked for twice; raises `InvalidArgument`."""
+    names = [s.record_type for s in selections]
+    if not names:
+        raise InvalidArgument(Reason.SELECTION_MISSING, "select at least one record type")
+    if len(names) > MAX_SELECTIONS:
+        raise InvalidArgument(
+            Reason.SELECTIONS_TOO_MANY, f"at most {MAX_SELECTIONS} selections; there are {len(names)}"
+        )
+    for selection in selections:
+        if len(selection.fields) > MAX_FIELDS:
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_FIELDS} fields in a selection")
+    if len(set(names)) != len(names):
+        raise InvalidArgument(Reason.RECORD_TYPE_REPEATED, "select every record type once, with all its fields")
+
+
+class RecordSourceService:
+    """`RecordSourceService`: what gateways use."""
+
+    def __init__(
+        self,
+        agency: str,
+        catalogue: Catalogue,
+        reader: Reader,
+        contexts: ContextVerifier,
+        resume: ResumeTokens,
+        *,
+        poll: float = 0.2,
+        heartbeat: float = 10.0,
+    ) -> None:
+        """`catalogue` holds what the agency owns; `poll` and `heartbeat` are seconds."""
+        self._agency = agency
+        self._catalogue = catalogue
+        self._reader = reader
+        self._contexts = contexts
+        self._resume = resume
+        self._poll = poll
+        self._heartbeat = heartbeat
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End running watches, so that a drain need not wait for them."""
+        self._stopping.set()
+
+    async def fetch(self, request: record_source_pb2.FetchRequest, call: Call) -> record_source_pb2.FetchResponse:
+        """Answer every selection, in the order asked."""
+        origin = self._contexts.origin(request, call)
+        check_selections(request.selections)
+        subject = reader.subject_of(request.subject.scheme, request.subject.value)
+        response = record_source_pb2.FetchResponse()
+        for selection in request.selections:
+            question = Question(
+                record_type=self._owned(selection.record_type),
+                subject=subject,
+                fields=tuple(selection.fields),
+                filter=selection.filter,
+                page_size=selection.page_size,
+                page_token=selection.page_token,
+                as_of=_time(request),
+            )
+            response.sections.append(reader.section_of(await self._reader.read(origin, question)))
+        return response
+
+    async def watch(
+        self, request: record_source_pb2.WatchRequest, call: Call
+    ) -> AsyncIterator[record_source_pb2.WatchResponse]:
+        """Send changes as they are recorded, deciding anew for every batch: a policy change counts at once."""
+        origin = self._contexts.origin(request, call)
+        kind = self._owned(request.selection.record_type)
+        fields = tuple(request.selection.fields)
+        binding = (origin.caller.spiffe_id, kind.name)
+        after = await self._start(request, binding)
+        filters = reader.parse_filter(request.selection.filter, kind)
+        idle = 0.0
+        while not self._stopping.is_set():
+            mask = self._reader.decide(origin, kind, fields)
+            reader.require_any(mask)
+            params = self._reader.params(origin)
+            batch = await self._reader.source.changes(
+                kind, after, _CHANGES_AT_ONCE, self._reader.readable(mask, filters), mask.conditions, params
+            )
+            if batch.last_seq > after or idle >= self._heartbeat:
+                after, idle = max(after, batch.last_seq), 0.0
+                response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
+                response.as_of.FromDatetime(batch.as_of)
+                for record in batch.records:
+                    response.records.add().Pack(reader.cut(kind, mask, record))
+                yield response
+            else:
+                idle += self._poll
+                await self._pause()
+
+    async def _pause(self) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), self._poll)
+        except TimeoutError:
+            return
+
+    async def _start(self, request: record_source_pb2.WatchRequest, binding: tuple[str, ...]) -> int:
+        if request.resume_token:
+            return self._resume.open(request.resume_token, binding)
+        return 0 if request.from_start else await self._reader.source.last_seq()
+
+    async def describe(
+        self, request: record_source_pb2.DescribeRequest, call: Call
+    ) -> record_source_pb2.DescribeResponse:
+        """Tell which record types the agency owns, and the policy version in force."""
+        return record_source_pb2.DescribeResponse(
+            agency=self._agency,
+            record_types=[kind.info() for kind in self._catalogue],
+            policy_version=self._reader.engine.version,
+        )
+
+    def _owned(self, name: str) -> RecordType:
+        kind = self._catalogue.get(name)
+        if kind.owner != self._agency:
+            raise InvalidArgument(Reason.RECORD_TYPE_NOT_OWNED, f"{name} is not this department's", record_type=name)
+        return kind
+
+
+class TypedService:
+    """An agency's typed service: `GetX` and `ListXs` for every record type, from the descriptors."""
+
+    def __init__(self, descriptor: ServiceDescriptor, catalogue: Catalogue, reader: Reader) -> None:
+        """Raises `FailedPrecondition` SCHEMA_INVALID where a method follows no convention."""
+        by_name = {kind.message.DESCRIPTOR.full_name: kind for kind in catalogue}
+        self._reader = reader
+        for method in descriptor.methods:
+            setattr(self, snake(method.name), self._handler(method, by_name))
+
+    def _handler(self, method: MethodDescriptor, kinds: dict[str, RecordType]) -> Callable[..., Any]:
+        response = message_factory.GetMessageClass(method.output_type)
+        for field in method.output_type.fields:
+            kind = kinds.get(field.message_type.full_name) if field.message_type else None
+            if kind is not None:
+                make = self._list if field.is_repeated else self._get
+                return make(kind, response, field.name)
+        raise FailedPrecondition(Reason.SCHEMA_INVALID, f"{method.full_name}: the response holds no record")
+
+    def _get(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+        async def get(request: Any, call: Call) -> Message:
+            collection, slash, key = request.name.partition("/")
+            if collection != kind.collection or not slash or not key:
+                raise InvalidArgument(Reason.NAME_INVALID, f"write the name as {kind.pattern}")
+            question = Question(kind, key=key, fields=tuple(request.fields), page_size=1, as_of=_time(request))
+            reading = await self._reader.read(Origin(call.caller, request.context), question)
+            answer: Any = response(decisions=reading.mask.decisions)
+            getattr(answer, field).CopyFrom(reader.the_one(reading))
+            return answer
+
+        return get
+
+    def _list(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+        async def list_(request: Any, call: Call) -> Message:
+            subject = request.subject
+            question = Question(
+                kind,
+                subject=reader.subject_of(subject.scheme, subject.value) if request.HasField("subject") else None,
+                fields=tuple(request.fields),
+                filter=request.filter,
+                page_size=request.page_size,
+                page_token=request.page_token,
+                as_of=_time(request),
+            )
+            reading = await self._reader.read(Origin(call.caller, request.context), question)
+            reader.require_any(reading.mask)
+            answer: Any = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
+            getattr(answer, field).extend(reading.messages)
+            return answer
+
+        return list_

@@ -1,0 +1,227 @@
+"""Reads records for a caller: decide, fetch, cut. Both doors of every department go through here, and nowhere else.
+
+The order never changes: the policy decides before the store is asked; the store is asked only for rows that some
+granted field allows; every record is cut before it leaves this module.
+"""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.message import Message
+
+from hutong.api.exchange.v1 import exchange_pb2
+from services.kit import identifiers
+from services.kit.clock import Clock
+from services.kit.context import Origin
+from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.mask import ReadMask
+from services.kit.records import conditions
+from services.kit.records.catalogue import RecordType
+from services.kit.records.conditions import Condition
+from services.kit.records.pages import PageTokens
+from services.kit.records.source import RecordSource
+from services.kit.records.store import RecordQuery, StoredRecord
+from services.kit.records.values import Column
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of one record type."""
+
+    record_type: RecordType
+    subject: tuple[str, str] | None = None
+    """Scheme and value, checked."""
+    key: str | None = None
+    fields: tuple[str, ...] = ()
+    filter: str = ""
+    page_size: int = 0
+    page_token: str = ""
+    as_of: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What came of it."""
+
+    mask: ReadMask
+    """The caller's mask over the fields asked for."""
+    messages: Sequence[Message]
+    """Records, cut, each with its envelope."""
+    as_of: dt.datetime
+    next_page_token: str = ""
+    withheld: bool = False
+    """A row condition hid fields of some record."""
+
+
+def subject_of(scheme: str, value: str) -> tuple[str, str]:
+    """Check a subject id; raises `InvalidArgument` SUBJECT_MISSING, SUBJECT_SCHEME_UNKNOWN or SUBJECT_INVALID.
+
+    A value whose check digit fails is let through: such codes exist in real registers (DOMAIN 1.1), and asking about
+    one must not be impossible.
+    """
+    if not scheme or not value:
+        raise InvalidArgument(Reason.SUBJECT_MISSING, "say whom or what the question is about: scheme and value")
+    checked = identifiers.check(scheme, value)
+    if checked.verdict is identifiers.Verdict.INVALID:
+        raise InvalidArgument(Reason.SUBJECT_INVALID, f"this is no {scheme}: {checked.reason}", scheme=scheme)
+    return scheme, checked.value
+
+
+class Reader:
+    """Answers questions from one source under one policy."""
+
+    def __init__(self, source: RecordSource, engine: PolicyEngine, pages: PageTokens, clock: Clock) -> None:
+        self._source = source
+        self._engine = engine
+        self._pages = pages
+        self._clock = clock
+
+    @property
+    def source(self) -> RecordSource:
+        """Where the records lie."""
+        return self._source
+
+    @property
+    def engine(self) -> PolicyEngine:
+        """What decides."""
+        return self._engine
+
+    def decide(self, origin: Origin, record_type: RecordType, fields: Sequence[str]) -> ReadMask:
+        """Decide without reading; raises `InvalidArgument` for a wrong context or an unknown field."""
+        self._engine.check_context(origin.request)
+        return self._engine.mask(origin.caller, origin.request, record_type).restrict(tuple(fields))
+
+    async def read(self, origin: Origin, question: Question) -> Reading:
+        """Answer a question; where nothing is granted the reading has no messages and the mask says why."""
+        kind = question.record_type
+        mask = self.decide(origin, kind, question.fields)
+        now = self._clock()
+        if question.as_of is not None and question.as_of > now:
+            raise InvalidArgument(Reason.AS_OF_IN_FUTURE, "as_of lies in the future; nobody knows yet")
+        if question.subject and question.subject[0] not in kind.subjects:
+            known = ", ".join(kind.subjects) or "none"
+            raise InvalidArgument(
+                Reason.SUBJECT_SCHEME_UNSUPPORTED,
+                f"{kind.name} cannot be asked for by {question.subject[0]}; it knows: {known}",
+                record_type=kind.name,
+            )
+        if not mask.grants:
+            return Reading(mask, (), question.as_of or now)
+        binding = self._binding(origin, question)
+        limit = self._pages.size(question.page_size)
+        cursor = self._pages.open(question.page_token, binding) if question.page_token else None
+        moment = cursor.as_of if cursor else question.as_of
+        query = RecordQuery(
+            record_type=kind,
+            subject=question.subject,
+            key=question.key,
+            filters=self.readable(mask, parse_filter(question.filter, kind)),
+            as_of=moment,
+            limit=limit,
+            after=cursor.key if cursor else None,
+            groups=mask.conditions,
+            params=self.params(origin),
+        )
+        page = await self._source.fetch(query)
+        seen = moment or page.as_of
+        token = self._pages.seal(page.next_key, seen, binding) if page.next_key is not None else ""
+        messages = [cut(kind, mask, record) for record in page.records]
+        return Reading(mask, messages, seen, token, any(not all(r.truth) for r in page.records))
+
+    def readable(self, mask: ReadMask, filters: tuple[Condition, ...]) -> tuple[Condition, ...]:
+        """Let filters use only fields that the caller gets in clear; raises `PermissionDenied` otherwise.
+
+        Otherwise a caller could find out a hidden value by asking which records match. A field given under row
+        conditions filters only rows where they hold, so these are added.
+        """
+        found = list(filters)
+        for path in sorted({path for condition in filters for path in condition.fields}):
+            grant = mask.whole.grants.get(path)
+            if grant is None or grant.transform is not None:
+                raise PermissionDenied(
+                    Reason.FILTER_FIELD_NOT_READABLE,
+                    f"{path} may not be used in a filter: it is not given to you in clear",
+                    field=path,
+                )
+            found.extend(grant.conditions)
+        return tuple(found)
+
+    def params(self, origin: Origin) -> Mapping[str, Column]:
+        """Values of the named parameters that row conditions may use."""
+        return self._engine.params(origin.caller, origin.request)
+
+    def _binding(self, origin: Origin, question: Question) -> tuple[str, ...]:
+        """What a page token is bound to: the same caller asking the same question for the same reason.
+
+        Not to the fields: they are decided anew for every page.
+        """
+        return (
+            origin.caller.spiffe_id,
+            origin.request.SerializeToString(deterministic=True).hex(),
+            question.record_type.name,
+            *(question.subject or ("", "")),
+            question.key or "",
+            question.filter,
+            question.as_of.isoformat() if question.as_of else "",
+        )
+
+
+def cut(kind: RecordType, mask: ReadMask, record: StoredRecord) -> Message:
+    """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row."""
+    message: Any = kind.message.FromString(record.body)
+    envelope = message.envelope
+    envelope.key = record.key
+    envelope.version = record.version
+    envelope.supersedes = record.version - 1
+    if record.fact_time is not None:
+        envelope.fact_time.FromDatetime(record.fact_time)
+    envelope.recorded_at.FromDatetime(record.recorded_at)
+    envelope.source_system = record.source_system
+    envelope.state = record.state
+    mask.cutter(record.truth)(message)
+    return message
+
+
+def section_of(reading: Reading) -> exchange_pb2.Section:
+    """Write a reading as a section."""
+    mask = reading.mask
+    kind = mask.record_type
+    section = mask.section()
+    section.as_of.FromDatetime(reading.as_of)
+    section.next_page_token = reading.next_page_token
+    if not mask.grants:
+        return section
+    if not reading.messages:
+        section.status = exchange_pb2.SECTION_STATUS_NO_RECORD
+    elif reading.withheld:
+        section.status = exchange_pb2.SECTION_STATUS_PARTIAL
+    url = f"type.googleapis.com/{kind.full_name}"
+    for message in reading.messages:
+        section.records.add(type_url=url, value=message.SerializeToString())
+    return section
+
+
+def parse_filter(text: str, kind: RecordType) -> tuple[Condition, ...]:
+    """Parse a caller's filter; raises `InvalidArgument` saying what is wrong with it."""
+    return (conditions.parse(text, kind),) if text else ()
+
+
+def require_any(mask: ReadMask) -> None:
+    """Raise `PermissionDenied` where a mask gives nothing at all, whether or not there are records."""
+    if not mask.grants:
+        raise PermissionDenied(mask.reason, f"nothing of {mask.record_type.name} is open to you for this")
+
+
+def the_one(reading: Reading) -> Message:
+    """Get the single record of a reading.
+
+    Raises `PermissionDenied` where nothing of the type may be given, whether or not the record exists; `NotFound`
+    where there is no such record or its row is not open to the caller, which is the same answer (AIP-211).
+    """
+    require_any(reading.mask)
+    if not reading.messages:
+        raise NotFound(Reason.RECORD_NOT_FOUND, "there is no such record that you may see")
+    return reading.messages[0]

@@ -1,0 +1,167 @@
+"""Rpcs without a transport: a handler is a function of request and call, whatever brought the bytes.
+
+`bind` joins a protobuf service to its implementation by name (`GetDeclaration` → `get_declaration`); a `Dispatcher`
+runs an rpc inside the interceptors. Transports (`services.kit.server`) carry bytes in and out and turn raised
+`HutongError`s into their own form of a status.
+"""
+
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from services.kit.caller import Caller
+from services.kit.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+
+
+class Shape(Enum):
+    """How many messages go each way."""
+
+    UNARY = "unary"
+    SERVER_STREAM = "server stream"
+    BIDI = "bidi"
+
+
+@dataclass(slots=True)
+class Call:
+    """What a handler may know of the call beside its request."""
+
+    method: str
+    """`/package.Service/Rpc`."""
+    caller: Caller
+    """The verified peer."""
+    certificate: bytes
+    """The peer's certificate, PEM, as the handshake proved it."""
+    deadline: float | None
+    """When the caller stops waiting, on `time.monotonic`; None for streams without one."""
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    traceparent: str = ""
+    """W3C trace context for calls made on behalf of this one."""
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline; never negative."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class Interceptor(Protocol):
+    """Something that surrounds every call. It must not wait: it opens, the rpc runs, it closes."""
+
+    name: str
+
+    def __call__(self, call: Call, rpc: "Rpc", /) -> AbstractContextManager[object]:
+        """Open around one call; raising refuses it, an exception leaving the rpc passes through the exit."""
+        ...
+
+
+ORDER = ("trace", "access", "errors", "context")
+"""The order of interceptors, outermost first: everything is traced; nobody unlisted gets further, not even to cause an
+error; unknown errors become INTERNAL before they are seen; the deadline is bounded last, next to the handler."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc:
+    """One rpc, bound to its handler."""
+
+    method: str
+    service: str
+    name: str
+    shape: Shape
+    request: type[Message]
+    handler: Callable[..., Any]
+
+
+def bind(descriptor: ServiceDescriptor, implementation: object) -> tuple[Rpc, ...]:
+    """Join a service to the object that implements it; raises `FailedPrecondition` where an rpc has no method."""
+    return tuple(_bind(method, implementation) for method in descriptor.methods)
+
+
+def snake(name: str) -> str:
+    """Write `ListVatFilings` as `list_vat_filings`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _bind(method: MethodDescriptor, implementation: object) -> Rpc:
+    handler = getattr(implementation, snake(method.name), None)
+    service = method.containing_service.full_name
+    if handler is None:
+        raise FailedPrecondition(
+            Reason.SCHEMA_INVALID, f"{service}.{method.name} has no method {snake(method.name)!r} to serve it"
+        )
+    shape = Shape.BIDI if method.client_streaming else Shape.SERVER_STREAM if method.server_streaming else Shape.UNARY
+    return Rpc(
+        method=f"/{service}/{method.name}",
+        service=service,
+        name=method.name,
+        shape=shape,
+        request=message_factory.GetMessageClass(method.input_type),
+        handler=handler,
+    )
+
+
+def served(rpcs: Iterable[Rpc]) -> dict[str, list[str]]:
+    """List services and their rpcs, as access lists want them."""
+    services: dict[str, list[str]] = {}
+    for rpc in rpcs:
+        services.setdefault(rpc.service, []).append(rpc.name)
+    return services
+
+
+class Dispatcher:
+    """Runs rpcs inside the interceptors: bytes in, bytes out, `HutongError` raised."""
+
+    def __init__(self, interceptors: Sequence[Interceptor], request_bytes: int) -> None:
+        """Raises `AssertionError` where the interceptors do not stand in `ORDER`."""
+        names = tuple(i.name for i in interceptors)
+        if names != ORDER:
+            raise AssertionError(f"interceptors stand as {names}, not as {ORDER}")
+        self._interceptors = tuple(interceptors)
+        self._request_bytes = request_bytes
+
+    async def unary(self, rpc: Rpc, raw: bytes, call: Call) -> bytes:
+        """Run a unary rpc."""
+        with ExitStack() as stack:
+            self._enter(stack, call, rpc)
+            response: Awaitable[Message] = rpc.handler(self._parse(rpc, raw), call)
+            return (await response).SerializeToString()
+
+    async def stream(self, rpc: Rpc, raw: bytes, call: Call) -> AsyncIterator[bytes]:
+        """Run a server-streaming rpc."""
+        with ExitStack() as stack:
+            self._enter(stack, call, rpc)
+            responses: AsyncIterator[Message] = rpc.handler(self._parse(rpc, raw), call)
+            async for response in responses:
+                yield response.SerializeToString()
+
+    async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
+        """Run a bidirectional rpc."""
+        with ExitStack() as stack:
+            self._enter(stack, call, rpc)
+            requests = (self._parse(rpc, raw) async for raw in raws)
+            responses: AsyncIterator[Message] = rpc.handler(requests, call)
+            async for response in responses:
+                yield response.SerializeToString()
+
+    def _enter(self, stack: ExitStack, call: Call, rpc: Rpc) -> None:
+        for interceptor in self._interceptors:
+            stack.enter_context(interceptor(call, rpc))
+
+    def _parse(self, rpc: Rpc, raw: bytes) -> Message:
+        if len(raw) > self._request_bytes:
+            raise ResourceExhausted(
+                Reason.REQUEST_TOO_LARGE,
+                f"the request has {len(raw)} bytes; the limit is {self._request_bytes}",
+                limit_bytes=str(self._request_bytes),
+            )
+        try:
+            return rpc.request.FromString(raw)
+        except DecodeError:
+            raise InvalidArgument(
+                Reason.MALFORMED_REQUEST, f"the request is no {rpc.request.DESCRIPTOR.full_name}"
+            ) from None

@@ -1,0 +1,158 @@
+"""Traces, metrics and logs of one node: OpenTelemetry inside, Prometheus and OTLP outside.
+
+Providers belong to the node, not to the process, so that several nodes can live in one (tests do). Trace ids cross
+every hop whether or not a trace is recorded. Nothing here is given personal data: logs name methods, reasons, ids.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from prometheus_client import CollectorRegistry, start_http_server
+
+from services.kit.config import TelemetrySection
+from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.rpc import Call, Rpc
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class Telemetry:
+    """The instruments of one node."""
+
+    def __init__(
+        self,
+        node: str,
+        section: TelemetrySection,
+        *,
+        processor: SpanProcessor | None = None,
+        sample: float | None = None,
+    ) -> None:
+        """`processor` adds a span processor beside the configured exporter: tests collect spans with it."""
+        resource = Resource.create({"service.name": f"hutong/{node}", "service.namespace": "hutong"})
+        ratio = section.sample if sample is None else sample
+        self._traces = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)), resource=resource)
+        if section.otlp:
+            self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=section.otlp)))
+        if processor:
+            self._traces.add_span_processor(processor)
+        self.registry = CollectorRegistry()
+        reader = PrometheusMetricReader(disable_target_info=True, registry=self.registry)
+        self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
+        self.tracer = self._traces.get_tracer("hutong")
+        self.meter = self._metrics.get_meter("hutong")
+        self.calls = self.meter.create_counter("hutong_calls", description="Calls served, by rpc and code")
+        self.refusals = self.meter.create_counter("hutong_refusals", description="Calls refused, by rpc and reason")
+        self.seconds = self.meter.create_histogram("hutong_call_seconds", unit="s", description="Time of served calls")
+        self._server: WSGIServer | None = None
+
+    def gauge(self, name: str, description: str, read: Any) -> None:
+        """Show a value that is read when somebody scrapes; `read` takes nothing and returns a number."""
+        self.meter.create_observable_gauge(name, [lambda _: [Observation(read())]], description=description)
+
+    def serve(self, address: str) -> int:
+        """Serve `/metrics`; returns the port. Raises `FailedPrecondition` ADDRESS_IN_USE."""
+        host, _, port = address.rpartition(":")
+        try:
+            self._server, _thread = start_http_server(int(port), host, self.registry)
+        except OSError as error:
+            raise FailedPrecondition(
+                Reason.ADDRESS_IN_USE, f"metrics: cannot listen on {address}: {error.strerror}", address=address
+            ) from None
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Flush and stop."""
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+        self._traces.shutdown()
+        self._metrics.shutdown()
+
+
+class Trace:
+    """Interceptor: opens a span that continues the caller's trace, and counts how calls end."""
+
+    name = "trace"
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    @contextmanager
+    def __call__(self, call: Call, rpc: Rpc, /) -> Iterator[None]:
+        """Surround one call."""
+        telemetry = self._telemetry
+        parent = _PROPAGATOR.extract(call.metadata) if "traceparent" in call.metadata else None
+        span = telemetry.tracer.start_span(rpc.method[1:], parent, SpanKind.SERVER)
+        call.traceparent = traceparent(span)
+        started = time.perf_counter()
+        code = "OK"
+        try:
+            yield
+        except HutongError as error:
+            code = error.code
+            span.set_status(StatusCode.ERROR, error.reason)
+            telemetry.refusals.add(1, {"rpc": rpc.method, "reason": error.reason})
+            raise
+        except BaseException:
+            code = "CANCELLED"
+            raise
+        finally:
+            telemetry.calls.add(1, {"rpc": rpc.method, "code": code})
+            telemetry.seconds.record(time.perf_counter() - started, {"rpc": rpc.method})
+            if span.is_recording():
+                span.set_attribute("rpc.grpc.status", code)
+                span.set_attribute("hutong.caller", call.caller.path)
+            span.end()
+
+
+def traceparent(span: trace.Span) -> str:
+    """Write a span's context as a W3C `traceparent`."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return ""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def trace_id(parent: str) -> str:
+    """Take the trace id out of a `traceparent`."""
+    return parent[3:35]
+
+
+class JsonLines(logging.Formatter):
+    """Log lines as JSON objects: time, level, logger, message, and the fields given as `extra={"fields": …}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one line."""
+        line: dict[str, object] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= getattr(record, "fields", {})
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure_logging(level: str) -> None:
+    """Send this process's log to standard error as JSON lines."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

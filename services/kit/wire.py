@@ -1,0 +1,64 @@
+"""Errors on the wire: `google.rpc.Status` with an `ErrorInfo`, one function each way."""
+
+from google.rpc import error_details_pb2, status_pb2
+
+from services.kit import errors
+from services.kit.errors import Code, HutongError, Reason
+
+NUMBERS = {
+    Code.INVALID_ARGUMENT: 3,
+    Code.DEADLINE_EXCEEDED: 4,
+    Code.NOT_FOUND: 5,
+    Code.PERMISSION_DENIED: 7,
+    Code.RESOURCE_EXHAUSTED: 8,
+    Code.FAILED_PRECONDITION: 9,
+    Code.ABORTED: 10,
+    Code.INTERNAL: 13,
+    Code.UNAVAILABLE: 14,
+    Code.UNAUTHENTICATED: 16,
+}
+"""Status code numbers (google.rpc.Code)."""
+
+_CLASSES: dict[int, type[HutongError]] = {
+    NUMBERS[cls.code]: cls
+    for cls in (
+        errors.InvalidArgument,
+        errors.Unauthenticated,
+        errors.PermissionDenied,
+        errors.NotFound,
+        errors.FailedPrecondition,
+        errors.Aborted,
+        errors.ResourceExhausted,
+        errors.DeadlineExceeded,
+        errors.Unavailable,
+        errors.Internal,
+    )
+}
+_DEFAULT_REASONS = {
+    4: Reason.DEPARTMENT_TIMEOUT,
+    8: Reason.REQUEST_TOO_LARGE,
+    14: Reason.DEPARTMENT_UNREACHABLE,
+    16: Reason.IDENTITY_INVALID,
+}
+DETAILS_KEY = "grpc-status-details-bin"
+"""Trailing metadata that carries the serialized status."""
+
+
+def to_status(error: HutongError) -> status_pb2.Status:
+    """Write an error as the status a caller gets."""
+    status = status_pb2.Status(code=NUMBERS[error.code], message=error.message)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
+    status.details.add().Pack(info)
+    return status
+
+
+def from_status(code: int, message: str, details: bytes | None) -> HutongError:
+    """Read the error another node answered with; what is not ours becomes INTERNAL or UNAVAILABLE by its code."""
+    cls = _CLASSES.get(code, errors.Internal)
+    if details:
+        status = status_pb2.Status.FromString(details)
+        for detail in status.details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in Reason.__members__.values():
+                return cls(Reason(info.reason), status.message, **dict(info.metadata))
+    return cls(_DEFAULT_REASONS.get(code, Reason.INTERNAL), message)
