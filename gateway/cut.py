@@ -10,6 +10,7 @@ same way, the value goes on; in every other case the stricter word stands:
 """
 
 from hutong.api.exchange.v1 import exchange_pb2
+from services.kit import sections
 from services.kit.errors import Reason
 from services.kit.policy.mask import ReadMask
 
@@ -19,7 +20,7 @@ _GIVEN = (exchange_pb2.SECTION_STATUS_OK, exchange_pb2.SECTION_STATUS_PARTIAL)
 
 def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
     """Cut a department's section by the gateway's mask and merge both decisions."""
-    section = mask.section()
+    section = sections.begin(mask)
     allowed = frozenset(mask.grants)
     if answer.policy_version != mask.version:
         allowed = _agree(section, answer)
@@ -66,9 +67,9 @@ def _cut_records(
 ) -> None:
     """Parse, clear, write again; a record that is not of the type asked for is dropped whole."""
     kind = mask.record_type
-    clear = mask.clearer(allowed)
+    trim = (mask if len(allowed) == len(mask.grants) else mask.restrict(allowed)).trimmer()
     for record in answer.records:
         message = kind.message()
         if record.Unpack(message):
-            clear(message)
+            trim(message)
             section.records.add(type_url=record.type_url, value=message.SerializeToString())

@@ -63,8 +63,9 @@ def decide(
                 f"{kind.name} cannot be asked for by {scheme}; it knows: {', '.join(kind.subjects) or 'none'}",
                 record_type=kind.name,
             )
-        mask = engine.mask(caller, question.context, kind).restrict(tuple(selection.fields))
-        reader.readable(mask, reader.parse_filter(selection.filter, kind))
+        whole = engine.mask(caller, question.context, kind)
+        reader.readable(whole, selection.filter)
+        mask = whole.restrict(selection.fields)
         parts.append(Part(index, selection, mask))
     return tuple(parts)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gateway.cut import recut
 from gateway.plan import Ask, Part, Plan, decide, divide
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from services.kit import sections
 from services.kit.client import Client
 from services.kit.context import ContextSigner
 from services.kit.errors import (
@@ -67,11 +68,11 @@ class FederationService:
         """Answer in one message."""
         plan = self._plan(request, call)
         wait = _inner_deadline(call)
-        sections: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
+        answered: dict[int, exchange_pb2.Section] = {part.index: sections.begin(part.mask) for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, call, wait) for ask in plan.asks)):
-            sections.update(answers)
+            answered.update(answers)
         return federation_pb2.QueryResponse(
-            query_id=plan.query_id, sections=[sections[part.index] for part in plan.parts]
+            query_id=plan.query_id, sections=[answered[part.index] for part in plan.parts]
         )
 
     async def stream_query(
@@ -81,7 +82,7 @@ class FederationService:
         plan = self._plan(request.query, call)
         wait = _inner_deadline(call)
         for part in plan.denied:
-            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
+            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=sections.begin(part.mask))
         tasks = [asyncio.ensure_future(self._ask(ask, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
@@ -94,7 +95,7 @@ class FederationService:
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
         parts = decide(request.query, call.caller, self._catalogue, self._engine)
-        return federation_pb2.ExplainResponse(sections=[part.mask.section() for part in parts])
+        return federation_pb2.ExplainResponse(sections=[sections.begin(part.mask) for part in parts])
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call
@@ -155,7 +156,7 @@ def _inner_deadline(call: Call) -> float:
 
 
 def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
-    section = part.mask.section()
+    section = sections.begin(part.mask)
     if isinstance(error, DeadlineExceeded):
         section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
         section.reason = Reason.DEPARTMENT_TIMEOUT

@@ -6,8 +6,8 @@ one closes once its calls are done; no call fails for it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import TypeVar
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -98,14 +98,18 @@ class Client:
         stub = self._fresh().unary_stream(
             method, request_serializer=_serialize, response_deserializer=response.FromString
         )
-        call = stub(request, timeout=timeout, metadata=_metadata(traceparent))
-        try:
-            async for message in call:
-                yield message
-        except grpc.aio.AioRpcError as error:
-            raise read_error(error) from None
-        finally:
-            call.cancel()
+        async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent))):
+            yield message
+
+    async def bidi(
+        self, method: str, requests: AsyncIterable[Message], response: type[R], *, timeout: float | None
+    ) -> AsyncIterator[R]:
+        """Make a bidirectional call; raises the `HutongError` the other side answered with."""
+        stub = self._fresh().stream_stream(
+            method, request_serializer=_serialize, response_deserializer=response.FromString
+        )
+        async for message in _read(stub(requests, timeout=timeout)):
+            yield message
 
     async def close(self) -> None:
         """Close the channel, cutting what still runs."""
@@ -113,6 +117,16 @@ class Client:
         for task in self._closing:
             task.cancel()
         await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+async def _read(call: Any) -> AsyncIterator[Any]:
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise read_error(error) from None
+    finally:
+        call.cancel()
 
 
 def _serialize(message: Message) -> bytes:

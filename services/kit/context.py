@@ -67,9 +67,6 @@ class ContextSigner:
         self, caller: Caller, request: exchange_pb2.RequestContext, query_id: str, digests: Iterable[bytes]
     ) -> exchange_pb2.SignedContext:
         """Sign who asks, why, and the digests of all sub-requests of one query."""
-        if self._key is None:
-            self.refresh()
-        assert self._key is not None  # noqa: S101 - refresh either sets it or raises
         now = self._clock()
         context = exchange_pb2.ExchangeContext(
             caller=caller.spiffe_id,
@@ -80,6 +77,13 @@ class ContextSigner:
         )
         context.issued_at.FromDatetime(now)
         context.expires_at.FromDatetime(now + LIFETIME)
+        return self.seal(context)
+
+    def seal(self, context: exchange_pb2.ExchangeContext) -> exchange_pb2.SignedContext:
+        """Sign a context as it stands."""
+        if self._key is None:
+            self.refresh()
+        assert self._key is not None  # noqa: S101 - refresh either sets it or raises
         payload = context.SerializeToString()
         return exchange_pb2.SignedContext(payload=payload, signature=self._key.sign(payload, _ALGORITHM))
 

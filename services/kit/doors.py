@@ -13,12 +13,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
-from services.kit import reader
+from services.kit import reader, sections
 from services.kit.context import ContextVerifier, Origin
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.pages import ResumeTokens
+from services.kit.records.source import ChangeQuery, Changes
 from services.kit.rpc import Call, snake
 
 MAX_SELECTIONS = 32
@@ -103,28 +105,38 @@ class RecordSourceService:
         """Send changes as they are recorded, deciding anew for every batch: a policy change counts at once."""
         origin = self._contexts.origin(request, call)
         kind = self._owned(request.selection.record_type)
-        fields = tuple(request.selection.fields)
         binding = (origin.caller.spiffe_id, kind.name)
         after = await self._start(request, binding)
-        filters = reader.parse_filter(request.selection.filter, kind)
         idle = 0.0
         while not self._stopping.is_set():
-            mask = self._reader.decide(origin, kind, fields)
-            reader.require_any(mask)
-            params = self._reader.params(origin)
-            batch = await self._reader.source.changes(
-                kind, after, _CHANGES_AT_ONCE, self._reader.readable(mask, filters), mask.conditions, params
-            )
-            if batch.last_seq > after or idle >= self._heartbeat:
-                after, idle = max(after, batch.last_seq), 0.0
+            changes, mask = await self._changes(origin, kind, request.selection, after)
+            if changes.seq > after or idle >= self._heartbeat:
+                after, idle = max(after, changes.seq), 0.0
                 response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
-                response.as_of.FromDatetime(batch.as_of)
-                for record in batch.records:
-                    response.records.add().Pack(reader.cut(kind, mask, record))
+                if changes.as_of:
+                    response.as_of.FromDatetime(changes.as_of)
+                for record in changes.records:
+                    response.records.add().Pack(reader.cut(mask, record))
                 yield response
             else:
                 idle += self._poll
                 await self._pause()
+
+    async def _changes(
+        self, origin: Origin, kind: RecordType, selection: exchange_pb2.Selection, after: int
+    ) -> tuple[Changes, ReadMask]:
+        whole = self._reader.decide(origin, kind)
+        mask = whole.restrict(selection.fields)
+        sections.require_any(mask)
+        query = ChangeQuery(
+            record_type=kind,
+            after=after,
+            filter=reader.readable(whole, selection.filter),
+            conditions=reader.groups(mask),
+            params=self._reader.params(origin),
+            limit=_CHANGES_AT_ONCE,
+        )
+        return await self._reader.source.changes(query), mask
 
     async def _pause(self) -> None:
         try:
@@ -199,7 +211,7 @@ class TypedService:
                 as_of=_time(request),
             )
             reading = await self._reader.read(Origin(call.caller, request.context), question)
-            reader.require_any(reading.mask)
+            sections.require_any(reading.mask)
             answer: Any = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
             getattr(answer, field).extend(reading.messages)
             return answer

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from certs.tls import require_tls13, server_credentials
+from certs.tls import server_credentials
 from certs.verify import PeerVerifier
 from services.kit import access, health
 from services.kit.access import AccessList
@@ -45,7 +45,6 @@ class Host:
         sample: float | None = None,
     ) -> None:
         """Read the identity; raises `CertificateError` where it does not stand, or is not the configured one's."""
-        require_tls13()
         self.config = config
         self.clock = clock
         self.files = SvidFiles(config.tls.certificate, config.tls.key, config.tls.bundle)

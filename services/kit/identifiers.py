@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
 
+from services.kit import check_digits
 from services.kit.errors import InvalidArgument, Reason
 
 SEPARATOR = ":"
@@ -107,35 +108,16 @@ def _words(text: str) -> frozenset[str]:
 
 # ------------------------------------------------------------------------------------------------ China
 
-USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
-"""GB 32100-2015, table 3: 31 characters, without I O S V Z."""
-_USCC_VALUE = {c: i for i, c in enumerate(USCC_ALPHABET)}
-_USCC_WEIGHTS = tuple(pow(3, i, 31) for i in range(17))
 _USCC_BODIES = _words(
     "11 12 13 19 21 29 31 32 33 34 35 39 41 49 51 52 53 59 61 62 69 71 72 79 81 89 91 92 93 A1 A9 N1 N2 N3 N9 Y1"
 )
 """Registering department and kind of body in use (GB 32100-2015 with amendment 1)."""
 
 
-def uscc_check_digit(first17: str) -> str:
-    """Work out the last character of a unified social credit code (GB 32100-2015, 5.6)."""
-    total = sum(_USCC_VALUE[c] * w for c, w in zip(first17, _USCC_WEIGHTS, strict=True))
-    return USCC_ALPHABET[-total % 31]
-
-
-_ORG_WEIGHTS = (3, 7, 9, 10, 5, 8, 4, 2)
-
-
-def org_code_check_digit(first8: str) -> str:
-    """Work out the last character of an organisation code (GB 11714)."""
-    total = sum(int(c, 36) * w for c, w in zip(first8, _ORG_WEIGHTS, strict=True))
-    return "0123456789X0"[11 - total % 11]
-
-
 def _judge_uscc(value: str) -> Finding:
-    if (expected := uscc_check_digit(value[:17])) != value[17]:
+    if (expected := check_digits.uscc(value[:17])) != value[17]:
         return _digit_check(expected, value[17])
-    if org_code_check_digit(value[8:16]) != value[16]:
+    if check_digits.org_code(value[8:16]) != value[16]:
         return _suspect("its organisation code (characters 9 to 17) fails its own check digit")
     if value[:2] not in _USCC_BODIES:
         return _suspect(f"{value[:2]!r} is no registering department and kind of body in use")
@@ -143,7 +125,7 @@ def _judge_uscc(value: str) -> Finding:
 
 
 def _judge_org_code(value: str) -> Finding:
-    return _digit_check(org_code_check_digit(value[:8]), value[8])
+    return _digit_check(check_digits.org_code(value[:8]), value[8])
 
 
 def _judge_declaration_no(value: str) -> Finding:
@@ -169,6 +151,10 @@ ISO_3166 = _words(
 _USER_ASSIGNED = re.compile(r"AA|Q[M-Z]|X[A-Z]|ZZ")
 
 
+def _judge_declaration_id(value: str) -> Finding:
+    return _judge_declaration_no(value) if re.fullmatch(r"[0-9]{18}", value) else _OK
+
+
 def _judge_country(value: str) -> Finding:
     if value in ISO_3166:
         return _OK
@@ -183,26 +169,13 @@ def _judge_locode(value: str) -> Finding:
 
 
 def _judge_lei(value: str) -> Finding:
-    # ISO 7064 mod 97-10: letters count as 10 to 35, the whole number leaves 1.
-    digits = "".join(str(int(c, 36)) for c in value[:18])
-    return _digit_check(f"{98 - int(digits) * 100 % 97:02d}", value[18:])
-
-
-# ISO 6346 gives letters the values from 10 on, leaving out multiples of 11.
-_ISO6346_VALUE = dict(
-    zip("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", (n for n in range(39) if n < 10 or n % 11), strict=True)
-)
-
-
-def iso6346_check_digit(first10: str) -> str:
-    """Work out the last digit of a freight container number."""
-    return str(sum(_ISO6346_VALUE[c] << i for i, c in enumerate(first10)) % 11 % 10)
+    return _digit_check(check_digits.lei(value[:18]), value[18:])
 
 
 def _judge_iso6346(value: str) -> Finding:
     if value[3] not in "UJZR":
         return _suspect(f"{value[3]!r} (4th letter) is no equipment category of ISO 6346")
-    return _digit_check(iso6346_check_digit(value[:10]), value[10])
+    return _digit_check(check_digits.iso6346(value[:10]), value[10])
 
 
 def _judge_hs(value: str) -> Finding:
@@ -211,15 +184,8 @@ def _judge_hs(value: str) -> Finding:
     return _suspect("chapter 77 is reserved") if value[:2] == "77" else _OK
 
 
-_RFC_VALUE = {c: i for i, c in enumerate("0123456789ABCDEFGHIJKLMN&OPQRSTUVWXYZ Ñ")}
 _RFC_GENERIC = frozenset({"XAXX010101000", "XEXX010101000"})
 """Stand for "the public" and "foreigners": in order, though their check digits are not."""
-
-
-def rfc_check_digit(first: str) -> str:
-    """Work out the last character of a Mexican taxpayer code, of a legal (11 before it) or natural person (12)."""
-    total = sum(_RFC_VALUE[c] * (13 - i) for i, c in enumerate(first.rjust(12)))
-    return "0123456789A0"[-total % 11]
 
 
 def _judge_rfc(value: str) -> Finding:
@@ -231,21 +197,37 @@ def _judge_rfc(value: str) -> Finding:
         dt.date(2000 + int(date[:2]), int(date[2:4]), int(date[4:]))
     except ValueError:
         return _invalid(f"has no date in {date!r}")
-    return _digit_check(rfc_check_digit(value[:-1]), value[-1])
+    return _digit_check(check_digits.rfc(value[:-1]), value[-1])
 
 
 def _judge_imo(value: str) -> Finding:
-    return _digit_check(str(sum(int(c) * (7 - i) for i, c in enumerate(value[:6])) % 10), value[6])
+    return _digit_check(check_digits.imo(value[:6]), value[6])
 
 
 def _judge_gtin(value: str) -> Finding:
-    body = value[:-1].rjust(13, "0")
-    return _digit_check(str(-sum(int(c) * (3, 1)[i % 2] for i, c in enumerate(body)) % 10), value[-1])
+    return _digit_check(check_digits.gtin(value[:-1]), value[-1])
+
+
+def _judge_declaration_id(value: str) -> Finding:
+    if re.fullmatch("[0-9]{18}", value):
+        # As many digits as a Chinese number has, and other administrations could have: doubted, not refused.
+        verdict, reason = _judge_declaration_no(value)
+        return _OK if verdict is Verdict.OK else _suspect(reason)
+    return _OK
 
 
 def _judge_eori(value: str) -> Finding:
     # XI (Northern Ireland) is user-assigned and lawful here; what is no country at all is only doubted.
     return _OK if value[:2] in ISO_3166 or value[:2] == "XI" else _suspect(f"{value[:2]!r} is no country")
+
+
+_PLAIN: Mapping[str, str] = {
+    "lot": "Inspection lot",
+    "bill": "Bill of lading or air waybill",
+    "site": "Site in the zone",
+    "watchlist_entry": "Entry of a watch list",
+}
+"""Our own numbers without inner form."""
 
 
 def _schemes() -> Mapping[str, Scheme]:
@@ -271,6 +253,12 @@ def _schemes() -> Mapping[str, Scheme]:
             "cn.declaration_no",
             "Customs declaration number: office, year, direction, serial",
             _form(r"[0-9]{18}", "18 digits", _judge_declaration_no),
+        ),
+        Scheme(
+            "wco.declaration_id",
+            "Customs declaration of any country (WCO D014); one of 18 digits is judged as a Chinese one",
+            _form(r"\S{1,70}", "1 to 70 characters without blanks", _judge_declaration_id),
+            fold=False,
         ),
         Scheme("cn.seal_no", "Official seal number", _form(r"[0-9]{13}", "13 digits")),
         Scheme(
@@ -325,9 +313,20 @@ def _schemes() -> Mapping[str, Scheme]:
             fold=False,
         ),
         Scheme(
-            "hutong.lot",
-            "Inspection lot",
-            _form(r"[0-9A-Z][0-9A-Z._/-]{0,63}", "at most 64 characters of A-Z 0-9 . _ / -"),
+            "wco.declaration_id",
+            "Declaration in any administration's numbering (WCO D014)",
+            _form(r"[!-~](?:[ -~]{0,68}[!-~])?", "1 to 70 printable characters", _judge_declaration_id),
+            drop="",
+            fold=False,
+        ),
+        Scheme(
+            "hutong.food_notification",
+            "Food safety notification, as published: year and serial",
+            _form(r"[0-9]{4}\.[0-9]{1,5}", "a year, a point and up to five digits"),
+        ),
+        *(
+            Scheme(f"hutong.{name}", title, _form(r"[!-}]{1,64}", "1 to 64 characters without spaces"), fold=False)
+            for name, title in _PLAIN.items()
         ),
     )
     return MappingProxyType({s.name: s for s in found})

@@ -12,18 +12,17 @@ from typing import Any
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit import identifiers
+from services.kit import identifiers, sections
 from services.kit.clock import Clock
 from services.kit.context import Origin
-from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason
+from services.kit.errors import InvalidArgument, NotFound, Reason
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.records import conditions
 from services.kit.records.catalogue import RecordType
 from services.kit.records.conditions import Condition
-from services.kit.records.pages import PageTokens
-from services.kit.records.source import RecordSource
-from services.kit.records.store import RecordQuery, StoredRecord
+from services.kit.records.pages import PageTokens, page_size
+from services.kit.records.source import ALWAYS, Groups, RecordQuery, RecordSource, StoredRecord
 from services.kit.records.values import Column
 
 
@@ -89,15 +88,16 @@ class Reader:
         """What decides."""
         return self._engine
 
-    def decide(self, origin: Origin, record_type: RecordType, fields: Sequence[str]) -> ReadMask:
-        """Decide without reading; raises `InvalidArgument` for a wrong context or an unknown field."""
+    def decide(self, origin: Origin, record_type: RecordType) -> ReadMask:
+        """Decide without reading: the mask over every field. Raises `InvalidArgument` for a wrong context."""
         self._engine.check_context(origin.request)
-        return self._engine.mask(origin.caller, origin.request, record_type).restrict(tuple(fields))
+        return self._engine.mask(origin.caller, origin.request, record_type)
 
     async def read(self, origin: Origin, question: Question) -> Reading:
         """Answer a question; where nothing is granted the reading has no messages and the mask says why."""
         kind = question.record_type
-        mask = self.decide(origin, kind, question.fields)
+        whole = self.decide(origin, kind)
+        mask = whole.restrict(question.fields)
         now = self._clock()
         if question.as_of is not None and question.as_of > now:
             raise InvalidArgument(Reason.AS_OF_IN_FUTURE, "as_of lies in the future; nobody knows yet")
@@ -111,43 +111,23 @@ class Reader:
         if not mask.grants:
             return Reading(mask, (), question.as_of or now)
         binding = self._binding(origin, question)
-        limit = self._pages.size(question.page_size)
-        cursor = self._pages.open(question.page_token, binding) if question.page_token else None
-        moment = cursor.as_of if cursor else question.as_of
-        query = RecordQuery(
-            record_type=kind,
-            subject=question.subject,
-            key=question.key,
-            filters=self.readable(mask, parse_filter(question.filter, kind)),
-            as_of=moment,
-            limit=limit,
-            after=cursor.key if cursor else None,
-            groups=mask.conditions,
-            params=self.params(origin),
+        after = self._pages.open(question.page_token, binding) if question.page_token else None
+        page = await self._source.fetch(
+            RecordQuery(
+                record_type=kind,
+                subject=question.subject,
+                key=question.key,
+                filter=readable(whole, question.filter),
+                as_of=question.as_of,
+                limit=page_size(question.page_size),
+                after=after,
+                conditions=groups(mask),
+                params=self.params(origin),
+            )
         )
-        page = await self._source.fetch(query)
-        seen = moment or page.as_of
-        token = self._pages.seal(page.next_key, seen, binding) if page.next_key is not None else ""
-        messages = [cut(kind, mask, record) for record in page.records]
-        return Reading(mask, messages, seen, token, any(not all(r.truth) for r in page.records))
-
-    def readable(self, mask: ReadMask, filters: tuple[Condition, ...]) -> tuple[Condition, ...]:
-        """Let filters use only fields that the caller gets in clear; raises `PermissionDenied` otherwise.
-
-        Otherwise a caller could find out a hidden value by asking which records match. A field given under row
-        conditions filters only rows where they hold, so these are added.
-        """
-        found = list(filters)
-        for path in sorted({path for condition in filters for path in condition.fields}):
-            grant = mask.whole.grants.get(path)
-            if grant is None or grant.transform is not None:
-                raise PermissionDenied(
-                    Reason.FILTER_FIELD_NOT_READABLE,
-                    f"{path} may not be used in a filter: it is not given to you in clear",
-                    field=path,
-                )
-            found.extend(grant.conditions)
-        return tuple(found)
+        token = self._pages.seal(page.next, binding) if page.next else ""
+        messages = tuple(cut(mask, record) for record in page.records)
+        return Reading(mask, messages, question.as_of or now, token, any(not all(r.truth) for r in page.records))
 
     def params(self, origin: Origin) -> Mapping[str, Column]:
         """Values of the named parameters that row conditions may use."""
@@ -169,19 +149,36 @@ class Reader:
         )
 
 
-def cut(kind: RecordType, mask: ReadMask, record: StoredRecord) -> Message:
+def readable(whole: ReadMask, text: str) -> Condition | None:
+    """Parse a caller's filter, which may use only fields that the caller gets in clear by the whole mask.
+
+    Otherwise a caller could find out a hidden value by asking which records match. A field given under row
+    conditions filters only rows where they hold, so these are added. Raises `InvalidArgument`.
+    """
+    if not text:
+        return None
+    condition = conditions.parse(text, whole.record_type)
+    return conditions.all_of(condition, *whole.filter_conditions(sorted(condition.fields)))
+
+
+def groups(mask: ReadMask) -> Groups:
+    """The row conditions a source is asked: a record shows where any group holds, and the empty group always does."""
+    return (*ALWAYS, *mask.conditions) if mask.unconditional else mask.conditions
+
+
+def cut(mask: ReadMask, record: StoredRecord) -> Message:
     """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row."""
-    message: Any = kind.message.FromString(record.body)
+    message: Any = mask.record_type.message.FromString(record.body)
     envelope = message.envelope
     envelope.key = record.key
     envelope.version = record.version
-    envelope.supersedes = record.version - 1
+    envelope.supersedes = record.supersedes
     if record.fact_time is not None:
         envelope.fact_time.FromDatetime(record.fact_time)
     envelope.recorded_at.FromDatetime(record.recorded_at)
     envelope.source_system = record.source_system
     envelope.state = record.state
-    mask.cutter(record.truth)(message)
+    mask.cutter(record.truth[1:] if mask.unconditional else record.truth)(message)
     return message
 
 
@@ -189,7 +186,7 @@ def section_of(reading: Reading) -> exchange_pb2.Section:
     """Write a reading as a section."""
     mask = reading.mask
     kind = mask.record_type
-    section = mask.section()
+    section = sections.begin(mask)
     section.as_of.FromDatetime(reading.as_of)
     section.next_page_token = reading.next_page_token
     if not mask.grants:
@@ -204,24 +201,13 @@ def section_of(reading: Reading) -> exchange_pb2.Section:
     return section
 
 
-def parse_filter(text: str, kind: RecordType) -> tuple[Condition, ...]:
-    """Parse a caller's filter; raises `InvalidArgument` saying what is wrong with it."""
-    return (conditions.parse(text, kind),) if text else ()
-
-
-def require_any(mask: ReadMask) -> None:
-    """Raise `PermissionDenied` where a mask gives nothing at all, whether or not there are records."""
-    if not mask.grants:
-        raise PermissionDenied(mask.reason, f"nothing of {mask.record_type.name} is open to you for this")
-
-
 def the_one(reading: Reading) -> Message:
     """Get the single record of a reading.
 
     Raises `PermissionDenied` where nothing of the type may be given, whether or not the record exists; `NotFound`
     where there is no such record or its row is not open to the caller, which is the same answer (AIP-211).
     """
-    require_any(reading.mask)
+    sections.require_any(reading.mask)
     if not reading.messages:
         raise NotFound(Reason.RECORD_NOT_FOUND, "there is no such record that you may see")
     return reading.messages[0]

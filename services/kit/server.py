@@ -16,7 +16,7 @@ from certs.spiffe import SpiffeId
 from services.kit import wire
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
-from services.kit.errors import DOMAIN, FailedPrecondition, HutongError, Reason, Unauthenticated
+from services.kit.errors import DOMAIN, FailedPrecondition, HutongError, Reason, Unauthenticated, Unavailable
 from services.kit.rpc import Call, Dispatcher, Rpc, Shape
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}  # pyright: ignore
@@ -127,6 +127,10 @@ class GrpcServer:
         try:
             identity = self._verifier.verify(certificate)
         except CertificateError as error:
+            if error.reason == "REVOCATION_UNKNOWN":
+                # Ours is the fault, not the caller's; but nobody is let in unchecked.
+                message = "revocations cannot be checked now"
+                raise Unavailable(Reason.REVOCATION_UNKNOWN, message) from None
             # The stranger learns that its certificate does not stand, and which check; nothing of ours.
             reason = Reason.CERTIFICATE_REVOKED if error.reason == "CERTIFICATE_REVOKED" else Reason.IDENTITY_INVALID
             raise Unauthenticated(reason, "the client certificate does not stand", check=error.reason) from None

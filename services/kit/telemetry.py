@@ -13,7 +13,6 @@ from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -48,11 +47,14 @@ class Telemetry:
         ratio = section.sample if sample is None else sample
         self._traces = TracerProvider(sampler=ParentBased(TraceIdRatioBased(ratio)), resource=resource)
         if section.otlp:
+            # Loaded where it is wanted: it costs every other node 10 MB.
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
             self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=section.otlp)))
         if processor:
             self._traces.add_span_processor(processor)
         self.registry = CollectorRegistry()
-        reader = PrometheusMetricReader(disable_target_info=True, registry=self.registry)
+        reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
         self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
         self.tracer = self._traces.get_tracer("hutong")
         self.meter = self._metrics.get_meter("hutong")

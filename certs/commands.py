@@ -1,0 +1,350 @@
+"""The command line of identity, mounted as `hutong certs`: init, issue, list, rotate, revoke.
+
+Exit codes: 0 done, 1 refused or failed, 2 called wrongly. With `--json`, results are JSON on standard output and
+refusals JSON on standard error: `{"error": {"reason", "message", "hint"}}`.
+"""
+
+import contextlib
+import datetime as dt
+import json
+import re
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography.hazmat.primitives import hashes
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from certs.authority import DEFAULT_TTL, MAX_TTL, Authority
+from certs.errors import CertificateError, NameRefused, RevocationRefused
+from certs.register import Issued, RevocationReason, State
+from certs.rotation import due, due_at, is_due, rotate
+from certs.spiffe import SpiffeId
+from certs.svid import certificates_of
+
+app = typer.Typer(
+    name="certs",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Identity of a zone: create its authority; issue, list, renew and revoke the certificates of its systems.\n\n"
+    "Every system is [bold]spiffe://ZONE/AGENCY/SYSTEM[/bold] and holds an X.509 certificate for at most a few days. "
+    "Renewal needs no restart: running nodes follow their files. A revocation is noticed within a second or two of "
+    "the list reaching a node.\n\n"
+    "\b\nExamples:\n"
+    "  hutong certs init --zone north.example\n"
+    "  hutong certs issue customs/node\n"
+    "  hutong certs list\n"
+    "  hutong certs rotate\n"
+    "  hutong certs revoke customs/node --reason key-compromise\n",
+)
+
+_DEFAULT_FOLDER = Path(".hutong/certs")
+_FOLDER_VARIABLE = "HUTONG_CERTS"
+_DURATION = re.compile(r"(\d{1,6})(s|m|h|d)")
+_HOUR = dt.timedelta(hours=1)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_PLAIN_WIDTH = 160
+"""Columns when nobody looks: a pipe must not cut names."""
+
+_COLOURS = {
+    State.VALID: "green",
+    State.EXPIRED: "dim",
+    State.REPLACED: "dim",
+    State.REVOKED: "red",
+}
+
+
+def _duration(text: str) -> dt.timedelta:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is not a duration: write a number and s, m, h or d, like 90m, 24h or 7d")
+    return dt.timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+
+
+Folder = Annotated[
+    Path,
+    typer.Option("--dir", "-d", envvar=_FOLDER_VARIABLE, help="The zone's folder.", show_default=True),
+]
+NewFolder = Annotated[
+    Path, typer.Argument(metavar="[DIR]", envvar=_FOLDER_VARIABLE, help="Folder to create; absent or empty.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+Ttl = Annotated[
+    str, typer.Option(metavar="DURATION", help=f"Lifetime, at most {MAX_TTL.days}d. A number and s, m, h or d.")
+]
+
+
+@app.command("init")
+def init(
+    zone: Annotated[str, typer.Option(help="The zone's name, a DNS name; it becomes the SPIFFE trust domain.")],
+    folder: NewFolder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Create a zone: a root, an issuing authority, and an empty revocation list. Never overwrites one.
+
+    The root key in DIR/root is not needed again until the issuing authority ends, in five years: move the folder
+    to a safe place.
+
+    \b
+    Examples:
+      hutong certs init --zone north.example
+      hutong certs init /var/lib/hutong/certs --zone port.gov.example
+    """
+    with _refusals(as_json):
+        authority = Authority.create(folder, zone, _now())
+        root = certificates_of(authority.layout.root_certificate.read_bytes(), folder)[0]
+        fingerprint = root.fingerprint(hashes.SHA256()).hex()
+        if as_json:
+            _print_json(
+                {
+                    "zone": zone,
+                    "dir": str(folder),
+                    "bundle": str(authority.layout.bundle),
+                    "revocation_list": str(authority.layout.revoked),
+                    "root_sha256": fingerprint,
+                    "root_not_after": _stamp(root.not_valid_after_utc),
+                }
+            )
+            return
+        console = _console()
+        console.print(f"Created zone [bold]{zone}[/bold] in {folder}")
+        console.print(f"  root SHA-256  {fingerprint}", highlight=False)
+        console.print(f"  root key      {authority.layout.root_key}  (move DIR/root to a safe place)", highlight=False)
+        console.print(f"  next          hutong certs issue AGENCY/SYSTEM --dir {folder}", highlight=False)
+
+
+@app.command("issue")
+def issue(
+    name: Annotated[str, typer.Argument(metavar="AGENCY/SYSTEM", help="Who it is for, like customs/node.")],
+    ttl: Ttl = f"{DEFAULT_TTL // _HOUR}h",
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Issue a system's first certificate, or one after expiry or revocation.
+
+    Key and certificate chain go into one file, DIR/svid/AGENCY/SYSTEM/credential-bundle.private-key.pem (0600).
+    A system that has a valid certificate is refused: use rotate.
+
+    \b
+    Examples:
+      hutong certs issue customs/node
+      hutong certs issue taxation/audit-desk --ttl 8h
+      hutong certs issue gateway/main --json
+    """
+    lifetime = _duration(ttl)
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        issued = authority.issue(_named(authority, name), _now(), lifetime)
+        _report(authority, "issued", [issued], as_json)
+
+
+@app.command("list")
+def show(
+    everything: Annotated[bool, typer.Option("--all", help="Also those that expired.")] = False,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """List the certificates of the zone and what has become of them.
+
+    A state is valid, due (for renewal: past half its life), replaced (renewed, still valid), revoked or expired.
+
+    \b
+    Examples:
+      hutong certs list
+      hutong certs list --all --json
+    """
+    with _refusals(as_json):
+        authority, now = Authority.open(folder), _now()
+        entries = [entry for entry in authority.register.entries() if everything or now <= entry.not_after]
+        if as_json:
+            _print_json([_as_json(authority, entry, now) for entry in entries])
+            return
+        if not entries:
+            _console().print("No certificates. Issue one with `hutong certs issue AGENCY/SYSTEM`.")
+            return
+        _console().print(_table(authority.zone, entries, now))
+
+
+@app.command("rotate")
+def renew(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[AGENCY/SYSTEM]...", help="Whom to renew; without it, those due.")
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--all", help="Renew every system, due or not.")] = False,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Renew certificates that are due, and sign the revocation list anew. Run it every few hours.
+
+    Each gets a new key and a certificate of the same lifetime in the same file, replaced in one step. Running nodes
+    use it from the next connection on. Revoked systems are not renewed.
+
+    \b
+    Examples:
+      hutong certs rotate
+      hutong certs rotate customs/node taxation/node
+      hutong certs rotate --all
+    """
+    if names and everyone:
+        raise typer.BadParameter("give names or --all, not both")
+    with _refusals(as_json):
+        authority, now = Authority.open(folder), _now()
+        if names:
+            renewed = [authority.renew(*_renewal(authority, name, now)) for name in names]
+        else:
+            chosen = due(authority, now)
+            if everyone:
+                chosen = tuple(entry for entry in authority.current().values() if entry.state(now) is not State.REVOKED)
+            renewed = [rotate(authority, entry, now) for entry in chosen]
+        authority.publish_revocations(now)
+        _report(authority, "renewed", renewed, as_json)
+
+
+@app.command("revoke")
+def revoke(
+    wanted: Annotated[
+        str, typer.Argument(metavar="SERIAL|SPIFFE-ID|AGENCY/SYSTEM", help="One certificate, or all of a system.")
+    ],
+    reason: Annotated[RevocationReason, typer.Option(help="Why; it is published.")] = RevocationReason.UNSPECIFIED,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Revoke one certificate by serial, or every certificate of a system that has not expired.
+
+    The signed list DIR/revoked.crl is published at once; servers that read it refuse the next call, on connections
+    that are already open too. A serial may be shortened to its first eight digits or more.
+
+    \b
+    Examples:
+      hutong certs revoke customs/node --reason key-compromise
+      hutong certs revoke spiffe://north.example/taxation/audit-desk --reason cessation-of-operation
+      hutong certs revoke 3f9a04c1d2
+    """
+    with _refusals(as_json):
+        authority, now = Authority.open(folder), _now()
+        query = str(_named(authority, wanted)) if "/" in wanted and not wanted.startswith("spiffe:") else wanted
+        found = authority.register.find(query)
+        standing = tuple(e.serial for e in found if e.state(now) in {State.VALID, State.REPLACED})
+        if not standing and len(found) > 1:
+            raise RevocationRefused(f"{query} has no certificate that still stands", "see `hutong certs list --all`")
+        revoked = authority.revoke(standing or tuple(e.serial for e in found), reason, now)
+        _report(authority, "revoked", revoked, as_json)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _named(authority: Authority, name: str) -> SpiffeId:
+    agency, slash, system = name.partition("/")
+    if not slash:
+        raise NameRefused(f"{name[:100]!a} is not AGENCY/SYSTEM", "write both with a slash, like customs/node")
+    return SpiffeId.of(authority.zone, agency, system)
+
+
+def _renewal(authority: Authority, name: str, now: dt.datetime) -> tuple[SpiffeId, dt.datetime, dt.timedelta]:
+    spiffe_id = _named(authority, name)
+    last = authority.current().get(spiffe_id)
+    return spiffe_id, now, last.ttl if last else DEFAULT_TTL
+
+
+@contextlib.contextmanager
+def _refusals(as_json: bool) -> Generator[None]:
+    """Print what was refused, why, and what to do next; exit with 1."""
+    try:
+        yield
+    except (CertificateError, OSError) as error:
+        reason = error.reason if isinstance(error, CertificateError) else "FILE_ERROR"
+        hint = error.hint if isinstance(error, CertificateError) else ""
+        if as_json:
+            body = {"error": {"reason": reason, "message": str(error), "hint": hint}}
+            typer.echo(json.dumps(body, ensure_ascii=False), err=True)
+        else:
+            console = _console(stderr=True)
+            console.print(Text.assemble(("refused: ", "bold red"), f"{error} ", (f"({reason})", "dim")))
+            if hint:
+                console.print(Text(f"   next: {hint}"))
+        raise typer.Exit(1) from error
+
+
+def _report(authority: Authority, verb: str, entries: Iterable[Issued], as_json: bool) -> None:
+    entries, now = list(entries), _now()
+    if as_json:
+        _print_json({verb: [_as_json(authority, entry, now) for entry in entries]})
+        return
+    console = _console()
+    if not entries:
+        console.print("Nothing is due; the revocation list was signed anew.")
+    for entry in entries:
+        console.print(
+            f"{verb} [bold]{entry.spiffe_id}[/bold]  serial {entry.serial_text}  "
+            f"until {_stamp(entry.not_after)}  {authority.layout.svid(entry.spiffe_id).certificate}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _as_json(authority: Authority, entry: Issued, now: dt.datetime) -> dict[str, object]:
+    files = authority.layout.svid(entry.spiffe_id)
+    return {
+        "spiffe_id": str(entry.spiffe_id),
+        "serial": entry.serial_text,
+        "not_before": _stamp(entry.not_before),
+        "not_after": _stamp(entry.not_after),
+        "due_at": _stamp(due_at(entry.not_before, entry.not_after)),
+        "seconds_left": max(0, int((entry.not_after - now).total_seconds())),
+        "state": _state(entry, now),
+        "revoked_at": _stamp(entry.revoked_at) if entry.revoked_at else None,
+        "revocation_reason": entry.revocation_reason,
+        "certificate": str(files.certificate),
+        "key": str(files.key),
+        "bundle": str(files.bundle),
+    }
+
+
+def _state(entry: Issued, now: dt.datetime) -> str:
+    state = entry.state(now)
+    return "due" if state is State.VALID and is_due(entry.not_before, entry.not_after, now) else state
+
+
+def _table(zone: str, entries: Iterable[Issued], now: dt.datetime) -> Table:
+    table = Table(title=f"Certificates of {zone}", title_justify="left")
+    for column in ("SPIFFE ID", "Serial", "Not before", "Not after", "Left", "State"):
+        table.add_column(column, no_wrap=column != "SPIFFE ID", overflow="fold")
+    for entry in entries:
+        state = _state(entry, now)
+        colour = "yellow" if state == "due" else _COLOURS[State(state)]
+        table.add_row(
+            str(entry.spiffe_id),
+            entry.serial_text[:16],
+            f"{entry.not_before:%Y-%m-%d %H:%M}Z",
+            f"{entry.not_after:%Y-%m-%d %H:%M}Z",
+            _left(entry.not_after - now),
+            Text(f"{state}: {entry.revocation_reason}" if entry.revocation_reason else state, style=colour),
+        )
+    return table
+
+
+def _left(left: dt.timedelta) -> str:
+    minutes = int(left.total_seconds() // 60)
+    if left.total_seconds() <= 0:
+        return "-"
+    if minutes >= 2 * 1440:
+        return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+    return f"{minutes // 60} h {minutes % 60:02} m"
+
+
+def _stamp(moment: dt.datetime) -> str:
+    return f"{moment.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def _console(stderr: bool = False) -> Console:
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=_PLAIN_WIDTH)

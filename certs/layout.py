@@ -1,0 +1,69 @@
+"""Where everything of a zone lies in its folder.
+
+    ZONE/
+      bundle.crt               the trusted roots: every node and caller reads it
+      revoked.crl              the signed revocation list: every server reads it
+      svid/AGENCY/SYSTEM/      one system's credential bundle (key and chain): that system alone reads it
+      ca/                      the authority at work: intermediate certificate and key, register of what was issued
+      root/                    root certificate and key: only ever signs an intermediate, may be kept elsewhere
+
+Folders are 0700 and keys 0600. What leaves for a node is `bundle.crt`, `revoked.crl` and its own `svid` folder.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from certs.spiffe import SpiffeId
+from certs.svid import CREDENTIAL_BUNDLE, SvidFiles
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of the zone in `folder`."""
+
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The trusted roots."""
+        return self.folder / "bundle.crt"
+
+    @property
+    def revoked(self) -> Path:
+        """The revocation list."""
+        return self.folder / "revoked.crl"
+
+    @property
+    def root_certificate(self) -> Path:
+        """The root's certificate."""
+        return self.folder / "root" / "root.crt"
+
+    @property
+    def root_key(self) -> Path:
+        """The root's key, which no running system needs."""
+        return self.folder / "root" / "root.key"
+
+    @property
+    def intermediate_certificate(self) -> Path:
+        """The certificate of the authority that issues."""
+        return self.folder / "ca" / "intermediate.crt"
+
+    @property
+    def intermediate_key(self) -> Path:
+        """The key of the authority that issues."""
+        return self.folder / "ca" / "intermediate.key"
+
+    @property
+    def register(self) -> Path:
+        """What was issued and revoked, one JSON object a line."""
+        return self.folder / "ca" / "issued.jsonl"
+
+    @property
+    def lock(self) -> Path:
+        """Held while the authority writes."""
+        return self.folder / "ca" / "lock"
+
+    def svid(self, spiffe_id: SpiffeId) -> SvidFiles:
+        """Say where the identity of a system lies."""
+        credentials = self.folder / "svid" / spiffe_id.agency / spiffe_id.system / CREDENTIAL_BUNDLE
+        return SvidFiles(certificate=credentials, key=credentials, bundle=self.bundle)

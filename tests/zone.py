@@ -1,0 +1,85 @@
+"""A zone for tests: an authority in a temporary folder, hosts of it that really serve, clients that really call."""
+
+import contextlib
+import datetime as dt
+from collections.abc import AsyncGenerator, Iterable
+from pathlib import Path
+
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from certs.authority import Authority
+from certs.spiffe import SpiffeId
+from certs.svid import SvidFiles
+from services.kit.client import Client
+from services.kit.config import LimitsSection, NodeConfig, NodeSection, TlsSection
+from services.kit.host import Host
+from services.kit.rpc import Rpc
+
+ZONE = "zone.example"
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+class Zone:
+    """An authority and what it issued."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.authority = Authority.create(folder / "zone", ZONE, now())
+        self.spans = InMemorySpanExporter()
+
+    def identity(self, path: str) -> SpiffeId:
+        return SpiffeId.parse(f"spiffe://{ZONE}/{path}")
+
+    def files(self, path: str) -> SvidFiles:
+        """Get the identity `agency/system`, issuing it the first time."""
+        files = self.authority.layout.svid(self.identity(path))
+        if not files.certificate.exists():
+            self.authority.issue(self.identity(path), now())
+        return files
+
+    def tls(self, path: str) -> TlsSection:
+        files = self.files(path)
+        return TlsSection(
+            certificate=files.certificate,
+            key=files.key,
+            bundle=files.bundle,
+            revoked=self.authority.layout.revoked,
+        )
+
+    def node(self, path: str) -> NodeSection:
+        agency, _, system = path.partition("/")
+        return NodeSection(zone=ZONE, agency=agency, system=system, listen="127.0.0.1:0")
+
+    def host(self, path: str, limits: LimitsSection | None = None) -> Host:
+        """Make a host whose every span is kept in `spans`."""
+        return self.frame(NodeConfig(node=self.node(path), tls=self.tls(path), limits=limits or LimitsSection()))
+
+    def frame(self, config: NodeConfig) -> Host:
+        return Host(config, spans=SimpleSpanProcessor(self.spans), sample=1.0)
+
+    @contextlib.asynccontextmanager
+    async def serving(
+        self, rpcs: Iterable[Rpc], access: str, limits: LimitsSection | None = None
+    ) -> AsyncGenerator[Host]:
+        """Serve rpcs as `customs/node` under an access list given as text."""
+        listed = self.folder / "access.yaml"
+        listed.write_text(access)
+        host = self.host("customs/node", limits)
+        await host.start(rpcs, [listed])
+        try:
+            yield host
+        finally:
+            await host.stop()
+
+    @contextlib.asynccontextmanager
+    async def client(self, host: Host, path: str) -> AsyncGenerator[Client]:
+        """Call a host as `agency/system`."""
+        client = Client(host.address, host.identity, self.files(path))
+        try:
+            yield client
+        finally:
+            await client.close()
