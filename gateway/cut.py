@@ -10,7 +10,6 @@ same way, the value goes on; in every other case the stricter word stands:
 """
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit import sections
 from services.kit.errors import Reason
 from services.kit.policy.mask import ReadMask
 
@@ -20,7 +19,7 @@ _GIVEN = (exchange_pb2.SECTION_STATUS_OK, exchange_pb2.SECTION_STATUS_PARTIAL)
 
 def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
     """Cut a department's section by the gateway's mask and merge both decisions."""
-    section = sections.begin(mask)
+    section = mask.section()
     allowed = frozenset(mask.grants)
     if answer.policy_version != mask.version:
         allowed = _agree(section, answer)
@@ -67,9 +66,9 @@ def _cut_records(
 ) -> None:
     """Parse, clear, write again; a record that is not of the type asked for is dropped whole."""
     kind = mask.record_type
-    trim = (mask if len(allowed) == len(mask.grants) else mask.restrict(allowed)).trimmer()
+    clear = mask.clearer(allowed)
     for record in answer.records:
         message = kind.message()
         if record.Unpack(message):
-            trim(message)
+            clear(message)
             section.records.add(type_url=record.type_url, value=message.SerializeToString())

@@ -38,7 +38,12 @@ class GatewayNode:
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}
         service = FederationService(
-            known, engine, ContextSigner(host.identity, host.files, host.clock), departments, PageTokens(secret)
+            known,
+            engine,
+            ContextSigner(host.identity, host.files, host.clock),
+            departments,
+            PageTokens(secret),
+            host.clock,
         )
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])

@@ -9,10 +9,10 @@ from services.kit import reader
 from services.kit.caller import Caller
 from services.kit.context import ContextSigner, request_digest
 from services.kit.doors import check_selections
-from services.kit.errors import InvalidArgument, Reason
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.records.catalogue import Catalogue
+from services.kit.records.source import subject_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +57,9 @@ def decide(
     parts: list[Part] = []
     for index, selection in enumerate(question.selections):
         kind = catalogue.get(selection.record_type)
-        if scheme not in kind.subjects:
-            raise InvalidArgument(
-                Reason.SUBJECT_SCHEME_UNSUPPORTED,
-                f"{kind.name} cannot be asked for by {scheme}; it knows: {', '.join(kind.subjects) or 'none'}",
-                record_type=kind.name,
-            )
-        whole = engine.mask(caller, question.context, kind)
-        reader.readable(whole, selection.filter)
-        mask = whole.restrict(selection.fields)
+        subject_fields(kind, scheme)
+        mask = engine.mask(caller, question.context, kind).restrict(selection.fields)
+        reader.readable(mask, selection.filter)
         parts.append(Part(index, selection, mask))
     return tuple(parts)
 

@@ -12,17 +12,11 @@ from dataclasses import dataclass
 from gateway.cut import recut
 from gateway.plan import Ask, Part, Plan, decide, divide
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
-from services.kit import sections
+from services.kit import reader
 from services.kit.client import Client
+from services.kit.clock import Clock
 from services.kit.context import ContextSigner
-from services.kit.errors import (
-    DeadlineExceeded,
-    HutongError,
-    InvalidArgument,
-    Reason,
-    ResourceExhausted,
-    Unavailable,
-)
+from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
@@ -32,10 +26,9 @@ from services.kit.telemetry import trace_id
 _log = logging.getLogger(__name__)
 
 FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
+_PAGE_TOKENS = (Reason.PAGE_TOKEN_INVALID, Reason.PAGE_TOKEN_MISMATCH)
 _SHORTEST = 0.02
 """Seconds: a question with less time than this left is refused, since no department could answer it."""
-
-_TYPES_PAGE, _TYPES_PAGE_MAX = 50, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +50,20 @@ class FederationService:
         signer: ContextSigner,
         departments: Mapping[str, Department],
         pages: PageTokens,
+        clock: Clock,
     ) -> None:
         self._catalogue = catalogue
         self._engine = engine
         self._signer = signer
         self._departments = departments
         self._pages = pages
+        self._clock = clock
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> federation_pb2.QueryResponse:
         """Answer in one message."""
         plan = self._plan(request, call)
         wait = _inner_deadline(call)
-        answered: dict[int, exchange_pb2.Section] = {part.index: sections.begin(part.mask) for part in plan.denied}
+        answered: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, call, wait) for ask in plan.asks)):
             answered.update(answers)
         return federation_pb2.QueryResponse(
@@ -82,7 +77,7 @@ class FederationService:
         plan = self._plan(request.query, call)
         wait = _inner_deadline(call)
         for part in plan.denied:
-            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=sections.begin(part.mask))
+            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
         tasks = [asyncio.ensure_future(self._ask(ask, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
@@ -94,16 +89,14 @@ class FederationService:
 
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
-        parts = decide(request.query, call.caller, self._catalogue, self._engine)
-        return federation_pb2.ExplainResponse(sections=[sections.begin(part.mask) for part in parts])
+        parts = self._decide(request.query, call)
+        return federation_pb2.ExplainResponse(sections=[part.mask.section() for part in parts])
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call
     ) -> federation_pb2.ListRecordTypesResponse:
         """List the catalogue, a page at a time."""
-        size = request.page_size or _TYPES_PAGE
-        if not 0 < size <= _TYPES_PAGE_MAX:
-            raise InvalidArgument(Reason.PAGE_SIZE_INVALID, f"page_size is 1 to {_TYPES_PAGE_MAX}")
+        size = self._pages.size(request.page_size)
         binding = ("record_types", request.owner)
         after = self._pages.open(request.page_token, binding).key if request.page_token else ""
         kinds = [k for k in self._catalogue if k.name > after and (not request.owner or k.owner == request.owner)]
@@ -113,9 +106,13 @@ class FederationService:
         )
 
     def _plan(self, request: federation_pb2.QueryRequest, call: Call) -> Plan:
-        parts = decide(request, call.caller, self._catalogue, self._engine)
+        parts = self._decide(request, call)
         self._signer.refresh()
         return divide(request, parts, call.caller, self._signer)
+
+    def _decide(self, request: federation_pb2.QueryRequest, call: Call) -> tuple[Part, ...]:
+        reader.moment_of(request, self._clock())
+        return decide(request, call.caller, self._catalogue, self._engine)
 
     async def _ask(self, ask: Ask, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
         """Ask one department; whatever goes wrong there becomes the status of its own sections."""
@@ -137,6 +134,9 @@ class FederationService:
                 for part, section in zip(ask.parts, response.sections, strict=True)
             }
         except HutongError as error:
+            if error.reason in _PAGE_TOKENS and any(part.selection.page_token for part in ask.parts):
+                # Only the department that sealed a token can tell that it is wrong; the mistake is the caller's.
+                raise
             self._log_failure(ask, call, error)
             return {part.index: _failed(part, error) for part in ask.parts}
 
@@ -156,14 +156,10 @@ def _inner_deadline(call: Call) -> float:
 
 
 def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
-    section = sections.begin(part.mask)
+    section = part.mask.section()
     if isinstance(error, DeadlineExceeded):
         section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
         section.reason = Reason.DEPARTMENT_TIMEOUT
-    elif isinstance(error, InvalidArgument | ResourceExhausted):
-        # The question itself, a page token above all: the caller can act on the department's own reason.
-        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
-        section.reason = error.reason
     else:
         section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
         known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN)

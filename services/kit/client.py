@@ -6,7 +6,7 @@ one closes once its calls are done; no call fails for it.
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
 import grpc
@@ -57,7 +57,8 @@ class Client:
                 ("grpc.max_receive_message_length", self._response_bytes),
                 # A department that comes back is noticed within a second, not within two minutes.
                 ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.min_reconnect_backoff_ms", 100),
+                # In spite of its name also the longest that connecting may take.
+                ("grpc.min_reconnect_backoff_ms", 5_000),
                 ("grpc.max_reconnect_backoff_ms", 1000),
                 ("grpc.keepalive_time_ms", 20_000),
                 ("grpc.keepalive_timeout_ms", 5_000),
@@ -102,7 +103,7 @@ class Client:
             yield message
 
     async def bidi(
-        self, method: str, requests: AsyncIterable[Message], response: type[R], *, timeout: float | None
+        self, method: str, requests: AsyncIterator[Message], response: type[R], *, timeout: float | None
     ) -> AsyncIterator[R]:
         """Make a bidirectional call; raises the `HutongError` the other side answered with."""
         stub = self._fresh().stream_stream(

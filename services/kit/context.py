@@ -38,8 +38,7 @@ DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchReque
 
 def request_digest(request: DelegatedRequest) -> bytes:
     """Digest a sub-request with its context cleared: what a context is bound to."""
-    bare = type(request)()
-    bare.CopyFrom(request)
+    bare = type(request).FromString(request.SerializeToString())
     bare.ClearField("delegated")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
 

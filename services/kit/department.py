@@ -91,6 +91,7 @@ class DepartmentNode:
         self._room = room
         self._config = config
         self._url = url
+        self._source: RecordSourceService | None = None
 
     async def start(self) -> None:
         """Open the store, load the policy, serve."""
@@ -117,5 +118,6 @@ class DepartmentNode:
 
     async def stop(self) -> None:
         """End watches, drain, close."""
-        self._source.stop()
+        if self._source:
+            self._source.stop()
         await self.host.stop()

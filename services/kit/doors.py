@@ -4,7 +4,6 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 """
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -13,14 +12,14 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
-from services.kit import reader, sections
+from services.kit import reader
 from services.kit.context import ContextVerifier, Origin
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.pages import ResumeTokens
-from services.kit.records.source import ChangeQuery, Changes
+from services.kit.records.source import Changes
 from services.kit.rpc import Call, snake
 
 MAX_SELECTIONS = 32
@@ -30,10 +29,6 @@ MAX_FIELDS = 256
 """Most field paths in one selection."""
 
 _CHANGES_AT_ONCE = 100
-
-
-def _time(message: Any, field: str = "as_of") -> dt.datetime | None:
-    return getattr(message, field).ToDatetime(dt.UTC) if message.HasField(field) else None
 
 
 def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
@@ -85,6 +80,7 @@ class RecordSourceService:
         origin = self._contexts.origin(request, call)
         check_selections(request.selections)
         subject = reader.subject_of(request.subject.scheme, request.subject.value)
+        as_of = reader.moment_of(request, self._reader.clock())
         response = record_source_pb2.FetchResponse()
         for selection in request.selections:
             question = Question(
@@ -94,7 +90,7 @@ class RecordSourceService:
                 filter=selection.filter,
                 page_size=selection.page_size,
                 page_token=selection.page_token,
-                as_of=_time(request),
+                as_of=as_of,
             )
             response.sections.append(reader.section_of(await self._reader.read(origin, question)))
         return response
@@ -110,11 +106,10 @@ class RecordSourceService:
         idle = 0.0
         while not self._stopping.is_set():
             changes, mask = await self._changes(origin, kind, request.selection, after)
-            if changes.seq > after or idle >= self._heartbeat:
-                after, idle = max(after, changes.seq), 0.0
+            if changes.last_seq > after or idle >= self._heartbeat:
+                after, idle = max(after, changes.last_seq), 0.0
                 response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
-                if changes.as_of:
-                    response.as_of.FromDatetime(changes.as_of)
+                response.as_of.FromDatetime(changes.as_of)
                 for record in changes.records:
                     response.records.add().Pack(reader.cut(mask, record))
                 yield response
@@ -125,18 +120,12 @@ class RecordSourceService:
     async def _changes(
         self, origin: Origin, kind: RecordType, selection: exchange_pb2.Selection, after: int
     ) -> tuple[Changes, ReadMask]:
-        whole = self._reader.decide(origin, kind)
-        mask = whole.restrict(selection.fields)
-        sections.require_any(mask)
-        query = ChangeQuery(
-            record_type=kind,
-            after=after,
-            filter=reader.readable(whole, selection.filter),
-            conditions=reader.groups(mask),
-            params=self._reader.params(origin),
-            limit=_CHANGES_AT_ONCE,
-        )
-        return await self._reader.source.changes(query), mask
+        mask = self._reader.decide(origin, kind, selection.fields)
+        reader.require_any(mask)
+        filters = reader.readable(mask, selection.filter)
+        params = self._reader.params(origin)
+        source = self._reader.source
+        return await source.changes(kind, after, _CHANGES_AT_ONCE, filters, mask.conditions, params), mask
 
     async def _pause(self) -> None:
         try:
@@ -190,7 +179,13 @@ class TypedService:
             collection, slash, key = request.name.partition("/")
             if collection != kind.collection or not slash or not key:
                 raise InvalidArgument(Reason.NAME_INVALID, f"write the name as {kind.pattern}")
-            question = Question(kind, key=key, fields=tuple(request.fields), page_size=1, as_of=_time(request))
+            question = Question(
+                kind,
+                key=key,
+                fields=tuple(request.fields),
+                page_size=1,
+                as_of=reader.moment_of(request, self._reader.clock()),
+            )
             reading = await self._reader.read(Origin(call.caller, request.context), question)
             answer: Any = response(decisions=reading.mask.decisions)
             getattr(answer, field).CopyFrom(reader.the_one(reading))
@@ -208,10 +203,10 @@ class TypedService:
                 filter=request.filter,
                 page_size=request.page_size,
                 page_token=request.page_token,
-                as_of=_time(request),
+                as_of=reader.moment_of(request, self._reader.clock()),
             )
             reading = await self._reader.read(Origin(call.caller, request.context), question)
-            sections.require_any(reading.mask)
+            reader.require_any(reading.mask)
             answer: Any = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
             getattr(answer, field).extend(reading.messages)
             return answer

@@ -53,6 +53,11 @@ class Checked:
         return text_of(self.scheme, self.value)
 
 
+USCC_ALPHABET = check_digits.USCC_ALPHABET
+uscc_check_digit = check_digits.uscc
+org_code_check_digit = check_digits.org_code
+iso6346_check_digit = check_digits.iso6346
+
 Finding = tuple[Verdict, str]
 _OK: Finding = (Verdict.OK, "")
 
@@ -152,7 +157,9 @@ _USER_ASSIGNED = re.compile(r"AA|Q[M-Z]|X[A-Z]|ZZ")
 
 
 def _judge_declaration_id(value: str) -> Finding:
-    return _judge_declaration_no(value) if re.fullmatch(r"[0-9]{18}", value) else _OK
+    # As many digits as a Chinese number has, and other administrations could have: doubted, not refused.
+    verdict, reason = _judge_declaration_no(value) if re.fullmatch("[0-9]{18}", value) else _OK
+    return _OK if verdict is Verdict.OK else _suspect(reason)
 
 
 def _judge_country(value: str) -> Finding:
@@ -164,6 +171,7 @@ def _judge_country(value: str) -> Finding:
 
 
 def _judge_locode(value: str) -> Finding:
+    # The manual says 2 to 9 only; the published list has some 500 places with 0 and 1.
     verdict, reason = _judge_country(value[:2])
     return (verdict, f"country part {reason}") if reason else _OK
 
@@ -208,14 +216,6 @@ def _judge_gtin(value: str) -> Finding:
     return _digit_check(check_digits.gtin(value[:-1]), value[-1])
 
 
-def _judge_declaration_id(value: str) -> Finding:
-    if re.fullmatch("[0-9]{18}", value):
-        # As many digits as a Chinese number has, and other administrations could have: doubted, not refused.
-        verdict, reason = _judge_declaration_no(value)
-        return _OK if verdict is Verdict.OK else _suspect(reason)
-    return _OK
-
-
 def _judge_eori(value: str) -> Finding:
     # XI (Northern Ireland) is user-assigned and lawful here; what is no country at all is only doubted.
     return _OK if value[:2] in ISO_3166 or value[:2] == "XI" else _suspect(f"{value[:2]!r} is no country")
@@ -254,12 +254,6 @@ def _schemes() -> Mapping[str, Scheme]:
             "Customs declaration number: office, year, direction, serial",
             _form(r"[0-9]{18}", "18 digits", _judge_declaration_no),
         ),
-        Scheme(
-            "wco.declaration_id",
-            "Customs declaration of any country (WCO D014); one of 18 digits is judged as a Chinese one",
-            _form(r"\S{1,70}", "1 to 70 characters without blanks", _judge_declaration_id),
-            fold=False,
-        ),
         Scheme("cn.seal_no", "Official seal number", _form(r"[0-9]{13}", "13 digits")),
         Scheme(
             "lei", "Legal entity identifier (ISO 17442)", _form(r"[0-9A-Z]{18}[0-9]{2}", "20 characters", _judge_lei)
@@ -275,7 +269,7 @@ def _schemes() -> Mapping[str, Scheme]:
         Scheme(
             "un.locode",
             "Place (UN/LOCODE)",
-            _form(r"[A-Z]{2}[A-Z2-9]{3}", "a country and three of A-Z and 2-9", _judge_locode),
+            _form(r"[A-Z]{2}[A-Z0-9]{3}", "a country and three letters or digits", _judge_locode),
         ),
         Scheme("un.undg", "UN number of dangerous goods", _form(r"[0-9]{4}", "four digits")),
         Scheme(

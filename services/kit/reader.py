@@ -12,17 +12,17 @@ from typing import Any
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit import identifiers, sections
+from services.kit import identifiers
 from services.kit.clock import Clock
-from services.kit.context import Origin
-from services.kit.errors import InvalidArgument, NotFound, Reason
+from services.kit.context import SKEW, Origin
+from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.records import conditions
 from services.kit.records.catalogue import RecordType
 from services.kit.records.conditions import Condition
-from services.kit.records.pages import PageTokens, page_size
-from services.kit.records.source import ALWAYS, Groups, RecordQuery, RecordSource, StoredRecord
+from services.kit.records.pages import PageTokens
+from services.kit.records.source import RecordQuery, RecordSource, StoredRecord, subject_fields
 from services.kit.records.values import Column
 
 
@@ -69,6 +69,16 @@ def subject_of(scheme: str, value: str) -> tuple[str, str]:
     return scheme, checked.value
 
 
+def moment_of(request: Any, now: dt.datetime) -> dt.datetime | None:
+    """Read a request's `as_of`; None where it asks for the present. Raises `InvalidArgument` AS_OF_IN_FUTURE."""
+    if not request.HasField("as_of"):
+        return None
+    moment: dt.datetime = request.as_of.ToDatetime(dt.UTC)
+    if moment > now + SKEW:
+        raise InvalidArgument(Reason.AS_OF_IN_FUTURE, "as_of lies in the future; nobody knows yet")
+    return moment
+
+
 class Reader:
     """Answers questions from one source under one policy."""
 
@@ -77,6 +87,11 @@ class Reader:
         self._engine = engine
         self._pages = pages
         self._clock = clock
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        return self._clock
 
     @property
     def source(self) -> RecordSource:
@@ -88,46 +103,38 @@ class Reader:
         """What decides."""
         return self._engine
 
-    def decide(self, origin: Origin, record_type: RecordType) -> ReadMask:
-        """Decide without reading: the mask over every field. Raises `InvalidArgument` for a wrong context."""
+    def decide(self, origin: Origin, record_type: RecordType, fields: Sequence[str]) -> ReadMask:
+        """Decide without reading. Raises `InvalidArgument` for a wrong context or an unknown field."""
         self._engine.check_context(origin.request)
-        return self._engine.mask(origin.caller, origin.request, record_type)
+        return self._engine.mask(origin.caller, origin.request, record_type).restrict(fields)
 
     async def read(self, origin: Origin, question: Question) -> Reading:
         """Answer a question; where nothing is granted the reading has no messages and the mask says why."""
         kind = question.record_type
-        whole = self.decide(origin, kind)
-        mask = whole.restrict(question.fields)
+        mask = self.decide(origin, kind, question.fields)
         now = self._clock()
-        if question.as_of is not None and question.as_of > now:
-            raise InvalidArgument(Reason.AS_OF_IN_FUTURE, "as_of lies in the future; nobody knows yet")
-        if question.subject and question.subject[0] not in kind.subjects:
-            known = ", ".join(kind.subjects) or "none"
-            raise InvalidArgument(
-                Reason.SUBJECT_SCHEME_UNSUPPORTED,
-                f"{kind.name} cannot be asked for by {question.subject[0]}; it knows: {known}",
-                record_type=kind.name,
-            )
+        if question.subject:
+            subject_fields(kind, question.subject[0])
         if not mask.grants:
             return Reading(mask, (), question.as_of or now)
         binding = self._binding(origin, question)
-        after = self._pages.open(question.page_token, binding) if question.page_token else None
+        cursor = self._pages.open(question.page_token, binding) if question.page_token else None
         page = await self._source.fetch(
             RecordQuery(
                 record_type=kind,
                 subject=question.subject,
                 key=question.key,
-                filter=readable(whole, question.filter),
-                as_of=question.as_of,
-                limit=page_size(question.page_size),
-                after=after,
-                conditions=groups(mask),
+                filters=readable(mask, question.filter),
+                as_of=cursor.as_of if cursor else question.as_of,
+                limit=self._pages.size(question.page_size),
+                after=cursor.key if cursor else None,
+                groups=mask.conditions,
                 params=self.params(origin),
             )
         )
-        token = self._pages.seal(page.next, binding) if page.next else ""
+        token = self._pages.seal(page.next_key, page.as_of, binding) if page.next_key is not None else ""
         messages = tuple(cut(mask, record) for record in page.records)
-        return Reading(mask, messages, question.as_of or now, token, any(not all(r.truth) for r in page.records))
+        return Reading(mask, messages, page.as_of, token, any(not all(r.truth) for r in page.records))
 
     def params(self, origin: Origin) -> Mapping[str, Column]:
         """Values of the named parameters that row conditions may use."""
@@ -149,21 +156,27 @@ class Reader:
         )
 
 
-def readable(whole: ReadMask, text: str) -> Condition | None:
-    """Parse a caller's filter, which may use only fields that the caller gets in clear by the whole mask.
+def readable(mask: ReadMask, text: str) -> tuple[Condition, ...]:
+    """Parse a caller's filter; it may use every field that the caller gets in clear, asked for or not.
 
-    Otherwise a caller could find out a hidden value by asking which records match. A field given under row
-    conditions filters only rows where they hold, so these are added. Raises `InvalidArgument`.
+    Were it to use others, a caller could find out a hidden value by asking which records match. A field given under
+    row conditions filters only rows where they hold, so these are added. Raises `InvalidArgument`.
     """
     if not text:
-        return None
-    condition = conditions.parse(text, whole.record_type)
-    return conditions.all_of(condition, *whole.filter_conditions(sorted(condition.fields)))
-
-
-def groups(mask: ReadMask) -> Groups:
-    """The row conditions a source is asked: a record shows where any group holds, and the empty group always does."""
-    return (*ALWAYS, *mask.conditions) if mask.unconditional else mask.conditions
+        return ()
+    condition = conditions.parse(text, mask.record_type)
+    found = [condition]
+    for path in sorted(condition.fields):
+        grant = mask.whole.grants.get(path)
+        if grant is None or grant.transform is not None:
+            raise InvalidArgument(
+                Reason.FILTER_FIELD_NOT_READABLE,
+                f"{mask.record_type.name}: filters may use only fields given to you in clear, and {path!r} is none",
+                record_type=mask.record_type.name,
+                field=path,
+            )
+        found.extend(grant.conditions)
+    return tuple(found)
 
 
 def cut(mask: ReadMask, record: StoredRecord) -> Message:
@@ -172,13 +185,13 @@ def cut(mask: ReadMask, record: StoredRecord) -> Message:
     envelope = message.envelope
     envelope.key = record.key
     envelope.version = record.version
-    envelope.supersedes = record.supersedes
+    envelope.supersedes = record.version - 1
     if record.fact_time is not None:
         envelope.fact_time.FromDatetime(record.fact_time)
     envelope.recorded_at.FromDatetime(record.recorded_at)
     envelope.source_system = record.source_system
     envelope.state = record.state
-    mask.cutter(record.truth[1:] if mask.unconditional else record.truth)(message)
+    mask.cutter(record.truth)(message)
     return message
 
 
@@ -186,7 +199,7 @@ def section_of(reading: Reading) -> exchange_pb2.Section:
     """Write a reading as a section."""
     mask = reading.mask
     kind = mask.record_type
-    section = sections.begin(mask)
+    section = mask.section()
     section.as_of.FromDatetime(reading.as_of)
     section.next_page_token = reading.next_page_token
     if not mask.grants:
@@ -201,13 +214,19 @@ def section_of(reading: Reading) -> exchange_pb2.Section:
     return section
 
 
+def require_any(mask: ReadMask) -> None:
+    """Raise `PermissionDenied` where a mask gives nothing at all, whether or not there are records."""
+    if not mask.grants:
+        raise PermissionDenied(mask.reason, f"nothing of {mask.record_type.name} is open to you for this")
+
+
 def the_one(reading: Reading) -> Message:
     """Get the single record of a reading.
 
     Raises `PermissionDenied` where nothing of the type may be given, whether or not the record exists; `NotFound`
     where there is no such record or its row is not open to the caller, which is the same answer (AIP-211).
     """
-    sections.require_any(reading.mask)
+    require_any(reading.mask)
     if not reading.messages:
         raise NotFound(Reason.RECORD_NOT_FOUND, "there is no such record that you may see")
     return reading.messages[0]

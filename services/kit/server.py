@@ -123,7 +123,7 @@ class GrpcServer:
         return serve
 
     def _call(self, rpc: Rpc, context: Context) -> Call:
-        certificate = context.auth_context().get("x509_pem_cert", [b""])[0]
+        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
         try:
             identity = self._verifier.verify(certificate)
         except CertificateError as error:

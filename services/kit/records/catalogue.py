@@ -5,12 +5,12 @@ line's listing) asks here. A new agency is a new proto package; nothing in this 
 """
 
 import importlib
-import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from pathlib import Path
 from typing import Self, cast
 
 from google.protobuf import message_factory
@@ -270,9 +270,14 @@ def load() -> Catalogue:
 
 
 def _descriptors() -> Iterator[Descriptor]:
-    for module in pkgutil.walk_packages(hutong.api.__path__, "hutong.api."):
-        if module.name.endswith("_pb2"):
-            pool = importlib.import_module(module.name).DESCRIPTOR
-            for descriptor in pool.message_types_by_name.values():
-                if descriptor.GetOptions().HasExtension(options_pb2.record):
-                    yield descriptor
+    for name in sorted(set(_modules())):
+        for descriptor in importlib.import_module(name).DESCRIPTOR.message_types_by_name.values():
+            if descriptor.GetOptions().HasExtension(options_pb2.record):
+                yield descriptor
+
+
+def _modules() -> Iterator[str]:
+    # Namespace packages have no __init__ for pkgutil to walk; the folders say it all.
+    for root in map(Path, hutong.api.__path__):
+        for path in root.rglob("*_pb2.py"):
+            yield ".".join(("hutong", "api", *path.relative_to(root).with_suffix("").parts))

@@ -228,7 +228,7 @@ class Selection(_message.Message):
     'ie_flag = "E" AND declared_at >= "2026-01-01"'.
     """
     page_size: _builtins.int
-    """At most this many records; 0 means 20, more than 200 is refused."""
+    """At most this many records; 0 means 20, more than 200 means 200 (AIP-158)."""
     page_token: _builtins.str
     """Token of the next page, from an earlier section of the same question."""
     @_builtins.property

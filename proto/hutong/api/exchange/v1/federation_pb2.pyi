@@ -201,7 +201,7 @@ class ListRecordTypesRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     OWNER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """At most this many; 0 means 50, more than 200 is refused."""
+    """At most this many; 0 means 20, more than 200 means 200 (AIP-158)."""
     page_token: _builtins.str
     """Token of the next page."""
     owner: _builtins.str

@@ -1,0 +1,131 @@
+"""Jurisdiction packs: what the law of a place says, kept as versioned data beside this file.
+
+A pack holds the closed list of purposes a request may state and of the legal bases it may rely on. `load("cn")` reads
+the pack that comes with the product; `read` takes any file.
+"""
+
+import datetime as dt
+import re
+from collections.abc import Hashable, Mapping
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from services.kit.errors import FailedPrecondition, Reason
+from services.kit.records.catalogue import nearest
+
+_FOLDER = Path(__file__).parent
+_CODE = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*")
+_OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+
+
+class Mark(StrEnum):
+    """What stands behind an entry."""
+
+    SOURCED = "sourced"
+    MEMORY = "memory"
+    DESIGN = "design"
+
+
+def _code(text: str) -> str:
+    if not _CODE.fullmatch(text):
+        raise ValueError("codes are written in capitals, digits and hyphens: P-REBATE")
+    return text
+
+
+Code = Annotated[str, AfterValidator(_code)]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Purpose(_Entry):
+    """Why a caller may ask."""
+
+    title: str
+    local_title: str
+    needs_case: bool = False
+    """A request with this purpose must name its case."""
+    dpv: str = ""
+    """Term of the W3C Data Privacy Vocabulary, where one is known."""
+
+
+class Basis(_Entry):
+    """A legal basis that a caller may rely on and a permit may name."""
+
+    title: str
+    local_title: str
+    instrument: str
+    """The law, regulation or arrangement."""
+    article: str = ""
+    """The article, once a lawyer has verified it."""
+    mark: Mark
+    rules: tuple[str, ...] = ()
+    """Sharing rules that rest on it."""
+
+
+class Jurisdiction(_Entry):
+    """One pack."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    version: str = Field(min_length=1)
+    title: str
+    utc_offset: str = Field(pattern=_OFFSET.pattern)
+    purposes: Mapping[Code, Purpose] = Field(min_length=1)
+    bases: Mapping[Code, Basis] = Field(min_length=1)
+
+    def today(self, now: dt.datetime) -> dt.date:
+        """Give the date it is in this jurisdiction."""
+        sign, hours, minutes = re.findall(_OFFSET, self.utc_offset)[0]
+        offset = dt.timedelta(hours=int(hours), minutes=int(minutes))
+        return now.astimezone(dt.timezone(-offset if sign == "-" else offset)).date()
+
+
+@cache
+def load(name: str) -> Jurisdiction:
+    """Load a pack that comes with the product; raises `FailedPrecondition` where there is none such."""
+    known = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+    if name not in known:
+        hint = nearest(name, known) or f"; there are {', '.join(known)}"
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"there is no jurisdiction pack {name!r}{hint}")
+    return read(_FOLDER / f"{name}.yaml")
+
+
+def read(path: Path) -> Jurisdiction:
+    """Read a pack from a file; raises `FailedPrecondition` naming every mistake in it."""
+    try:
+        return Jurisdiction.model_validate(load_yaml(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"{path}:\n  {describe(error)}") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"{path}: {error}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Word a validation error, one line for each mistake."""
+    items = error.errors(include_url=False, include_input=False)
+    return "\n  ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in items)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [str(key.value) for key, _ in node.value]
+        if repeated := _first_repeated(keys):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _first_repeated(keys: list[str]) -> str:
+    return next((key for index, key in enumerate(keys) if key in keys[:index]), "")
+
+
+def load_yaml(text: str) -> Any:
+    """Read YAML, refusing duplicate keys; raises `yaml.YAMLError`."""
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter

@@ -1,0 +1,261 @@
+"""A read mask: which fields of a record type one caller gets, and the function that cuts records down to them.
+
+The engine compiles a mask once for a caller, a context and a record type; the department cuts every record with it
+before the record leaves, and the gateway clears again what arrives. Row conditions decide per record: whoever cuts says
+which of the mask's conditions hold for the record at hand, and gets the function for records like that, compiled once.
+Cutting
+
+1. discards unknown fields first, so that nothing a newer node added gets through unseen;
+2. clears every leaf that is not granted, and parts in which nothing is;
+3. transforms what is granted through a transform;
+4. cuts the envelope: its key stays only where every key field is given in clear, its fact time only where the field it
+   comes from is, and its digest is always computed anew over the body as disclosed.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from google.protobuf.message import Message
+
+from hutong.api.exchange.v1 import exchange_pb2
+from services.kit.errors import Reason
+from services.kit.policy.transforms import Transform
+from services.kit.records.catalogue import ENVELOPE, RecordType
+from services.kit.records.conditions import Condition
+from services.kit.records.values import Column, Kind
+
+Cut = Callable[[Message], None]
+"""Cuts a message in place."""
+Conditions = tuple[Condition, ...]
+"""Conditions that must all hold."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MAX_MADE = 256
+_TELLING = (Reason.DECISION_FAILED, Reason.BASIS_MISMATCH, Reason.FORBIDDEN, Reason.NO_PERMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldGrant:
+    """What is given of one leaf field."""
+
+    path: str
+    transform: Transform | None
+    """None gives the value itself."""
+    conditions: Conditions
+    """The row conditions under which it is given; all must hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMask:
+    """The fields of one record type that one caller gets in one context."""
+
+    record_type: RecordType
+    grants: Mapping[str, FieldGrant]
+    """What is given, by leaf path; what is not here is not given."""
+    decisions: tuple[exchange_pb2.FieldDecision, ...]
+    """One for every leaf asked for, in order of declaration."""
+    expires_at: dt.datetime | None
+    """When a policy begins or ends next: the mask is not to be used from then on."""
+    version: str
+    """Version of the owner's policies."""
+    conditions: tuple[Conditions, ...] = field(init=False)
+    """The distinct row conditions of the grants, in order of first use; those of fields that are given of every record
+    are the empty group, which always holds. A record of which no group holds must not be told of at all."""
+    _key: bytes = field(repr=False, default=b"")
+    """Pseudonym key of the caller's agency and purpose."""
+    _whole: "ReadMask | None" = field(repr=False, compare=False, default=None)
+    _made: "_Made" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = tuple(dict.fromkeys(g.conditions for g in self.grants.values()))
+        object.__setattr__(self, "conditions", found)
+        object.__setattr__(self, "_made", _Made())
+
+    @property
+    def whole(self) -> "ReadMask":
+        """The mask over every field, before it was restricted to those asked for."""
+        return self._whole or self
+
+    @property
+    def reason(self) -> Reason:
+        """The reason that tells most of why fields are refused; PERMITTED where none is."""
+        found = {d.reason for d in self.decisions if d.verdict == exchange_pb2.VERDICT_REFUSED}
+        return next((reason for reason in _TELLING if reason in found), Reason.PERMITTED)
+
+    def section(self) -> exchange_pb2.Section:
+        """Begin a section of an answer: what was decided, without any record."""
+        if not self._made.section:
+            self._made.section.append(self._section())
+        section = exchange_pb2.Section()
+        section.CopyFrom(self._made.section[0])
+        return section
+
+    def _section(self) -> exchange_pb2.Section:
+        plain = all(d.verdict == exchange_pb2.VERDICT_CLEAR for d in self.decisions)
+        given = exchange_pb2.SECTION_STATUS_OK if plain else exchange_pb2.SECTION_STATUS_PARTIAL
+        return exchange_pb2.Section(
+            record_type=self.record_type.name,
+            agency=self.record_type.owner,
+            status=given if self.grants else exchange_pb2.SECTION_STATUS_DENIED,
+            reason="" if self.grants else self.reason,
+            decisions=self.decisions,
+            policy_version=self.version,
+        )
+
+    def truth(self, record: Message, values: Mapping[str, Column]) -> tuple[bool, ...]:
+        """Ask the mask's conditions of an uncut record; what is not known does not hold."""
+        return tuple(all(c.evaluate(record, values) is True for c in several) for several in self.conditions)
+
+    def restrict(self, paths: Iterable[str]) -> "ReadMask":
+        """Give the mask for a selection of the fields; no path means all.
+
+        Raises `InvalidArgument` for a field that does not exist.
+        """
+        asked = tuple(paths)
+        made = self._made.restricted
+        if asked not in made:
+            kept = frozenset(self.record_type.expand(asked))
+            found = ReadMask(
+                self.record_type,
+                {path: grant for path, grant in self.grants.items() if path in kept},
+                tuple(d for d in self.decisions if d.field in kept),
+                self.expires_at,
+                self.version,
+                self._key,
+                self.whole,
+            )
+            _remember(made, asked, found)
+        return made[asked]
+
+    def cutter(self, truth: Sequence[bool] | None = None) -> Cut:
+        """Give the function that cuts, in place, records for which the mask's conditions came out as `truth`.
+
+        Without `truth`, only what is given of every record is kept. Raises `ValueError` where there are not as many
+        truths as conditions.
+        """
+        key = tuple(not c for c in self.conditions) if truth is None else tuple(truth)
+        made = self._made.cutters
+        if key not in made:
+            if len(key) != len(self.conditions):
+                raise ValueError(f"the mask has {len(self.conditions)} conditions, and {len(key)} truths were given")
+            holding = {c for c, holds in zip(self.conditions, key, strict=True) if holds}
+            granted = {path: grant for path, grant in self.grants.items() if grant.conditions in holding}
+            _remember(made, key, _compile(self.record_type, granted, self._key, transform=True))
+        return made[key]
+
+    def clearer(self, paths: Iterable[str] | None = None) -> Cut:
+        """Give the function that clears, in place, what is not granted, or not in `paths`, and changes nothing else.
+
+        This is the gateway's cut: the department has already applied row conditions and transforms, with keys that
+        only it has.
+        """
+        key = frozenset(self.grants if paths is None else paths)
+        made = self._made.clearers
+        if key not in made:
+            granted = {path: grant for path, grant in self.grants.items() if path in key}
+            _remember(made, key, _compile(self.record_type, granted, self._key, transform=False))
+        return made[key]
+
+
+@dataclass(slots=True)
+class _Made:
+    """What a mask has compiled so far."""
+
+    cutters: dict[tuple[bool, ...], Cut] = field(default_factory=dict[tuple[bool, ...], Cut])
+    clearers: dict[frozenset[str], Cut] = field(default_factory=dict[frozenset[str], Cut])
+    restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
+    section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
+
+
+def _remember(made: dict[K, V], key: K, value: V) -> None:
+    # Callers choose the keys, so there must be an end to them.
+    if len(made) >= _MAX_MADE:
+        made.clear()
+    made[key] = value
+
+
+def _compile(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, *, transform: bool) -> Cut:
+    body = _level(record_type, granted, key, "", transform=transform)
+    clear = frozenset(path for path, grant in granted.items() if grant.transform is None)
+    keep_key = all(f.path in clear for f in record_type.key_fields)
+    # A fact time that was cut to the year must not come back through the envelope.
+    keep_fact_time = record_type.fact_time in clear
+
+    def cut(record: Message) -> None:
+        record.DiscardUnknownFields()
+        body(record)
+        if record.HasField(ENVELOPE):
+            envelope: Any = getattr(record, ENVELOPE)
+            if not keep_key:
+                envelope.ClearField("key")
+            if not keep_fact_time:
+                envelope.ClearField("fact_time")
+            _digest(record, envelope)
+
+    return cut
+
+
+def _digest(record: Message, envelope: Any) -> None:
+    held = envelope.SerializeToString()
+    record.ClearField(ENVELOPE)
+    digest = hashlib.sha256(record.SerializeToString(deterministic=True)).digest()
+    envelope = getattr(record, ENVELOPE)
+    envelope.MergeFromString(held)
+    envelope.digest = digest
+
+
+def _level(
+    record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, prefix: str, *, transform: bool
+) -> Cut:
+    """Compile the cut of one message: the record, or a part of it whose fields' paths begin with `prefix`."""
+    cleared: list[str] = []
+    steps: list[Cut] = []
+    for found in record_type.fields.values():
+        if found.path != f"{prefix}{found.name}":
+            continue
+        if found.kind is Kind.PART:
+            below = f"{found.path}."
+            if any(path.startswith(below) for path in granted):
+                part = _level(record_type, granted, key, below, transform=transform)
+                steps.append(
+                    _in_parts(found.name, part) if found.descriptor.is_repeated else _in_part(found.name, part)
+                )
+            else:
+                cleared.append(found.name)
+        elif found.path not in granted:
+            cleared.append(found.name)
+        elif transform and (change := granted[found.path].transform) is not None:
+            steps.append(change.bind(found, key))
+    return _together(tuple(cleared), tuple(steps))
+
+
+def _together(cleared: tuple[str, ...], steps: tuple[Cut, ...]) -> Cut:
+    def cut(message: Message) -> None:
+        clear = message.ClearField
+        for name in cleared:
+            clear(name)
+        for step in steps:
+            step(message)
+
+    return cut
+
+
+def _in_part(name: str, cut: Cut) -> Cut:
+    def in_part(message: Message) -> None:
+        if message.HasField(name):
+            cut(getattr(message, name))
+
+    return in_part
+
+
+def _in_parts(name: str, cut: Cut) -> Cut:
+    def in_parts(message: Message) -> None:
+        for part in cast("Iterable[Message]", getattr(message, name)):
+            cut(part)
+
+    return in_parts

@@ -1,0 +1,120 @@
+"""Policies after loading: checked, immutable, and known by their ids.
+
+A `PolicySet` holds the policies of one or more agencies, each apart from the others: what an agency's file says can
+only ever decide over that agency's records. `services.kit.policy.loader` makes them.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import cedarpy
+
+from services.kit.policy.reach import context_read
+from services.kit.policy.transforms import Transform
+from services.kit.records.conditions import Condition
+
+_DURATION = re.compile(
+    r"P(?=[\dT])(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?"
+)
+_SECONDS = (31_556_952, 2_629_746, 604_800, 86_400, 3_600, 60, 1)
+
+
+def duration_seconds(text: str) -> int:
+    """Measure an ISO 8601 duration, years and months at their mean length; raises `ValueError` for anything else."""
+    found = _DURATION.fullmatch(text)
+    if not found:
+        raise ValueError(f"{text!r} is no ISO 8601 duration; write P180D, P10Y or PT24H")
+    return sum(int(count) * seconds for count, seconds in zip(found.groups("0"), _SECONDS, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One checked policy."""
+
+    id: str
+    agency: str
+    """Whose it is: the owner of the records it decides over."""
+    permit: bool
+    """It permits; otherwise it forbids."""
+    file: str
+    since: dt.datetime | None
+    until: dt.datetime | None
+    basis: str
+    """Legal basis of a permit; empty for a forbid."""
+    transform: Transform | None
+    retain: str
+    rows: Mapping[str, Condition]
+    """The row condition, for each record type the policy may reach."""
+    title: str
+    ast: Mapping[str, Any] = field(repr=False)
+
+    def active(self, now: dt.datetime) -> bool:
+        """Tell whether the policy is in force."""
+        return (self.since is None or self.since <= now) and (self.until is None or now < self.until)
+
+
+@dataclass(frozen=True)
+class AgencyPolicies:
+    """Every policy of one agency."""
+
+    agency: str
+    policies: Mapping[str, Policy]
+    _parsed: dict[frozenset[str], cedarpy.PolicySet] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def version(self) -> str:
+        """Digest of everything the policies say: equal wherever the same policies are loaded."""
+        text = json.dumps({p.id: p.ast for p in self.policies.values()}, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @cached_property
+    def context(self) -> frozenset[str]:
+        """Every part of the request's context that any of the policies looks at."""
+        return frozenset(name for p in self.policies.values() for name in context_read(p.ast))
+
+    def active(self, now: dt.datetime) -> Mapping[str, Policy]:
+        """List the policies in force."""
+        return {p.id: p for p in self.policies.values() if p.active(now)}
+
+    def next_boundary(self, now: dt.datetime) -> dt.datetime | None:
+        """Find the next moment at which a policy begins or ends."""
+        moments = (m for p in self.policies.values() for m in (p.since, p.until) if m is not None and m > now)
+        return min(moments, default=None)
+
+    def parsed(self, active: Mapping[str, Policy]) -> cedarpy.PolicySet:
+        """Give the given policies as Cedar wants them, named by their ids; parsed once for each combination."""
+        key = frozenset(active)
+        if key not in self._parsed:
+            text = json.dumps(
+                {"staticPolicies": {p.id: p.ast for p in active.values()}, "templates": {}, "templateLinks": []}
+            )
+            self._parsed.clear()  # combinations only change as time passes; the former one does not come back
+            self._parsed[key] = cedarpy.PolicySet.from_json_str(text)
+        return self._parsed[key]
+
+
+@dataclass(frozen=True)
+class PolicySet:
+    """The policies of all agencies a node decides for."""
+
+    agencies: Mapping[str, AgencyPolicies]
+
+    @cached_property
+    def version(self) -> str:
+        """Digest of all policies of all agencies."""
+        text = "\n".join(f"{name} {self.agencies[name].version}" for name in sorted(self.agencies))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def of(self, agency: str) -> AgencyPolicies:
+        """Give an agency's policies; one that has none loaded permits nothing."""
+        return self.agencies.get(agency) or AgencyPolicies(agency, {})
+
+    def __iter__(self) -> Iterator[Policy]:
+        for agency in self.agencies.values():
+            yield from agency.policies.values()

@@ -1,0 +1,118 @@
+"""Policy files that are looked at again while the node runs: a change counts at once, or not at all.
+
+New files replace the policies in force only when all of them pass every check; until then the old ones stay, and the
+mistake is logged, counted and kept in `last_error`.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+
+from services.kit.jurisdiction import Jurisdiction
+from services.kit.policy import loader
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.loader import PolicyRefused
+from services.kit.policy.policies import PolicySet
+from services.kit.records.catalogue import Catalogue
+
+_log = logging.getLogger(__name__)
+
+
+class PolicyFiles:
+    """The policy files of one node."""
+
+    def __init__(self, paths: Iterable[Path], catalogue: Catalogue, jurisdiction: Jurisdiction) -> None:
+        """Load the files; raises `PolicyRefused` where they do not pass."""
+        self._paths = tuple(paths)
+        self._catalogue = catalogue
+        self._jurisdiction = jurisdiction
+        self._seen = self._fingerprint()
+        self.policies: PolicySet = self._load()
+        """The last policies that passed."""
+        self.last_error: PolicyRefused | None = None
+        """Why the files as they stand are not in force; None where they are."""
+        self.reloads = 0
+        """How often other policies were put in force."""
+        self.failures = 0
+        """How often changed files did not pass."""
+
+    def reload(self, engine: PolicyEngine) -> PolicySet:
+        """Load the files now; raises `PolicyRefused` where they do not pass, and leaves the old policies in force."""
+        self._seen = self._fingerprint()
+        found = self._load_or_refuse()
+        self._put_in_force(found, engine)
+        return found
+
+    async def poll(self, engine: PolicyEngine) -> bool:
+        """Look whether the files have changed, and load them if so; tells whether other policies came into force."""
+        # In a thread: checking a large set takes a tenth of a second, and answers must not wait for it.
+        found = await asyncio.to_thread(self._load_if_changed)
+        return found is not None and self._put_in_force(found, engine)
+
+    def _load_if_changed(self) -> PolicySet | None:
+        seen = self._fingerprint()
+        if seen == self._seen:
+            return None
+        self._seen = seen
+        with contextlib.suppress(PolicyRefused):
+            return self._load_or_refuse()
+        return None
+
+    def watch(self, engine: PolicyEngine, seconds: float) -> Callable[[], Awaitable[None]]:
+        """Poll at an interval until the returned function is called; needs a running event loop."""
+        task = asyncio.ensure_future(self._poll(engine, seconds))
+
+        async def stop() -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        return stop
+
+    async def _poll(self, engine: PolicyEngine, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.poll(engine)
+            except Exception:
+                # Whatever goes wrong, the old policies stay and the next look is due.
+                _log.exception("Policy files could not be looked at")
+
+    def _load(self) -> PolicySet:
+        return loader.load(self._paths, self._catalogue, self._jurisdiction)
+
+    def _load_or_refuse(self) -> PolicySet:
+        try:
+            found = self._load()
+        except PolicyRefused as error:
+            self.failures += 1
+            self.last_error = error
+            fields = {"reason": error.reason, "mistakes": [str(problem) for problem in error.problems]}
+            _log.error("Changed policies do not pass, the old ones stay in force", extra={"fields": fields})
+            raise
+        self.last_error = None
+        return found
+
+    def _put_in_force(self, found: PolicySet, engine: PolicyEngine) -> bool:
+        if found.version == engine.policies.version:
+            return False
+        self.reloads += 1
+        self.policies = found
+        engine.replace(found)
+        _log.info("Policies changed", extra={"fields": {"version": found.version}})
+        return True
+
+    def _fingerprint(self) -> tuple[bytes, ...]:
+        # The content, not its time: an edit within the clock's grain that keeps the size must not be missed.
+        return tuple(_digest(path) for path in self._paths)
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        return type(error).__name__.encode()

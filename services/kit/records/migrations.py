@@ -1,0 +1,226 @@
+"""Schema migrations of a room's database, with Alembic.
+
+A room's `migrations/versions/` holds files named `0001_initial.py`, `0002_….py`: the number is the revision, and each
+follows the one before. So the newest revision can be told without loading anything, and a node whose database is
+current starts without Alembic. Where two processes start at once, one migrates and the other waits and finds it done.
+"""
+
+import io
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+
+from services.kit.errors import FailedPrecondition, Reason
+from services.kit.records import tables
+from services.kit.records.catalogue import Catalogue
+from services.kit.records.database import engine, not_migrated, sync_url, translated
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_LOCK = 0x48_75_74_6F_6E_67
+"""Key of the advisory lock (PostgreSQL) that whoever migrates holds."""
+
+_SCRIPTS = Path(__file__).parent / "alembic"
+_NONE = ""
+
+
+def exists(url: str) -> bool:
+    """Tell whether there is a database to connect to: always for a server, a file for SQLite."""
+    parsed = sync_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+
+
+def head(folder: Path) -> str:
+    """Get a room's newest revision; raises `FailedPrecondition` where the room has no migrations."""
+    found = sorted(m[1] for p in (folder / "versions").glob("*.py") if (m := re.match(r"(\d{4})_", p.name)))
+    if not found:
+        raise FailedPrecondition(Reason.SCHEMA_INVALID, f"there are no migrations in {folder.name}/versions")
+    return found[-1]
+
+
+def revision(url: str) -> str:
+    """Get the revision a database is at; empty where nothing ever migrated it."""
+    if not exists(url):
+        return _NONE
+    reader = engine(url, writer=False)
+    try:
+        with translated(), reader.connect() as connection:
+            return _revision(connection)
+    finally:
+        reader.dispose()
+
+
+def _revision(connection: sa.Connection) -> str:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return _NONE
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() or _NONE
+
+
+def check(url: str, folder: Path) -> None:
+    """Check that a database is at the room's newest revision.
+
+    Raises `FailedPrecondition` with STORE_NOT_MIGRATED where it is behind, or ahead of this program.
+    """
+    there, wanted = revision(url), head(folder)
+    if there != wanted:
+        raise not_migrated(f"it is at revision {there or 'none'}, this program needs {wanted}")
+
+
+def upgrade(url: str, folder: Path, to: str = "") -> bool:
+    """Bring a database to the room's newest revision (or `to`); gives whether there was anything to do.
+
+    All of it happens in one transaction, or nothing. Raises `Unavailable` where the database cannot be reached and
+    `FailedPrecondition` where it is ahead of this program.
+    """
+    target = to or head(folder)
+    there = revision(url)
+    if there == target:
+        return False
+    if there > target:
+        raise not_migrated(f"it is at revision {there}, ahead of this program's {target}")
+    if (parsed := sync_url(url)).get_backend_name() == "sqlite":
+        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+    return _migrate(url, folder, target, "upgrade")
+
+
+def downgrade(url: str, folder: Path, to: str = "base") -> bool:
+    """Take a database back to a revision; what newer tables held is lost. For tests and rescue."""
+    return _migrate(url, folder, to, "downgrade")
+
+
+def _migrate(url: str, folder: Path, target: str, direction: Literal["upgrade", "downgrade"]) -> bool:
+    with _locked(url) as connection:
+        if _revision(connection) == target:
+            return False
+        # Loaded here and not above: a node whose database is current never needs it, nor its ten megabytes.
+        from alembic import command  # noqa: PLC0415
+
+        getattr(command, direction)(_config(folder, connection), target)
+        return True
+
+
+@contextmanager
+def _locked(url: str) -> Generator[sa.Connection]:
+    """Begin the one transaction that may change this database's schema; others wait for its end."""
+    writer = engine(url, writer=True)
+    try:
+        # SQLite's BEGIN IMMEDIATE is the lock already.
+        with translated(), writer.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            yield connection
+    finally:
+        writer.dispose()
+
+
+def _config(folder: Path, connection: sa.Connection, **attributes: object) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - see `_migrate`
+
+    config = Config(stdout=io.StringIO(), attributes={"connection": connection, **attributes})
+    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    config.set_main_option("version_locations", str(folder / "versions").replace("%", "%%"))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    return config
+
+
+def differences(url: str, catalogue: Catalogue) -> list[Any]:
+    """Compare a database with the tables derived from the record types; gives Alembic's list of differences."""
+    from alembic import autogenerate  # noqa: PLC0415 - see `_migrate`
+    from alembic.migration import MigrationContext  # noqa: PLC0415
+
+    reader = engine(url, writer=False)
+    try:
+        with translated(), reader.connect() as connection:
+            context = MigrationContext.configure(connection)
+            return list(autogenerate.compare_metadata(context, tables.derive(catalogue).metadata))
+    finally:
+        reader.dispose()
+
+
+def revise(url: str, folder: Path, catalogue: Catalogue, message: str = "initial") -> Path:
+    """Write the migration from a room's newest revision to the tables its contracts ask for now; gives its file.
+
+    `url` is a scratch database, brought to that revision first. What comes out is a draft to be read and tidied, except
+    the first revision, which is whole.
+    """
+    versions = folder / "versions"
+    versions.mkdir(parents=True, exist_ok=True)
+    numbers = sorted(int(p.name[:4]) for p in versions.glob("[0-9][0-9][0-9][0-9]_*.py"))
+    if not numbers:
+        path = versions / f"0001_{message}.py"
+        path.write_text(first_text(catalogue), encoding="utf-8")
+        return path
+    from alembic import command  # noqa: PLC0415 - see `_migrate`
+
+    upgrade(url, folder)
+    following = f"{numbers[-1] + 1:04d}"
+    metadata = tables.derive(catalogue).metadata
+    with _locked(url) as connection:
+        config = _config(folder, connection, metadata=metadata, render_item=_render)
+        command.revision(config, message, autogenerate=True, rev_id=following)
+    return next(versions.glob(f"{following}_*.py"))
+
+
+def first_text(catalogue: Catalogue) -> str:
+    """Write the first revision of a room that owns these record types."""
+    derived = tables.derive(catalogue).records.values()
+    owners = ", ".join(catalogue.owners())
+    creates = "\n".join(_create_text(t) for t in derived)
+    drops = "".join(f'        "{t.table.name}",\n' for t in derived)
+    return f'''"""The first tables of {owners}: one per record type, and those that every department has."""
+
+import sqlalchemy as sa
+
+from services.kit.records import first_revision as first
+
+revision: str = "0001"
+down_revision: str | None = None
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Create every table."""
+    first.create_own_tables()
+{creates}
+
+
+def downgrade() -> None:
+    """Drop every table, with all that it holds."""
+    first.drop_tables(
+{drops}    )
+'''
+
+
+def _create_text(table: tables.RecordTable) -> str:
+    name = table.table.name
+    lines = [f'"{name}"', *(f'sa.Column("{c.name}", {_type_text(c.type)})' for c in table.columns.values())]
+    indexes = {str(i.name): i for i in table.table.indexes}
+    named = [
+        (c.name, indexes[f"{name}_{c.name}_ix"]) for c in table.columns.values() if f"{name}_{c.name}_ix" in indexes
+    ]
+    for word, partial in (("whole", False), ("current", True)):
+        columns = [f'"{n}"' for n, i in named if (i.dialect_kwargs.get("sqlite_where") is not None) is partial]
+        if columns:
+            lines.append(f"{word}=({', '.join(columns)}{',' if len(columns) == 1 else ''})")
+    return "    first.create_record_table(\n" + "".join(f"        {line},\n" for line in lines) + "    )"
+
+
+def _type_text(kind: sa.types.TypeEngine[Any]) -> str:
+    if isinstance(kind, tables.UtcDateTime):
+        return "first.MOMENT"
+    return "first.TEXT" if isinstance(kind, sa.Text) else f"sa.{type(kind).__name__}()"
+
+
+def _render(kind: str, item: object, _context: object) -> str | Literal[False]:
+    # Migrations stand by themselves: what the tables mean today must not change what was done then.
+    if kind == "type" and isinstance(item, tables.UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False

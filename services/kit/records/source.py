@@ -1,0 +1,155 @@
+"""The seam between a department's doors and where its records lie: what can be asked, and what comes back.
+
+`RecordStore` (records/store.py) keeps copies with their history; `LiveSource` (records/live.py) reads a legacy system
+at the moment of the question. Both satisfy `RecordSource` and say in two attributes what they cannot do.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Protocol
+
+from services.kit.errors import InvalidArgument, Reason
+from services.kit.records.catalogue import Field, RecordType
+from services.kit.records.conditions import Condition
+from services.kit.records.values import Column
+
+__all__ = ["ALWAYS", "Changes", "Groups", "Page", "RecordQuery", "RecordSource", "State", "StoredRecord"]
+__all__ += ["subject_fields"]
+
+Groups = tuple[tuple[Condition, ...], ...]
+"""Row conditions of a read mask: groups of conditions that must all hold; a record shows where any group does."""
+
+ALWAYS: Groups = ((),)
+"""The one group that holds for every record. No groups at all hold for none."""
+
+_NO_PARAMS: Mapping[str, Column] = MappingProxyType({})
+
+
+class State(IntEnum):
+    """Whether a version stands; the numbers are those of `hutong.api.common.v1.RecordState`."""
+
+    ACTIVE = 1
+    CORRECTED = 2
+    REVOKED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RecordQuery:
+    """One question about records of one type.
+
+    Withdrawn records are left out, as in any register's listing, unless `revoked` is set or the question names one
+    `key`: whoever holds a record's number must learn that it was withdrawn.
+    """
+
+    record_type: RecordType
+    subject: tuple[str, str] | None = None
+    """Scheme and value; any of the type's fields of that scheme may hold it."""
+    key: str | None = None
+    filters: tuple[Condition, ...] = ()
+    """Every one must hold."""
+    as_of: dt.datetime | None = None
+    """Answer as of then; None for the present. Pages after the first give the first one's `Page.as_of`."""
+    limit: int = 20
+    after: str | None = None
+    """Key that the last page ended with."""
+    groups: Groups = ALWAYS
+    params: Mapping[str, Column] = field(default_factory=dict[str, Column])
+    """Values of the parameters in `filters` and `groups`."""
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRecord:
+    """One version of a record, as it lies in its source."""
+
+    key: str
+    version: int
+    state: State
+    fact_time: dt.datetime | None
+    recorded_at: dt.datetime
+    source_system: str
+    body: bytes
+    """Canonical serialization, without the envelope."""
+    truth: tuple[bool, ...]
+    """For each group asked, whether it holds for this record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records in the order of their keys, and where to go on."""
+
+    records: tuple[StoredRecord, ...]
+    as_of: dt.datetime
+    """Asked again as of this moment, the source gives the same answer, whatever was recorded meanwhile."""
+    next_key: str | None = None
+    """Give it as `after` to go on; None where there is no more."""
+    unreadable: int = 0
+    """Rows that are there but could not be made into records (live sources only; a store quarantines them)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Versions in the order they were recorded; withdrawals are versions too."""
+
+    records: tuple[StoredRecord, ...]
+    last_seq: int
+    """Everything up to here was looked at: where to go on."""
+    as_of: dt.datetime
+    """Everything recorded until then has been given."""
+
+
+class RecordSource(Protocol):
+    """Where a department's records lie."""
+
+    @property
+    def history(self) -> bool:
+        """Whether it can answer `as_of`."""
+        ...
+
+    @property
+    def watch(self) -> bool:
+        """Whether it can tell changes."""
+        ...
+
+    async def fetch(self, query: RecordQuery) -> Page:
+        """Get one page of records.
+
+        Raises `InvalidArgument` where the type has no field of the subject's scheme, `FailedPrecondition` with
+        HISTORY_UNAVAILABLE for an `as_of` it cannot answer, and `Unavailable` where the records cannot be reached.
+        """
+        ...
+
+    async def changes(
+        self,
+        record_type: RecordType,
+        after: int,
+        limit: int = 200,
+        filters: tuple[Condition, ...] = (),
+        groups: Groups = ALWAYS,
+        params: Mapping[str, Column] = _NO_PARAMS,
+    ) -> Changes:
+        """Get what changed after a point of the change sequence.
+
+        Raises `FailedPrecondition` with HISTORY_UNAVAILABLE where it cannot tell.
+        """
+        ...
+
+    async def last_seq(self) -> int:
+        """Get the present end of the change sequence; raises as `changes` does."""
+        ...
+
+
+def subject_fields(record_type: RecordType, scheme: str) -> tuple[Field, ...]:
+    """Get the fields that may name a subject of a scheme; raises `InvalidArgument` where there are none."""
+    try:
+        return record_type.subjects[scheme]
+    except KeyError:
+        known = ", ".join(record_type.subjects) or "none"
+        raise InvalidArgument(
+            Reason.SUBJECT_SCHEME_UNSUPPORTED,
+            f"{record_type.name} cannot be asked for by {scheme}; it knows: {known}",
+            record_type=record_type.name,
+        ) from None

@@ -1,0 +1,47 @@
+"""Fixtures that every part of the tests may need."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import databases
+from tests.databases import Postgres
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real public data; tests that read it run where it is there, and say so where it is not."""
+    folder = Path(os.environ.get("HUTONG_SHARED_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data here: {folder} is no folder (set HUTONG_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A real PostgreSQL server, one for the whole run; tests make databases of their own in it."""
+    with databases.postgres(tmp_path_factory.mktemp("pg") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """URL of a SQLite database that does not exist yet."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'store.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Postgres) -> str:
+    """URL of an empty PostgreSQL database."""
+    return postgres_server.fresh()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def any_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database, in each of the engines in turn."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url

@@ -1,0 +1,159 @@
+"""A whole mesh in one process: real nodes, sockets, certificates and SQLite; policies of the test's choice."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import Message
+
+from gateway.config import DepartmentSection, GatewayConfig
+from gateway.node import GatewayNode
+from hutong.api.common.v1 import common_pb2
+from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
+from services.cli.rooms import rooms
+from services.kit.client import Client
+from services.kit.config import DepartmentConfig, PolicySection, StoreSection
+from services.kit.department import DepartmentNode, Room
+from services.kit.records import catalogue
+from services.kit.records.store import Draft, RecordStore
+from tests.zone import Zone, now
+
+QUERY = "/hutong.api.exchange.v1.FederationService/Query"
+STREAM = "/hutong.api.exchange.v1.FederationService/StreamQuery"
+EXPLAIN = "/hutong.api.exchange.v1.FederationService/Explain"
+TYPES = "/hutong.api.exchange.v1.FederationService/ListRecordTypes"
+
+ROOMS: Mapping[str, Room] = rooms()
+
+
+class Mesh:
+    """Departments and a gateway over one zone; stop and start them one by one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.zone = Zone(folder)
+        self.folder = folder
+        self.departments: dict[str, DepartmentNode] = {}
+        self.gateway: GatewayNode | None = None
+        self._clients: dict[str, Client] = {}
+        secret = folder / "secret"
+        secret.write_bytes(b"0123456789abcdef0123456789abcdef")
+        secret.chmod(0o600)
+
+    def policy(self, agency: str) -> Path:
+        """Where an agency's policy lies; the room's own is copied there at first."""
+        path = self.folder / "policy" / f"{agency}.cedar"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(ROOMS[agency].policy.read_text(encoding="utf-8"), encoding="utf-8")
+        return path
+
+    def add_policy(self, agency: str, text: str) -> None:
+        """Write one more policy into an agency's file, which gateway and department share here."""
+        path = self.policy(agency)
+        path.write_text(f"{path.read_text(encoding='utf-8')}\n{text}", encoding="utf-8")
+
+    def url(self, agency: str) -> str:
+        return f"sqlite+aiosqlite:///{self.folder}/{agency}.db"
+
+    def config(self, agency: str, listen: str) -> DepartmentConfig:
+        path = f"{agency}/node"
+        return DepartmentConfig(
+            node=self.zone.node(path).model_copy(update={"listen": listen}),
+            tls=self.zone.tls(path),
+            store=StoreSection(url=self.url(agency), migrate=True),
+            policy=PolicySection(files=[self.policy(agency)], reload="50ms"),  # type: ignore[arg-type]
+            secret=self.folder / "secret",
+        )
+
+    async def start(self, agency: str, listen: str = "127.0.0.1:0") -> DepartmentNode:
+        config = self.config(agency, listen)
+        node = DepartmentNode(ROOMS[agency], config, self.url(agency), self.zone.frame(config))
+        await node.start()
+        self.departments[agency] = node
+        return node
+
+    async def start_gateway(self, **addresses: str) -> GatewayNode:
+        """Start a gateway to the running departments; `addresses` sends it elsewhere for some."""
+        targets = {agency: node.host.address for agency, node in self.departments.items()} | addresses
+        config = GatewayConfig(
+            node=self.zone.node("gateway/main"),
+            tls=self.zone.tls("gateway/main"),
+            departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
+            policy=PolicySection(files=[self.policy(agency) for agency in targets], reload="50ms"),  # type: ignore[arg-type]
+            secret=self.folder / "secret",
+        )
+        self.gateway = GatewayNode(config, self.zone.frame(config))
+        await self.gateway.start()
+        return self.gateway
+
+    async def replace_gateway(self, **addresses: str) -> None:
+        """Put another gateway in the place of the running one."""
+        for name in [name for name in self._clients if name.endswith(">gateway")]:
+            await self._clients.pop(name).close()
+        if self.gateway:
+            await self.gateway.stop()
+        await self.start_gateway(**addresses)
+
+    async def load(self, agency: str, messages: Iterable[Message]) -> None:
+        """Put records into a department's store, through a store of our own beside the node's."""
+        store = RecordStore(self.url(agency), ROOMS[agency].catalogue(), now)
+        await store.open()
+        by_message = {kind.message.DESCRIPTOR.full_name: kind for kind in catalogue.load()}
+        drafts = [Draft(by_message[m.DESCRIPTOR.full_name], m, source_system="test") for m in messages]
+        await store.append(drafts)
+        await store.close()
+
+    def client(self, who: str, agency: str = "gateway") -> Client:
+        """Call the gateway, or a department directly, as `agency/system`."""
+        name = f"{who}>{agency}"
+        if name not in self._clients:
+            node = self.gateway if agency == "gateway" else self.departments[agency]
+            assert node is not None
+            self._clients[name] = Client(node.host.address, node.host.identity, self.zone.files(who))
+        return self._clients[name]
+
+    async def stop(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+        if self.gateway:
+            await self.gateway.stop()
+        for node in self.departments.values():
+            await node.stop()
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, *agencies: str) -> AsyncGenerator[Mesh]:
+    """Run the named departments (all where none is named) and a gateway."""
+    mesh = Mesh(folder)
+    try:
+        for agency in agencies or sorted(ROOMS):
+            await mesh.start(agency)
+        await mesh.start_gateway()
+        yield mesh
+    finally:
+        await mesh.stop()
+
+
+def question(subject: str, *selections: str, **context: str) -> federation_pb2.QueryRequest:
+    """Write a question as on the command line: `customs.Declaration:declaration_no,lines.hs10`."""
+    scheme, _, value = subject.partition(":")
+    request = federation_pb2.QueryRequest(
+        subject=common_pb2.SubjectId(scheme=scheme, value=value),
+        context=exchange_pb2.RequestContext(**context),
+    )
+    for selection in selections:
+        name, _, fields = selection.partition(":")
+        request.selections.add(record_type=name, fields=fields.split(",") if fields else [])
+    return request
+
+
+def records(section: exchange_pb2.Section) -> list[Any]:
+    """Read the records of a section."""
+    kind = catalogue.load().get(section.record_type)
+    found = []
+    for record in section.records:
+        message = kind.message()
+        assert record.Unpack(message)
+        found.append(message)
+    return found
