@@ -33,8 +33,8 @@ class GatewayNode:
         known = catalogue.load()
         secret = read_secret(config.secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        files = PolicyFiles(config.policy.files, known, pack)
-        engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
+        self.policy_files = files = PolicyFiles(config.policy.files, known, pack)
+        self.engine = engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}
         service = FederationService(

@@ -3,6 +3,7 @@
 import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -23,6 +24,17 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+@dataclass(frozen=True)
+class Span:
+    """What tests ask of a finished span."""
+
+    name: str
+    trace: int
+    id: int
+    parent: int
+    """0 where it has none."""
+
+
 class Zone:
     """An authority and what it issued."""
 
@@ -30,6 +42,15 @@ class Zone:
         self.folder = folder
         self.authority = Authority.create(folder / "zone", ZONE, now())
         self.spans = InMemorySpanExporter()
+
+    def finished(self) -> list[Span]:
+        """List the spans that ended, in the order they did."""
+        found: list[Span] = []
+        for span in self.spans.get_finished_spans():
+            assert span.context is not None
+            parent = span.parent.span_id if span.parent else 0
+            found.append(Span(span.name, span.context.trace_id, span.context.span_id, parent))
+        return found
 
     def identity(self, path: str) -> SpiffeId:
         return SpiffeId.parse(f"spiffe://{ZONE}/{path}")

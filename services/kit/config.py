@@ -35,8 +35,8 @@ def _address(value: str) -> str:
 
 
 def _absolute(value: Path, info: ValidationInfo) -> Path:
-    base: Path = (info.context or {}).get("base", Path())
-    return value if value.is_absolute() else base / value
+    context: dict[str, Path] = info.context or {}
+    return value if value.is_absolute() else context.get("base", Path()) / value
 
 
 Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]

@@ -105,7 +105,7 @@ class DepartmentNode:
         host.on_stop(store.close)
         await store.check_migrated(room.migrations)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        files = PolicyFiles(config.policy.files, owned, pack)
+        self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
         engine = PolicyEngine(files.policies, owned, pack, secret, host.clock)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         reader = Reader(store, engine, PageTokens(secret), host.clock)

@@ -174,7 +174,7 @@ class TypedService:
                 return make(kind, response, field.name)
         raise FailedPrecondition(Reason.SCHEMA_INVALID, f"{method.full_name}: the response holds no record")
 
-    def _get(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+    def _get(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
         async def get(request: Any, call: Call) -> Message:
             collection, slash, key = request.name.partition("/")
             if collection != kind.collection or not slash or not key:
@@ -187,13 +187,13 @@ class TypedService:
                 as_of=reader.moment_of(request, self._reader.clock()),
             )
             reading = await self._reader.read(Origin(call.caller, request.context), question)
-            answer: Any = response(decisions=reading.mask.decisions)
+            answer = response(decisions=reading.mask.decisions)
             getattr(answer, field).CopyFrom(reader.the_one(reading))
             return answer
 
         return get
 
-    def _list(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+    def _list(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
         async def list_(request: Any, call: Call) -> Message:
             subject = request.subject
             question = Question(
@@ -207,7 +207,7 @@ class TypedService:
             )
             reading = await self._reader.read(Origin(call.caller, request.context), question)
             reader.require_any(reading.mask)
-            answer: Any = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
+            answer = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
             getattr(answer, field).extend(reading.messages)
             return answer
 

@@ -27,7 +27,8 @@ from services.kit.rpc import Dispatcher, Rpc, served
 from services.kit.server import GrpcServer
 from services.kit.telemetry import Telemetry, Trace
 
-_KIT_ACCESS = Path(__file__).parent / "access.yaml"
+KIT_ACCESS = Path(__file__).parent / "access.yaml"
+"""Who may call what every node serves."""
 _log = logging.getLogger(__name__)
 
 Closing = Callable[[], Awaitable[None]]
@@ -62,6 +63,8 @@ class Host:
         self._closing: list[Closing] = []
         self._server: GrpcServer | None = None
         self._health: Health | None = None
+        self.served: dict[str, list[str]] = {}
+        """Services and their rpcs, once started."""
 
     @property
     def port(self) -> int:
@@ -83,7 +86,8 @@ class Host:
         names = sorted(served(own))
         self._health = Health(names)
         everything = (*own, *health.rpcs(self._health, names))
-        lists = AccessList(access.read(_KIT_ACCESS, *access_lists), served(everything))
+        self.served = served(everything)
+        lists = AccessList(access.read(KIT_ACCESS, *access_lists), self.served)
         limits = self.config.limits
         dispatcher = Dispatcher(
             (Trace(self.telemetry), Access(lists), Errors(), Context(limits.deadline.total_seconds())),

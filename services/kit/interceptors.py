@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from services.kit.access import AccessList
@@ -23,7 +23,7 @@ class Access:
         self._access = access
 
     @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Iterator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
         """Check before anything of the request is parsed."""
         self._access.check(rpc.method, call.caller)
         yield
@@ -35,7 +35,7 @@ class Errors:
     name = "errors"
 
     @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Iterator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
         """Surround one call."""
         try:
             yield
@@ -58,7 +58,7 @@ class Context:
         self._longest = longest
 
     @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Iterator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
         """Set the deadline; raises `DeadlineExceeded` where it has passed already."""
         now = time.monotonic()
         if call.deadline is not None and call.deadline <= now:

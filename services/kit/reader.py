@@ -19,7 +19,7 @@ from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Rea
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.records import conditions
-from services.kit.records.catalogue import RecordType
+from services.kit.records.catalogue import ENVELOPE, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.pages import PageTokens
 from services.kit.records.source import RecordQuery, RecordSource, StoredRecord, subject_fields
@@ -181,8 +181,8 @@ def readable(mask: ReadMask, text: str) -> tuple[Condition, ...]:
 
 def cut(mask: ReadMask, record: StoredRecord) -> Message:
     """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row."""
-    message: Any = mask.record_type.message.FromString(record.body)
-    envelope = message.envelope
+    message = mask.record_type.message.FromString(record.body)
+    envelope: Any = getattr(message, ENVELOPE)
     envelope.key = record.key
     envelope.version = record.version
     envelope.supersedes = record.version - 1

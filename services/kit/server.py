@@ -6,7 +6,7 @@ access list has let the caller through. Everything that is not about the transpo
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -85,7 +85,7 @@ class GrpcServer:
         """Take no new calls, let running ones go on for `drain` seconds, then cut them."""
         await self._server.stop(drain)
 
-    def _handler(self, rpc: Rpc) -> Any:
+    def _handler(self, rpc: Rpc) -> "grpc.RpcMethodHandler[bytes, bytes]":
         if rpc.shape is Shape.UNARY:
             return grpc.unary_unary_rpc_method_handler(self._unary(rpc))
         if rpc.shape is Shape.SERVER_STREAM:
@@ -134,7 +134,7 @@ class GrpcServer:
             # The stranger learns that its certificate does not stand, and which check; nothing of ours.
             reason = Reason.CERTIFICATE_REVOKED if error.reason == "CERTIFICATE_REVOKED" else Reason.IDENTITY_INVALID
             raise Unauthenticated(reason, "the client certificate does not stand", check=error.reason) from None
-        remaining = context.time_remaining()
+        remaining = cast("float | None", context.time_remaining())
         return Call(
             method=rpc.method,
             caller=Caller.of(identity),

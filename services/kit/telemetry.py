@@ -7,7 +7,7 @@ every hop whether or not a trace is recorded. Nothing here is given personal dat
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 from wsgiref.simple_server import WSGIServer
@@ -96,7 +96,7 @@ class Trace:
         self._telemetry = telemetry
 
     @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Iterator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
         """Surround one call."""
         telemetry = self._telemetry
         parent = _PROPAGATOR.extract(call.metadata) if "traceparent" in call.metadata else None

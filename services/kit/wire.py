@@ -1,6 +1,6 @@
 """Errors on the wire: `google.rpc.Status` with an `ErrorInfo`, one function each way."""
 
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from services.kit import errors
 from services.kit.errors import Code, HutongError, Reason

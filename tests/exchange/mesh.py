@@ -1,6 +1,7 @@
 """A whole mesh in one process: real nodes, sockets, certificates and SQLite; policies of the test's choice."""
 
 import contextlib
+import datetime as dt
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,22 +36,27 @@ class Mesh:
         self.folder = folder
         self.departments: dict[str, DepartmentNode] = {}
         self.gateway: GatewayNode | None = None
+        self.gateway_policies = "policy"
+        """Folder of the gateway's policies: the departments' own, until a test takes another."""
         self._clients: dict[str, Client] = {}
         secret = folder / "secret"
         secret.write_bytes(b"0123456789abcdef0123456789abcdef")
         secret.chmod(0o600)
 
-    def policy(self, agency: str) -> Path:
+    def policy(self, agency: str, folder: str = "policy") -> Path:
         """Where an agency's policy lies; the room's own is copied there at first."""
-        path = self.folder / "policy" / f"{agency}.cedar"
+        path = self.folder / folder / f"{agency}.cedar"
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
             path.write_text(ROOMS[agency].policy.read_text(encoding="utf-8"), encoding="utf-8")
         return path
 
-    def add_policy(self, agency: str, text: str) -> None:
-        """Write one more policy into an agency's file, which gateway and department share here."""
-        path = self.policy(agency)
+    def policies(self, *files: Path) -> PolicySection:
+        return PolicySection(files=list(files), reload=dt.timedelta(milliseconds=50))
+
+    def add_policy(self, agency: str, text: str, folder: str = "policy") -> None:
+        """Write one more policy into an agency's file."""
+        path = self.policy(agency, folder)
         path.write_text(f"{path.read_text(encoding='utf-8')}\n{text}", encoding="utf-8")
 
     def url(self, agency: str) -> str:
@@ -62,7 +68,7 @@ class Mesh:
             node=self.zone.node(path).model_copy(update={"listen": listen}),
             tls=self.zone.tls(path),
             store=StoreSection(url=self.url(agency), migrate=True),
-            policy=PolicySection(files=[self.policy(agency)], reload="50ms"),  # type: ignore[arg-type]
+            policy=self.policies(self.policy(agency)),
             secret=self.folder / "secret",
         )
 
@@ -80,7 +86,7 @@ class Mesh:
             node=self.zone.node("gateway/main"),
             tls=self.zone.tls("gateway/main"),
             departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
-            policy=PolicySection(files=[self.policy(agency) for agency in targets], reload="50ms"),  # type: ignore[arg-type]
+            policy=self.policies(*(self.policy(agency, self.gateway_policies) for agency in targets)),
             secret=self.folder / "secret",
         )
         self.gateway = GatewayNode(config, self.zone.frame(config))
@@ -151,7 +157,7 @@ def question(subject: str, *selections: str, **context: str) -> federation_pb2.Q
 def records(section: exchange_pb2.Section) -> list[Any]:
     """Read the records of a section."""
     kind = catalogue.load().get(section.record_type)
-    found = []
+    found: list[Any] = []
     for record in section.records:
         message = kind.message()
         assert record.Unpack(message)

@@ -1,7 +1,7 @@
 """One question across agencies: what comes back, for whom, and why not."""
 
 import datetime as dt
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
@@ -170,17 +170,39 @@ async def test_pages_go_on_where_they_ended(mesh: Mesh) -> None:
     assert not {r.value for r in first.records} & {r.value for r in second.records}
 
 
+def same(request: federation_pb2.QueryRequest) -> None:
+    request.selections[0].ClearField("page_size")
+
+
+def other_filter(request: federation_pb2.QueryRequest) -> None:
+    request.selections[0].filter = "zero_filing = false"
+
+
+def other_subject(request: federation_pb2.QueryRequest) -> None:
+    request.subject.value = OTHER
+
+
+def other_case(request: federation_pb2.QueryRequest) -> None:
+    request.context.case_ref = "X"
+
+
+def made_up(request: federation_pb2.QueryRequest) -> None:
+    request.selections[0].page_token = "A" * 60
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda r: r.selections[0].ClearField("page_size"), None),
-        (lambda r: setattr(r.selections[0], "filter", "zero_filing = false"), Reason.PAGE_TOKEN_MISMATCH),
-        (lambda r: setattr(r.subject, "value", OTHER), Reason.PAGE_TOKEN_MISMATCH),
-        (lambda r: setattr(r.context, "case_ref", "X"), Reason.PAGE_TOKEN_MISMATCH),
-        (lambda r: setattr(r.selections[0], "page_token", "A" * 60), Reason.PAGE_TOKEN_INVALID),
+        (same, None),
+        (other_filter, Reason.PAGE_TOKEN_MISMATCH),
+        (other_subject, Reason.PAGE_TOKEN_MISMATCH),
+        (other_case, Reason.PAGE_TOKEN_MISMATCH),
+        (made_up, Reason.PAGE_TOKEN_INVALID),
     ],
 )
-async def test_a_page_token_is_good_for_its_own_question(mesh: Mesh, change: Any, reason: Reason | None) -> None:
+async def test_a_page_token_is_good_for_its_own_question(
+    mesh: Mesh, change: Callable[[federation_pb2.QueryRequest], None], reason: Reason | None
+) -> None:
     request = question(SUBJECT, "taxation.VatFiling", **RISK)
     request.selections[0].page_size = 2
     (first,) = await ask(mesh, "customs/release", request)
@@ -309,11 +331,11 @@ async def test_one_trace_shows_every_department(mesh: Mesh) -> None:
     mesh.zone.spans.clear()
     await ask(mesh, "taxation/refund", question(SUBJECT, "customs.Declaration", "commerce.Enterprise:name", **REBATE))
     await ask(mesh, "quality/lab", question(SUBJECT, "customs.Operator:uscc", "commerce.Enterprise:name", **PUBLIC))
-    spans = mesh.zone.spans.get_finished_spans()
-    traces = {s.context.trace_id for s in spans}
+    spans = mesh.zone.finished()
+    traces = {s.trace for s in spans}
     assert len(traces) == 2
-    last = [s for s in spans if s.context.trace_id == spans[-1].context.trace_id]
+    last = [s for s in spans if s.trace == spans[-1].trace]
     gateway = next(s for s in last if s.name.endswith("FederationService/Query"))
     fetches = [s for s in last if s.name.endswith("RecordSourceService/Fetch")]
     assert len(fetches) == 2
-    assert all(s.parent is not None and s.parent.span_id == gateway.context.span_id for s in fetches)
+    assert all(s.parent == gateway.id for s in fetches)

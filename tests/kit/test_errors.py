@@ -3,7 +3,7 @@
 import inspect
 
 import pytest
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from services.kit import errors, wire
 from services.kit.errors import Code, HutongError, InvalidArgument, Reason

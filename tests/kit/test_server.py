@@ -26,6 +26,7 @@ from services.kit.errors import (
     Reason,
     ResourceExhausted,
 )
+from services.kit.health import HEALTH
 from services.kit.host import Host
 from services.kit.interceptors import Access, Context, Errors
 from services.kit.rpc import Call, Dispatcher
@@ -59,16 +60,13 @@ class Mirror:
         return Response(status=Response.SERVING)
 
     async def list(self, request: Message, call: Call) -> Message:
-        return health_pb2.HealthListResponse()
+        return Response()
 
     async def watch(self, request: health_pb2.HealthCheckRequest, call: Call) -> AsyncIterator[Message]:
         for _ in range(3):
             yield Response(status=Response.SERVING)
         if request.service == "refuse":
             raise ResourceExhausted(Reason.REQUEST_TOO_LARGE, "enough")
-
-
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 
 
 @pytest.fixture
@@ -192,11 +190,10 @@ async def test_a_trace_continues_and_its_id_crosses(zone: Zone) -> None:
     async with zone.serving(mirrored(mirror), OPEN) as host, zone.client(host, "taxation/refund") as client:
         await client.unary(ASK, Request(), Response, timeout=5, traceparent=parent)
         await client.unary(ASK, Request(), Response, timeout=5)
-    spans = zone.spans.get_finished_spans()
-    assert f"{spans[0].context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
-    assert spans[0].parent is not None
-    assert f"{spans[0].parent.span_id:016x}" == "b7ad6b7169203331"
-    assert spans[1].context.trace_id != spans[0].context.trace_id
+    spans = zone.finished()
+    assert f"{spans[0].trace:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert f"{spans[0].parent:016x}" == "b7ad6b7169203331"
+    assert spans[1].trace != spans[0].trace
     assert mirror.calls[0].traceparent.startswith("00-0af7651916cd43dd8448eb211c80319c-")
 
 

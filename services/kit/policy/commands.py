@@ -24,7 +24,7 @@ from services.kit.policy import loader, scenarios
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.loader import PolicyRefused
 from services.kit.policy.policies import Policy, PolicySet
-from services.kit.policy.reach import FieldReader
+from services.kit.policy.reach import FieldReader, names_principal
 from services.kit.policy.scenarios import Outcome
 from services.kit.policy.schema import SHARES
 from services.kit.policy.transforms import MIN_SECRET
@@ -52,7 +52,7 @@ _WIDTH = 160
 @app.command()
 def check(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]…", help="Policy files; all known ones where none is given.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Policy files; all known ones where none is given.")
     ] = None,
     room: Room = None,
     pack: Pack = "cn",
@@ -77,11 +77,11 @@ def check(
     typer.echo(f"ok: {len(paths)} files")
 
 
-@app.command()
-def test(
+@app.command("test")
+def run_scenarios(
     targets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ROOM|FILE]…", help="Rooms, or files of scenarios; all rooms where none is given."),
+        typer.Argument(metavar="ROOM|FILE", help="Rooms, or files of scenarios; all rooms where none is given."),
     ] = None,
     pack: Pack = "cn",
     as_json: AsJson = False,
@@ -112,7 +112,7 @@ def test(
 @app.command()
 def show(
     record_type: Annotated[
-        str | None, typer.Argument(metavar="[RECORD_TYPE]", help="For example customs.Declaration.")
+        str | None, typer.Argument(metavar="RECORD_TYPE", help="For example customs.Declaration.")
     ] = None,
     who: Annotated[str, typer.Option("--as", metavar="AGENCY/SYSTEM", help="Decide for this caller.")] = "",
     purpose: Annotated[str, typer.Option("--purpose", help="Only what holds for this purpose.")] = "",
@@ -227,13 +227,14 @@ class _Rule:
     """Purposes for which the policy may reach the field; none where the purpose does not matter."""
 
     def row(self) -> dict[str, str]:
-        policy, name = self.policy, self.policy.ast["principal"]
+        policy, scope = self.policy, self.policy.ast["principal"]
+        anybody = "by condition" if names_principal(policy.ast) else "any"
         return {
             "field": self.field.path,
             "share": SHARES[self.field.share],
             "policy": policy.id,
             "effect": (policy.transform.text if policy.transform else "clear") if policy.permit else "FORBID",
-            "who": name["entity"]["id"] if "entity" in name else "any",
+            "who": scope["entity"]["id"] if "entity" in scope else anybody,
             "purpose": ", ".join(self.purposes) or "any",
             "rows": "; ".join(dict.fromkeys(condition.text for condition in policy.rows.values())),
             "basis": policy.basis,

@@ -70,6 +70,11 @@ def purposes(policy: Ast) -> Iterator[str]:
                 yield from _texts(both)
 
 
+def names_principal(policy: Ast) -> bool:
+    """Tell whether a policy's conditions look at who asks."""
+    return any(tree.get("Var") == "principal" for tree in _walk(policy["conditions"]))
+
+
 def context_read(policy: Ast) -> frozenset[str]:
     """List the parts of the context that a policy looks at; all of them where it takes the context as a whole."""
     named: list[str] = []

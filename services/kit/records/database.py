@@ -7,6 +7,7 @@ ten times the read itself (and it never waits: in WAL mode no writer holds up a 
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ READERS = 4
 
 _BUSY_MS = 30_000
 _STATEMENT_MS = 30_000
+_MISSING = re.compile(r"^Undefined(Table|Column)|no such (table|column)|has no column named")
 _log = logging.getLogger(__name__)
 
 
