@@ -62,8 +62,8 @@ def server_credentials(files: SvidFiles) -> "grpc.ServerCredentials":
     return grpc.dynamic_ssl_server_credentials(follower.first, fetch, require_client_authentication=True)
 
 
-def channel_credentials(files: SvidFiles) -> "grpc.ChannelCredentials":
-    """Make a client's credentials from what the files hold now; a channel keeps them for its life.
+def channel_credentials(files: SvidFiles | Svid) -> "grpc.ChannelCredentials":
+    """Make a client's credentials from what the files hold now, or of one identity; a channel keeps them for its life.
 
     The server's name is checked against `server_name(spiffe_id)`: pass it as the channel option
     `grpc.ssl_target_name_override`. Open a new channel when `files.version()` changes.
@@ -73,7 +73,7 @@ def channel_credentials(files: SvidFiles) -> "grpc.ChannelCredentials":
     require_tls13()
     import grpc  # noqa: PLC0415 - not before the floor is set
 
-    svid = files.load()
+    svid = files if isinstance(files, Svid) else files.load()
     return grpc.ssl_channel_credentials(
         root_certificates=svid.bundle, private_key=svid.key, certificate_chain=svid.chain
     )

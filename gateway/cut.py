@@ -12,6 +12,7 @@ same way, the value goes on; in every other case the stricter word stands:
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.errors import Reason
 from services.kit.policy.mask import ReadMask
+from services.kit.reader import type_url
 
 _REFUSED = exchange_pb2.VERDICT_REFUSED
 _GIVEN = (exchange_pb2.SECTION_STATUS_OK, exchange_pb2.SECTION_STATUS_PARTIAL)
@@ -20,13 +21,11 @@ _GIVEN = (exchange_pb2.SECTION_STATUS_OK, exchange_pb2.SECTION_STATUS_PARTIAL)
 def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
     """Cut a department's section by the gateway's mask and merge both decisions."""
     section = mask.section()
-    allowed = frozenset(mask.grants)
-    if answer.policy_version != mask.version:
-        allowed = _agree(section, answer)
+    allowed = None if answer.policy_version == mask.version else _agree(section, answer)
     section.as_of.CopyFrom(answer.as_of)
     section.next_page_token = answer.next_page_token
     section.policy_version = answer.policy_version
-    if answer.status == exchange_pb2.SECTION_STATUS_DENIED or not allowed:
+    if answer.status == exchange_pb2.SECTION_STATUS_DENIED or allowed == frozenset():
         section.status = exchange_pb2.SECTION_STATUS_DENIED
         section.reason = answer.reason or Reason.NO_PERMIT
         section.next_page_token = ""
@@ -35,7 +34,7 @@ def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
         section.status = answer.status
         section.reason = answer.reason
         return section
-    if answer.status == exchange_pb2.SECTION_STATUS_PARTIAL or any(d.verdict == _REFUSED for d in section.decisions):
+    if answer.status == exchange_pb2.SECTION_STATUS_PARTIAL or (allowed and len(allowed) < len(section.decisions)):
         section.status = exchange_pb2.SECTION_STATUS_PARTIAL
     _cut_records(section, answer, mask, allowed)
     return section
@@ -62,13 +61,11 @@ def _agree(section: exchange_pb2.Section, answer: exchange_pb2.Section) -> froze
 
 
 def _cut_records(
-    section: exchange_pb2.Section, answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str]
+    section: exchange_pb2.Section, answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] | None
 ) -> None:
     """Parse, clear, write again; a record that is not of the type asked for is dropped whole."""
-    kind = mask.record_type
-    clear = mask.clearer(allowed)
+    trim = mask.trimmer(allowed)
+    url = type_url(mask.record_type)
     for record in answer.records:
-        message = kind.message()
-        if record.Unpack(message):
-            clear(message)
-            section.records.add(type_url=record.type_url, value=message.SerializeToString())
+        if record.type_url == url:
+            section.records.add(type_url=url, value=trim(record.value))

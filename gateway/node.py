@@ -11,6 +11,7 @@ from services.kit.client import Client
 from services.kit.context import ContextSigner
 from services.kit.department import read_secret
 from services.kit.host import Host
+from services.kit.identity import Identity
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.records import catalogue
@@ -40,7 +41,8 @@ class GatewayNode:
         service = FederationService(
             known,
             engine,
-            ContextSigner(host.identity, host.files, host.clock),
+            ContextSigner(host.identity, host.clock),
+            Identity(host.files),
             departments,
             PageTokens(secret),
             host.clock,

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from certs.svid import Svid
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit import reader
 from services.kit.caller import Caller
@@ -38,6 +39,8 @@ class Plan:
     """A question, decided and divided."""
 
     query_id: str
+    svid: Svid
+    """The identity that signed, and that the departments must be called with."""
     parts: tuple[Part, ...]
     asks: tuple[Ask, ...]
 
@@ -64,14 +67,16 @@ def decide(
     return tuple(parts)
 
 
-def divide(question: federation_pb2.QueryRequest, parts: Sequence[Part], caller: Caller, signer: ContextSigner) -> Plan:
+def divide(
+    question: federation_pb2.QueryRequest, parts: Sequence[Part], caller: Caller, signer: ContextSigner, svid: Svid
+) -> Plan:
     """Make one request per department, with only the fields that may be given, under one signed context."""
     query_id = uuid.uuid4().hex
     asks: dict[str, Ask] = {}
     for part in parts:
         if part.mask.grants:
             agency = part.mask.record_type.owner
-            ask = asks.get(agency) or asks.setdefault(agency, _ask(agency, question))
+            ask = asks.get(agency) or asks.setdefault(agency, _ask(agency, question, part.mask.version))
             ask.parts.append(part)
             selection = ask.request.selections.add()
             selection.CopyFrom(part.selection)
@@ -79,14 +84,14 @@ def divide(question: federation_pb2.QueryRequest, parts: Sequence[Part], caller:
             selection.fields.extend(part.mask.grants)
     if asks:
         digests = [request_digest(ask.request) for ask in asks.values()]
-        signed = signer.sign(caller, question.context, query_id, digests)
+        signed = signer.sign(svid, caller, question.context, query_id, digests)
         for ask in asks.values():
             ask.request.delegated.CopyFrom(signed)
-    return Plan(query_id, tuple(parts), tuple(asks.values()))
+    return Plan(query_id, svid, tuple(parts), tuple(asks.values()))
 
 
-def _ask(agency: str, question: federation_pb2.QueryRequest) -> Ask:
-    request = record_source_pb2.FetchRequest(subject=question.subject)
+def _ask(agency: str, question: federation_pb2.QueryRequest, version: str) -> Ask:
+    request = record_source_pb2.FetchRequest(subject=question.subject, known_policy_version=version)
     if question.HasField("as_of"):
         request.as_of.CopyFrom(question.as_of)
     return Ask(agency, request)

@@ -17,6 +17,7 @@ from services.kit.client import Client
 from services.kit.clock import Clock
 from services.kit.context import ContextSigner
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.identity import Identity
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
@@ -48,6 +49,7 @@ class FederationService:
         catalogue: Catalogue,
         engine: PolicyEngine,
         signer: ContextSigner,
+        identity: Identity,
         departments: Mapping[str, Department],
         pages: PageTokens,
         clock: Clock,
@@ -55,6 +57,7 @@ class FederationService:
         self._catalogue = catalogue
         self._engine = engine
         self._signer = signer
+        self._identity = identity
         self._departments = departments
         self._pages = pages
         self._clock = clock
@@ -64,7 +67,7 @@ class FederationService:
         plan = self._plan(request, call)
         wait = _inner_deadline(call)
         answered: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
-        for answers in await asyncio.gather(*(self._ask(ask, call, wait) for ask in plan.asks)):
+        for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
             answered.update(answers)
         return federation_pb2.QueryResponse(
             query_id=plan.query_id, sections=[answered[part.index] for part in plan.parts]
@@ -78,7 +81,7 @@ class FederationService:
         wait = _inner_deadline(call)
         for part in plan.denied:
             yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
-        tasks = [asyncio.ensure_future(self._ask(ask, call, wait)) for ask in plan.asks]
+        tasks = [asyncio.ensure_future(self._ask(ask, plan, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
                 for section in (await next_done).values():
@@ -107,14 +110,13 @@ class FederationService:
 
     def _plan(self, request: federation_pb2.QueryRequest, call: Call) -> Plan:
         parts = self._decide(request, call)
-        self._signer.refresh()
-        return divide(request, parts, call.caller, self._signer)
+        return divide(request, parts, call.caller, self._signer, self._identity.svid())
 
     def _decide(self, request: federation_pb2.QueryRequest, call: Call) -> tuple[Part, ...]:
         reader.moment_of(request, self._clock())
         return decide(request, call.caller, self._catalogue, self._engine)
 
-    async def _ask(self, ask: Ask, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
+    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
         """Ask one department; whatever goes wrong there becomes the status of its own sections."""
         department = self._departments.get(ask.agency)
         try:
@@ -126,6 +128,7 @@ class FederationService:
                 record_source_pb2.FetchResponse,
                 timeout=min(wait, department.timeout),
                 traceparent=call.traceparent,
+                svid=plan.svid,
             )
             if len(response.sections) != len(ask.parts):
                 raise Unavailable(Reason.DEPARTMENT_FAILED, "the department answered another question")

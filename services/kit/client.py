@@ -5,8 +5,8 @@ one closes once its calls are done; no call fails for it.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -14,44 +14,44 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from certs.spiffe import SpiffeId
-from certs.svid import SvidFiles
+from certs.svid import Svid, SvidFiles, SvidVersion
 from certs.tls import channel_credentials, server_name
 from services.kit import wire
 from services.kit.errors import DOMAIN, HutongError
+from services.kit.identity import Identity
 
 R = TypeVar("R", bound=Message)
 
-_LOOK_EVERY = 1.0
-"""Seconds between looks at the certificate files."""
+_RETIRE_AFTER = 30.0
+"""Seconds that a channel of a former certificate stays usable, for calls that were prepared with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A channel with the certificate it was opened with, and its unary rpcs by method (one response type each)."""
+
+    channel: grpc.aio.Channel
+    stubs: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]]
 
 
 class Client:
     """A connection to one node."""
 
     def __init__(
-        self,
-        target: str,
-        server: SpiffeId,
-        files: SvidFiles,
-        *,
-        response_bytes: int = 16 * 1024 * 1024,
-        drain: float = 30,
+        self, target: str, server: SpiffeId, files: SvidFiles, *, response_bytes: int = 16 * 1024 * 1024
     ) -> None:
         """Connect lazily to `target` (`host:port`), which must prove to be `server`."""
         self.target = target
         self._server = server
-        self._files = files
-        self._drain = drain
+        self._identity = Identity(files)
         self._response_bytes = response_bytes
-        self._closing: set[asyncio.Task[None]] = set()
-        self._looked = time.monotonic()
-        self._version = files.version()
-        self._channel = self._open()
+        self._lines: dict[SvidVersion, _Line] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
 
-    def _open(self) -> grpc.aio.Channel:
-        return grpc.aio.secure_channel(
+    def _open(self, svid: Svid) -> _Line:
+        channel = grpc.aio.secure_channel(
             self.target,
-            channel_credentials(self._files),
+            channel_credentials(svid),
             options=[
                 ("grpc.ssl_target_name_override", server_name(self._server)),
                 ("grpc.max_receive_message_length", self._response_bytes),
@@ -66,39 +66,55 @@ class Client:
                 ("grpc.use_local_subchannel_pool", 1),
             ],
         )
+        return _Line(channel, {})
 
-    def _fresh(self) -> grpc.aio.Channel:
-        now = time.monotonic()
-        if now - self._looked >= _LOOK_EVERY:
-            self._looked = now
-            version = self._files.version()
-            if version != self._version:
-                old, self._version = self._channel, version
-                self._channel = self._open()
-                task = asyncio.get_running_loop().create_task(old.close(self._drain))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-        return self._channel
+    def _line(self, svid: Svid | None) -> _Line:
+        svid = svid or self._identity.svid()
+        line = self._lines.get(svid.version)
+        if line is None:
+            for former in tuple(self._lines):
+                task = asyncio.get_running_loop().create_task(self._retire(former))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+            line = self._lines[svid.version] = self._open(svid)
+        return line
+
+    async def _retire(self, version: SvidVersion) -> None:
+        await asyncio.sleep(_RETIRE_AFTER)
+        line = self._lines.pop(version, None)
+        if line:
+            await line.channel.close(_RETIRE_AFTER)
 
     async def unary(
-        self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
+        self,
+        method: str,
+        request: Message,
+        response: type[R],
+        *,
+        timeout: float | None,
+        traceparent: str = "",
+        svid: Svid | None = None,
     ) -> R:
-        """Make a unary call; raises the `HutongError` the other side answered with."""
-        call = self._fresh().unary_unary(
-            method, request_serializer=_serialize, response_deserializer=response.FromString
-        )
+        """Make a unary call; raises the `HutongError` the other side answered with.
+
+        `svid` is the identity to call with, where the request was signed with its key; the present one otherwise.
+        """
+        line = self._line(svid)
+        stub = line.stubs.get(method)
+        if stub is None:
+            stub = line.channel.unary_unary(method, _serialize, response.FromString)
+            line.stubs[method] = stub
         try:
-            return await call(request, timeout=timeout, metadata=_metadata(traceparent))
+            answer: R = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from None
+        return answer
 
     async def stream(
         self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
     ) -> AsyncIterator[R]:
         """Make a server-streaming call; raises the `HutongError` the other side answered with."""
-        stub = self._fresh().unary_stream(
-            method, request_serializer=_serialize, response_deserializer=response.FromString
-        )
+        stub = self._line(None).channel.unary_stream(method, _serialize, response.FromString)
         async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent))):
             yield message
 
@@ -106,18 +122,18 @@ class Client:
         self, method: str, requests: AsyncIterator[Message], response: type[R], *, timeout: float | None
     ) -> AsyncIterator[R]:
         """Make a bidirectional call; raises the `HutongError` the other side answered with."""
-        stub = self._fresh().stream_stream(
-            method, request_serializer=_serialize, response_deserializer=response.FromString
-        )
+        stub = self._line(None).channel.stream_stream(method, _serialize, response.FromString)
         async for message in _read(stub(requests, timeout=timeout)):
             yield message
 
     async def close(self) -> None:
-        """Close the channel, cutting what still runs."""
-        await self._channel.close()
-        for task in self._closing:
+        """Close the connections, cutting what still runs."""
+        for task in self._retiring:
             task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for line in self._lines.values():
+            await line.channel.close()
+        self._lines.clear()
 
 
 async def _read(call: Any) -> AsyncIterator[Any]:

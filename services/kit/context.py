@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from certs.errors import CertificateError
 from certs.spiffe import SpiffeId
-from certs.svid import SvidFiles
+from certs.svid import Svid, SvidVersion
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
@@ -38,34 +38,35 @@ DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchReque
 
 def request_digest(request: DelegatedRequest) -> bytes:
     """Digest a sub-request with its context cleared: what a context is bound to."""
-    bare = type(request).FromString(request.SerializeToString())
-    bare.ClearField("delegated")
+    bare = request
+    if request.HasField("delegated"):
+        bare = type(request).FromString(request.SerializeToString())
+        bare.ClearField("delegated")
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
 
 
 class ContextSigner:
-    """Signs contexts with the node's current key."""
+    """Signs contexts as the gateway."""
 
-    def __init__(self, gateway: SpiffeId, files: SvidFiles, clock: Clock) -> None:
+    def __init__(self, gateway: SpiffeId, clock: Clock) -> None:
         self._gateway = str(gateway)
-        self._files = files
         self._clock = clock
-        self._version: object = None
+        self._version: SvidVersion | None = None
         self._key: ec.EllipticCurvePrivateKey | None = None
 
-    def refresh(self) -> None:
-        """Load the key again if the files changed; called between queries, never within one."""
-        version = self._files.version()
-        if version != self._version or self._key is None:
-            key = serialization.load_pem_private_key(self._files.load().key, None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise TypeError("SVID keys are P-256")
-            self._key, self._version = key, version
-
     def sign(
-        self, caller: Caller, request: exchange_pb2.RequestContext, query_id: str, digests: Iterable[bytes]
+        self,
+        svid: Svid,
+        caller: Caller,
+        request: exchange_pb2.RequestContext,
+        query_id: str,
+        digests: Iterable[bytes],
     ) -> exchange_pb2.SignedContext:
-        """Sign who asks, why, and the digests of all sub-requests of one query."""
+        """Sign who asks, why, and the digests of all sub-requests of one query.
+
+        The department checks with the certificate of the connection: what `svid` signs must go over connections that
+        `svid` opened.
+        """
         now = self._clock()
         context = exchange_pb2.ExchangeContext(
             caller=caller.spiffe_id,
@@ -76,13 +77,15 @@ class ContextSigner:
         )
         context.issued_at.FromDatetime(now)
         context.expires_at.FromDatetime(now + LIFETIME)
-        return self.seal(context)
+        return self.seal(svid, context)
 
-    def seal(self, context: exchange_pb2.ExchangeContext) -> exchange_pb2.SignedContext:
+    def seal(self, svid: Svid, context: exchange_pb2.ExchangeContext) -> exchange_pb2.SignedContext:
         """Sign a context as it stands."""
-        if self._key is None:
-            self.refresh()
-        assert self._key is not None  # noqa: S101 - refresh either sets it or raises
+        if self._key is None or self._version != svid.version:
+            key = serialization.load_pem_private_key(svid.key, None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise TypeError("SVID keys are P-256")
+            self._key, self._version = key, svid.version
         payload = context.SerializeToString()
         return exchange_pb2.SignedContext(payload=payload, signature=self._key.sign(payload, _ALGORITHM))
 

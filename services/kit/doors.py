@@ -92,7 +92,9 @@ class RecordSourceService:
                 page_token=selection.page_token,
                 as_of=as_of,
             )
-            response.sections.append(reader.section_of(await self._reader.read(origin, question)))
+            response.sections.append(
+                reader.section_of(await self._reader.read(origin, question), request.known_policy_version)
+            )
         return response
 
     async def watch(

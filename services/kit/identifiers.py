@@ -221,15 +221,6 @@ def _judge_eori(value: str) -> Finding:
     return _OK if value[:2] in ISO_3166 or value[:2] == "XI" else _suspect(f"{value[:2]!r} is no country")
 
 
-_PLAIN: Mapping[str, str] = {
-    "lot": "Inspection lot",
-    "bill": "Bill of lading or air waybill",
-    "site": "Site in the zone",
-    "watchlist_entry": "Entry of a watch list",
-}
-"""Our own numbers without inner form."""
-
-
 def _schemes() -> Mapping[str, Scheme]:
     found = (
         Scheme(
@@ -313,15 +304,7 @@ def _schemes() -> Mapping[str, Scheme]:
             drop="",
             fold=False,
         ),
-        Scheme(
-            "hutong.food_notification",
-            "Food safety notification, as published: year and serial",
-            _form(r"[0-9]{4}\.[0-9]{1,5}", "a year, a point and up to five digits"),
-        ),
-        *(
-            Scheme(f"hutong.{name}", title, _form(r"[!-}]{1,64}", "1 to 64 characters without spaces"), fold=False)
-            for name, title in _PLAIN.items()
-        ),
+        Scheme("hutong.lot", "Inspection lot", _form(r"[!-}]{1,64}", "1 to 64 characters without spaces"), fold=False),
     )
     return MappingProxyType({s.name: s for s in found})
 

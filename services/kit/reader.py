@@ -195,11 +195,17 @@ def cut(mask: ReadMask, record: StoredRecord) -> Message:
     return message
 
 
-def section_of(reading: Reading) -> exchange_pb2.Section:
-    """Write a reading as a section."""
+def type_url(kind: RecordType) -> str:
+    """Name a record type as `Any` does."""
+    return f"type.googleapis.com/{kind.full_name}"
+
+
+def section_of(reading: Reading, known_policy: str = "") -> exchange_pb2.Section:
+    """Write a reading as a section; one who knows the policy version it rests on needs no decisions again."""
     mask = reading.mask
-    kind = mask.record_type
     section = mask.section()
+    if known_policy == mask.version:
+        del section.decisions[:]
     section.as_of.FromDatetime(reading.as_of)
     section.next_page_token = reading.next_page_token
     if not mask.grants:
@@ -208,7 +214,7 @@ def section_of(reading: Reading) -> exchange_pb2.Section:
         section.status = exchange_pb2.SECTION_STATUS_NO_RECORD
     elif reading.withheld:
         section.status = exchange_pb2.SECTION_STATUS_PARTIAL
-    url = f"type.googleapis.com/{kind.full_name}"
+    url = type_url(mask.record_type)
     for message in reading.messages:
         section.records.add(type_url=url, value=message.SerializeToString())
     return section

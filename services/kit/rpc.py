@@ -8,7 +8,7 @@ runs an rpc inside the interceptors. Transports (`services.kit.server`) carry by
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -126,31 +126,27 @@ class Dispatcher:
 
     async def unary(self, rpc: Rpc, raw: bytes, call: Call) -> bytes:
         """Run a unary rpc."""
-        with ExitStack() as stack:
-            self._enter(stack, call, rpc)
+        trace, access, errors, context = self._interceptors
+        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
             response: Awaitable[Message] = rpc.handler(self._parse(rpc, raw), call)
             return (await response).SerializeToString()
 
     async def stream(self, rpc: Rpc, raw: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming rpc."""
-        with ExitStack() as stack:
-            self._enter(stack, call, rpc)
+        trace, access, errors, context = self._interceptors
+        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
             responses: AsyncIterator[Message] = rpc.handler(self._parse(rpc, raw), call)
             async for response in responses:
                 yield response.SerializeToString()
 
     async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Run a bidirectional rpc."""
-        with ExitStack() as stack:
-            self._enter(stack, call, rpc)
+        trace, access, errors, context = self._interceptors
+        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
             requests = (self._parse(rpc, raw) async for raw in raws)
             responses: AsyncIterator[Message] = rpc.handler(requests, call)
             async for response in responses:
                 yield response.SerializeToString()
-
-    def _enter(self, stack: ExitStack, call: Call, rpc: Rpc) -> None:
-        for interceptor in self._interceptors:
-            stack.enter_context(interceptor(call, rpc))
 
     def _parse(self, rpc: Rpc, raw: bytes) -> Message:
         if len(raw) > self._request_bytes:

@@ -58,9 +58,9 @@ class Telemetry:
         self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
         self.tracer = self._traces.get_tracer("hutong")
         self.meter = self._metrics.get_meter("hutong")
-        self.calls = self.meter.create_counter("hutong_calls", description="Calls served, by rpc and code")
         self.refusals = self.meter.create_counter("hutong_refusals", description="Calls refused, by rpc and reason")
-        self.seconds = self.meter.create_histogram("hutong_call_seconds", unit="s", description="Time of served calls")
+        # One instrument for how many and how long: its count, by rpc and code, is the number of calls.
+        self.seconds = self.meter.create_histogram("hutong_call_seconds", description="Time of served calls")
         self._server: WSGIServer | None = None
 
     def gauge(self, name: str, description: str, read: Any) -> None:
@@ -115,8 +115,7 @@ class Trace:
             code = "CANCELLED"
             raise
         finally:
-            telemetry.calls.add(1, {"rpc": rpc.method, "code": code})
-            telemetry.seconds.record(time.perf_counter() - started, {"rpc": rpc.method})
+            telemetry.seconds.record(time.perf_counter() - started, {"rpc": rpc.method, "code": code})
             if span.is_recording():
                 span.set_attribute("rpc.grpc.status", code)
                 span.set_attribute("hutong.caller", call.caller.path)

@@ -39,6 +39,11 @@ Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
 
 
+def serving() -> Message:
+    answer: Message = Response(status=Response.SERVING)
+    return answer
+
+
 class Mirror:
     """Stands in for a room: echoes, fails, waits, streams, as the request's text says. Bound to the health contract."""
 
@@ -57,14 +62,14 @@ class Mirror:
                 self.cancelled.set()
         if request.service == "refuse":
             raise NotFound(Reason.RECORD_NOT_FOUND, "none", key="k")
-        return Response(status=Response.SERVING)
+        return serving()
 
     async def list(self, request: Message, call: Call) -> Message:
-        return Response()
+        return serving()
 
     async def watch(self, request: health_pb2.HealthCheckRequest, call: Call) -> AsyncIterator[Message]:
         for _ in range(3):
-            yield Response(status=Response.SERVING)
+            yield serving()
         if request.service == "refuse":
             raise ResourceExhausted(Reason.REQUEST_TOO_LARGE, "enough")
 
@@ -205,7 +210,7 @@ async def test_metrics_count_calls_and_refusals_by_reason(zone: Zone) -> None:
             with pytest.raises(PermissionDenied):
                 await stranger.unary(ASK, Request(), Response, timeout=5)
         text = await asyncio.to_thread(_scrape, port)
-    assert 'hutong_calls_total{code="OK",rpc="/test.Mirror/Check"} 1.0' in text
+    assert 'hutong_call_seconds_count{code="OK",rpc="/test.Mirror/Check"} 1.0' in text
     assert 'hutong_refusals_total{reason="CALLER_NOT_LISTED",rpc="/test.Mirror/Check"} 1.0' in text
     assert "hutong_certificate_seconds_left" in text
 

@@ -18,7 +18,7 @@ import cedarpy
 from hutong.api.schema.v1 import options_pb2
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.jurisdiction.pack import Jurisdiction
-from services.kit.policy import reach
+from services.kit.policy import nesting, reach
 from services.kit.policy.policies import AgencyPolicies, Policy, PolicySet, duration_seconds
 from services.kit.policy.reach import FieldReader
 from services.kit.policy.schema import NAMESPACE, SHARES, groups, schema
@@ -123,6 +123,7 @@ class _File:
             )
             return
         try:
+            nesting.check(text)
             parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
             refused = cedarpy.validate_policies(text, schema()).errors  # pyright: ignore[reportUnknownMemberType]
         except (ValueError, RecursionError) as wrong:
@@ -153,6 +154,7 @@ class _File:
         since, until = _moment(notes, "from"), _moment(notes, "until")
         if since and until and since >= until:
             raise _Wrong(Reason.POLICY_INVALID, "@from is not before @until")
+        _usable(ast)
         permit = ast["effect"] == "permit"
         basis, transform, rows = "", None, {}
         if permit:
@@ -259,6 +261,17 @@ def _annotations(effect: str, notes: Mapping[str, str]) -> None:
                 Reason.POLICY_INVALID,
                 f"@{name} means nothing on a {effect}{nearest(name, known)}; there are {', '.join(sorted(known))}",
             )
+
+
+def _usable(ast: dict[str, Any]) -> None:
+    # Cedar reads its own JSON form less deep than its text; a policy that fails there would fail when it is asked.
+    try:
+        cedarpy.PolicySet.from_json_str(
+            json.dumps({"staticPolicies": {"p": ast}, "templates": {}, "templateLinks": []})
+        )
+    except ValueError:
+        message = 'its condition is too long a chain: write many fields or texts as a set, ["a", "b"].contains(x)'
+        raise _Wrong(Reason.POLICY_INVALID, message) from None
 
 
 def _moment(notes: Mapping[str, str], name: str) -> dt.datetime | None:

@@ -161,6 +161,17 @@ class ReadMask:
             _remember(made, key, _compile(self.record_type, granted, self._key, transform=False))
         return made[key]
 
+    def trimmer(self, paths: frozenset[str] | None = None) -> Callable[[bytes], bytes]:
+        """Give the function that clears a serialized record as `clearer` does.
+
+        A record in which there was nothing to clear comes back as the very bytes that went in: its digest stands.
+        """
+        if paths not in self._made.trimmers:
+            granted = self.grants if paths is None else {p: g for p, g in self.grants.items() if p in paths}
+            trim = _trim(self.record_type.message, _clear(self.record_type, granted, self._key, transform=False))
+            _remember(self._made.trimmers, paths, trim)
+        return self._made.trimmers[paths]
+
 
 @dataclass(slots=True)
 class _Made:
@@ -168,6 +179,9 @@ class _Made:
 
     cutters: dict[tuple[bool, ...], Cut] = field(default_factory=dict[tuple[bool, ...], Cut])
     clearers: dict[frozenset[str], Cut] = field(default_factory=dict[frozenset[str], Cut])
+    trimmers: dict[frozenset[str] | None, Callable[[bytes], bytes]] = field(
+        default_factory=dict[frozenset[str] | None, Callable[[bytes], bytes]]
+    )
     restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
     section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
 
@@ -180,6 +194,29 @@ def _remember(made: dict[K, V], key: K, value: V) -> None:
 
 
 def _compile(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, *, transform: bool) -> Cut:
+    clear = _clear(record_type, granted, key, transform=transform)
+
+    def cut(record: Message) -> None:
+        clear(record)
+        _digest(record)
+
+    return cut
+
+
+def _trim(message: type[Message], clear: Cut) -> Callable[[bytes], bytes]:
+    def trim(value: bytes) -> bytes:
+        record = message.FromString(value)
+        clear(record)
+        if record.SerializeToString() == value:
+            return value
+        _digest(record)
+        return record.SerializeToString()
+
+    return trim
+
+
+def _clear(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, *, transform: bool) -> Cut:
+    """Compile everything of a cut but the digest, which is stale afterwards."""
     body = _level(record_type, granted, key, "", transform=transform)
     clear = frozenset(path for path, grant in granted.items() if grant.transform is None)
     keep_key = all(f.path in clear for f in record_type.key_fields)
@@ -195,12 +232,14 @@ def _compile(record_type: RecordType, granted: Mapping[str, FieldGrant], key: by
                 envelope.ClearField("key")
             if not keep_fact_time:
                 envelope.ClearField("fact_time")
-            _digest(record, envelope)
 
     return cut
 
 
-def _digest(record: Message, envelope: Any) -> None:
+def _digest(record: Message) -> None:
+    if not record.HasField(ENVELOPE):
+        return
+    envelope: Any = getattr(record, ENVELOPE)
     held = envelope.SerializeToString()
     record.ClearField(ENVELOPE)
     digest = hashlib.sha256(record.SerializeToString(deterministic=True)).digest()

@@ -110,12 +110,9 @@ def translated() -> Generator[None]:
 
 
 def _translate(error: exc.SQLAlchemyError) -> HutongError:
-    text = str(getattr(error, "orig", error)).lower()
-    if (
-        "no such table" in text
-        or "no such column" in text
-        or "undefined" in type(getattr(error, "orig", None)).__name__
-    ):
+    original = error.orig if isinstance(error, exc.DBAPIError) else error
+    if _MISSING.search(f"{type(original).__name__}: {original}"):
+        _log.error("Record store has other tables", exc_info=error)
         return not_migrated("a table or column is missing")
     if isinstance(error, exc.IntegrityError):
         _log.warning("Write conflict in the record store", exc_info=error)

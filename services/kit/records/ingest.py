@@ -98,7 +98,6 @@ class _Batch:
     identities: list[str] = field(default_factory=list[str])
     """Of the encoded rows, where they are needed."""
     rejected: list[Rejected] = field(default_factory=list[Rejected])
-    unchanged: int = 0
     resolved: list[str] = field(default_factory=list[str])
     """Open quarantine entries that became records."""
 
@@ -146,21 +145,15 @@ class _Ingest:
             self._reject(batch, item, identity, error.reason, error.detail)
             return
         if self._duplicates is Duplicates.QUARANTINE:
-            where = (encoded.table.table.name, encoded.key)
-            before = self._seen.get(where)
-            if before == encoded.digest:
-                batch.unchanged += 1
-                return
-            if before is None:
-                self._seen[where] = encoded.digest
-            else:
+            before = self._seen.setdefault((encoded.table.table.name, encoded.key), encoded.digest)
+            if before != encoded.digest:
                 detail = f"a row before it has the key {encoded.key} too, with other content"
                 self._reject(batch, item, identity, DUPLICATE_KEY, detail)
                 return
-        batch.encoded.append(encoded)
-        batch.identities.append(identity)
         if identity in self._open:
             batch.resolved.append(identity)
+        batch.encoded.append(encoded)
+        batch.identities.append(identity)
 
     def _encode(self, item: Mapped) -> Encoded:
         table = table_of(self._by_message, item.message)
@@ -176,11 +169,11 @@ class _Ingest:
         tables, now = self._store.tables, self._store.clock()
         # First of all the lock: what is looked up below must still hold at the commit.
         writer.take_clock(connection, tables, now)
-        encoded, unchanged = batch.encoded, batch.unchanged
+        encoded, unchanged = batch.encoded, 0
         if self._duplicates is Duplicates.VERSIONS:
             fresh = _apply_once(connection, tables, self._run_id, batch.identities)
             encoded = [e for e, i in zip(encoded, batch.identities, strict=True) if i in fresh]
-            unchanged += len(batch.encoded) - len(encoded)
+            unchanged = len(batch.encoded) - len(encoded)
         outcomes = Counter(writer.append(connection, tables, now, encoded)) if encoded else Counter[Outcome]()
         self._quarantine(connection, batch)
         report = self.report.plus(
