@@ -76,8 +76,9 @@ class Bare:
         return b"".join(answers)
 
 
-async def main(bare: Bare, port: int) -> None:
+async def main(settings: GatewayConfig, asked: federation_pb2.QueryRequest, caller: str, port: int) -> None:
     """Serve until killed."""
+    bare = Bare(settings, asked, caller)
     server = grpc.aio.server()
     service, method = METHOD
     handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {method: grpc.unary_unary_rpc_method_handler(bare.query)}
@@ -92,4 +93,4 @@ async def main(bare: Bare, port: int) -> None:
 if __name__ == "__main__":
     prepared = federation_pb2.QueryRequest.FromString(Path(sys.argv[2]).read_bytes())
     settings = config.read(Path(sys.argv[1]), GatewayConfig)
-    uvloop.run(main(Bare(settings, prepared, sys.argv[3]), int(sys.argv[4])))
+    uvloop.run(main(settings, prepared, sys.argv[3], int(sys.argv[4])))
