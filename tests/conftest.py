@@ -1,6 +1,7 @@
 """Fixtures that every part of the tests may need."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,9 +23,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres_server() -> Iterator[Postgres]:
     """A real PostgreSQL server, one for the whole run; tests make databases of their own in it."""
-    with databases.postgres(tmp_path_factory.mktemp("pg") / "data") as server:
+    # Not under pytest's folder: as root the server runs as another user, and every pytest run closes that folder to it.
+    with (
+        tempfile.TemporaryDirectory(prefix="hutong-pg-", ignore_cleanup_errors=True) as folder,
+        databases.postgres(Path(folder) / "data") as server,
+    ):
         yield server
 
 
@@ -35,9 +40,10 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: Postgres) -> str:
+def postgres_url(postgres_server: Postgres) -> Iterator[str]:
     """URL of an empty PostgreSQL database."""
-    return postgres_server.fresh()
+    with postgres_server.fresh() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -79,7 +79,7 @@ class Transform:
         if name not in _KINDS:
             known = (*_KINDS, _CLEAR)
             raise ValueError(f"there is no transform {name!r}{nearest(name, known)}; there are {', '.join(known)}")
-        if bool(colon) != (name == "bucket"):
+        if bool(colon and argument.strip()) != (name == "bucket"):
             raise ValueError("only bucket takes edges, and needs them: bucket:0,1000,5000 or bucket:log10/4")
         return cls(name, ",".join(part.strip() for part in argument.split(",")))
 

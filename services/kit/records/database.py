@@ -27,9 +27,13 @@ Work = Callable[[sa.Connection], T]
 READERS = 4
 """Connections, and threads, for reading; more only help where the database has more than this to give."""
 
-_BUSY_MS = 30_000
+_WRITER_BUSY_MS = 30_000
+_READER_BUSY_MS = 2_000
+"""Only while another process repairs the file after a crash does a reader ever wait, and the whole node with it."""
+
 _STATEMENT_MS = 30_000
 _MISSING = re.compile(r"^Undefined(Table|Column)|no such (table|column)|has no column named")
+_CONFLICT = re.compile(r"^(UniqueViolation|SerializationFailure|DeadlockDetected)|UNIQUE constraint failed")
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +85,7 @@ def _prepare_sqlite(made: sa.Engine, writer: bool) -> None:
     @event.listens_for(made, "connect")
     def connect(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:  # pyright: ignore[reportUnusedFunction]
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        cursor.execute(f"PRAGMA busy_timeout = {_WRITER_BUSY_MS if writer else _READER_BUSY_MS}")
         if writer:
             # The driver's own idea of when to begin is switched off: a writer begins by hand, below.
             connection.isolation_level = None
@@ -111,10 +115,11 @@ def translated() -> Generator[None]:
 
 def _translate(error: exc.SQLAlchemyError) -> HutongError:
     original = error.orig if isinstance(error, exc.DBAPIError) else error
-    if _MISSING.search(f"{type(original).__name__}: {original}"):
+    text = f"{type(original).__name__}: {original}"
+    if _MISSING.search(text):
         _log.error("Record store has other tables", exc_info=error)
         return not_migrated("a table or column is missing")
-    if isinstance(error, exc.IntegrityError):
+    if _CONFLICT.search(text):
         _log.warning("Write conflict in the record store", exc_info=error)
         return Aborted(Reason.VERSION_CONFLICT, "another writer was faster; read again and retry")
     lost = isinstance(error, exc.DBAPIError) and error.connection_invalidated
@@ -130,8 +135,7 @@ def not_migrated(why: str) -> FailedPrecondition:
     """Word the error of a database whose tables are not of this version."""
     return FailedPrecondition(
         Reason.STORE_NOT_MIGRATED,
-        f"the store's tables are not of this version ({why}): set `migrate = true` under [store] in the node's config,"
-        " or run `hutong migrate --config FILE`",
+        f"the store's tables are not of this version ({why}): set `migrate = true` under [store] in the node's config",
     )
 
 

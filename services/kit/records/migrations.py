@@ -84,7 +84,10 @@ def upgrade(url: str, folder: Path, to: str = "") -> bool:
     if there > target:
         raise not_migrated(f"it is at revision {there}, ahead of this program's {target}")
     if (parsed := sync_url(url)).get_backend_name() == "sqlite":
-        Path(str(parsed.database)).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(str(parsed.database))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Records are nobody else's business; the files SQLite puts beside this one inherit its mode.
+        path.touch(mode=0o600)
     return _migrate(url, folder, target, "upgrade")
 
 

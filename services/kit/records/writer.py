@@ -162,7 +162,7 @@ def set_clock(connection: sa.Connection, tables: Tables, seq: int, moment: dt.da
 
 
 @dataclass(slots=True)
-class Standing:
+class InForce:
     """The version in force of one record."""
 
     version: int
@@ -171,12 +171,12 @@ class Standing:
     """Its row, where this very batch adds it."""
 
 
-def standing_versions(connection: sa.Connection, encoded: Sequence[Encoded]) -> dict[tuple[str, str], Standing]:
+def standing_versions(connection: sa.Connection, encoded: Sequence[Encoded]) -> dict[tuple[str, str], InForce]:
     """Look up the versions in force of the records these rows are about, by table name and key."""
     wanted: defaultdict[str, dict[str, Encoded]] = defaultdict(dict)
     for item in encoded:
         wanted[item.table.table.name][item.key] = item
-    found: dict[tuple[str, str], Standing] = {}
+    found: dict[tuple[str, str], InForce] = {}
     for name, items in wanted.items():
         table = next(iter(items.values())).table
         keys = list(items)
@@ -185,7 +185,7 @@ def standing_versions(connection: sa.Connection, encoded: Sequence[Encoded]) -> 
         )
         for start in range(0, len(keys), LOOKUP):
             for key, version, digest in connection.execute(select, {"keys": keys[start : start + LOOKUP]}):
-                found[name, key] = Standing(version, digest)
+                found[name, key] = InForce(version, digest)
     return found
 
 
@@ -214,7 +214,7 @@ def append(connection: sa.Connection, tables: Tables, now: dt.datetime, encoded:
         elif last is not None:
             ended[name].append({"b_key": item.key, "b_version": last.version, "b_moment": moment})
         added[name].append(row)
-        standing[name, item.key] = Standing(version, item.digest, row)
+        standing[name, item.key] = InForce(version, item.digest, row)
         outcomes.append(Outcome.ADDED if last is None else Outcome.CORRECTED)
     for name, rows in added.items():
         table = tables.metadata.tables[name]

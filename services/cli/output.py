@@ -1,0 +1,44 @@
+"""Output for people and for machines, the same in every command."""
+
+import json
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+
+PLAIN_WIDTH = 160
+"""Columns when nobody looks: a pipe must not cut names."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Make the console of a command; made anew each time, because tests change the streams."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=PLAIN_WIDTH)
+
+
+def print_json(value: object, *, lines: bool = False) -> None:
+    """Print a value as JSON; on one line where several make up the output."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=None if lines else 2, default=str))
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:
+    """Make a table; values are text, never markup, since they come from elsewhere."""
+    made = Table(title=Text(title) if title else None, title_justify="left")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return made
+
+
+def pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    """Make a table of names and values, without a header."""
+    made = Table(show_header=False)
+    for name, value in rows:
+        made.add_row(Text(name, style="bold"), Text(value))
+    return made

@@ -1,0 +1,89 @@
+"""`hutong serve`: one node, in this process, until it is asked to stop."""
+
+import asyncio
+import gc
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from gateway.config import GatewayConfig
+from gateway.node import GatewayNode
+from services.cli.output import AsJson, print_json
+from services.cli.rooms import GATEWAY, room
+from services.kit import config, host
+from services.kit.config import DepartmentConfig
+from services.kit.department import DepartmentNode
+from services.kit.host import Host
+from services.kit.telemetry import configure_logging
+
+app = typer.Typer(rich_markup_mode="rich")
+
+_STDIN = 0
+
+
+@app.command()
+def serve(
+    name: Annotated[str, typer.Argument(metavar="ROOM", help="An agency that has a room here, or `gateway`.")],
+    file: Annotated[Path, typer.Option("--config", help="The node's config, a TOML file.", show_default=False)],
+    check_config: Annotated[
+        bool, typer.Option("--check-config", help="Validate config, identity and secret; start nothing.")
+    ] = False,
+    supervised: Annotated[
+        bool,
+        typer.Option("--supervised", help="Stop as well when standard input ends: when whoever started it is gone."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one node: an agency's room, or the gateway.
+
+    Logs are JSON lines on standard error. SIGTERM and SIGINT drain: no new calls, running ones may end, then it stops.
+
+    \b
+    Examples:
+      hutong serve customs --config .hutong/customs/node.toml
+      hutong serve gateway --config .hutong/gateway/node.toml --check-config
+    """
+    node = _gateway(file) if name == GATEWAY else _department(name, file)
+    if check_config:
+        if as_json:
+            print_json({"config": str(file), "valid": True, "identity": str(node.host.identity)})
+        else:
+            typer.echo(f"{file} stands: {node.host.identity} on {node.host.config.node.listen}")
+        return
+    configure_logging(node.host.config.telemetry.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(node, supervised))
+
+
+async def _run(node: DepartmentNode | GatewayNode, supervised: bool) -> None:
+    async def start() -> None:
+        await node.start()
+        # What is loaded now stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+
+    if supervised:
+        asyncio.get_running_loop().add_reader(_STDIN, _stop_at_end)
+    await host.run(start, node.stop)
+
+
+def _stop_at_end() -> None:
+    """Drain when the supervisor is gone, however it went."""
+    if not os.read(_STDIN, 1024):
+        asyncio.get_running_loop().remove_reader(_STDIN)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _department(agency: str, file: Path) -> DepartmentNode:
+    found = room(agency)
+    settings = config.read(file, DepartmentConfig)
+    return DepartmentNode(found, settings, settings.store.read_url(file.parent.absolute()), Host(settings))
+
+
+def _gateway(file: Path) -> GatewayNode:
+    settings = config.read(file, GatewayConfig)
+    return GatewayNode(settings, Host(settings))

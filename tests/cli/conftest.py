@@ -1,0 +1,59 @@
+"""One mesh for the tests of the command line: a zone folder with a small sample in its stores, and its nodes."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from typer.testing import CliRunner
+
+from services.cli import filling, sample
+from services.cli.fleet import Fleet
+from services.cli.main import app
+from services.cli.sample import Subject
+from services.cli.zone import Zone
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str | Path) -> Ran:
+    """Run `hutong` in this process, as a shell would."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="session")
+def filled_zone(tmp_path_factory: pytest.TempPathFactory) -> Zone:
+    """A zone whose stores hold a small synthetic zone."""
+    zone = Zone.prepare(tmp_path_factory.mktemp("cli") / "zone")
+    sample.write(zone.sample, sample.Setting(enterprises=80))
+    asyncio.run(filling.load_all(zone, filling.sample_sources(zone.sample)))
+    return zone
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mesh(filled_zone: Zone) -> AsyncGenerator[Fleet]:
+    """The zone's nodes, running."""
+    async with Fleet(filled_zone) as fleet:
+        yield fleet
+
+
+@pytest.fixture(scope="session")
+def exporter(filled_zone: Zone) -> Subject:
+    """An exporter that all five agencies know."""
+    return sample.story(filled_zone.sample).exporter
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> Zone:
+    """A zone of its own, with empty stores."""
+    return Zone.prepare(tmp_path / "zone")

@@ -1,0 +1,80 @@
+"""A mesh of processes: started together, one by one killed and brought back, never left behind."""
+
+import socket
+
+import pytest
+
+from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
+from services.cli import question
+from services.cli.fleet import Fleet, Node
+from services.cli.query import SERVICE
+from services.cli.sample import Subject
+from services.cli.zone import Zone
+from services.kit.errors import FailedPrecondition, Reason
+from tests.cli.processes import mentioning
+
+
+async def statuses(fleet: Fleet, subject: str) -> list[str]:
+    request = question.request(
+        ["P-PUBLIC-REG"], "CN-PUBLIC-REGISTER", subject, ["commerce.Enterprise:name", "quality.FoodFiling:filing_no"]
+    )
+    client = fleet.client("taxation/refund")
+    answer = await client.unary(f"{SERVICE}/Query", request, federation_pb2.QueryResponse, timeout=10)
+    return [exchange_pb2.SectionStatus.Name(section.status) for section in answer.sections]
+
+
+async def test_a_node_that_is_killed_comes_back(mesh: Fleet, exporter: Subject) -> None:
+    pid = mesh.nodes["quality"].process
+    await mesh.kill("quality")
+    assert not mesh.nodes["quality"].running
+    assert (await statuses(mesh, exporter.text))[1] == "SECTION_STATUS_UNAVAILABLE"
+    await mesh.restart("quality")
+    assert mesh.nodes["quality"].running
+    assert mesh.nodes["quality"].process is not pid
+
+
+async def test_a_mesh_that_ends_leaves_nothing(zone: Zone) -> None:
+    async with Fleet(zone, nodes=["customs", "gateway"]) as fleet:
+        assert len(mentioning(str(zone.folder))) == 2
+        assert fleet.address("customs") == zone.node("customs").node.listen
+    assert not mentioning(str(zone.folder))
+
+
+async def test_a_node_that_cannot_start_ends_them_all(zone: Zone) -> None:
+    host, _, port = zone.department("customs").node.listen.rpartition(":")
+    with socket.socket() as taken:
+        taken.bind((host, int(port)))
+        taken.listen()
+        with pytest.raises(FailedPrecondition) as caught:
+            await Fleet(zone, nodes=["quality", "customs"]).start()
+    assert caught.value.reason is Reason.NODE_FAILED
+    assert caught.value.metadata == {"node": "customs"}
+    # Its own words, so that nobody has to look for the log.
+    assert "ADDRESS_IN_USE" in caught.value.message
+    assert not mentioning(str(zone.folder))
+
+
+async def test_one_zone_runs_once(mesh: Fleet) -> None:
+    with pytest.raises(FailedPrecondition) as caught:
+        await Fleet(mesh.zone).start()
+    assert caught.value.reason is Reason.ZONE_IN_USE
+    assert all(node.running for node in mesh.nodes.values())
+
+
+async def test_a_death_that_nobody_asked_for_is_told(zone: Zone) -> None:
+    died: list[Node] = []
+    async with Fleet(zone, nodes=["quality"], on_death=died.append) as fleet:
+        node = fleet.nodes["quality"]
+        assert node.process is not None
+        assert node.watcher is not None
+        node.process.kill()
+        await node.watcher
+        assert died == [node]
+        assert "Node serves" in node.last_lines()
+    assert died == [node]
+
+
+async def test_the_log_of_an_earlier_process_is_not_this_ones(zone: Zone) -> None:
+    zone.logs.joinpath("quality.log").write_text("long ago\n")
+    async with Fleet(zone, nodes=["quality"]) as fleet:
+        assert "long ago" not in fleet.nodes["quality"].last_lines()

@@ -1,0 +1,57 @@
+"""Every command explains itself, and `hutong --help` needs to import none of them."""
+
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from services.cli.main import Hutong, app
+
+COMMANDS = [entry.name for entry in Hutong.entries]
+
+runner = CliRunner()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0, result.output
+    assert f"hutong {command}" in result.output
+
+
+def test_the_help_teaches_concepts_and_first_commands() -> None:
+    result = runner.invoke(app, ["--help"], terminal_width=120)
+    assert result.exit_code == 0
+    for word in (*COMMANDS, "agency", "purpose", "policy", "hutong demo", "Exit codes"):
+        assert word in result.output
+
+
+def test_help_imports_no_command() -> None:
+    code = (
+        "import sys; from services.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'grpc', 'sqlalchemy', 'cedarpy', 'lxml', 'sqlglot', 'alembic'} & set(sys.modules)\n"
+        "print('loaded:', heavy, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: set()" in done.stderr
+
+
+def test_version() -> None:
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output.startswith("hutong ")
+
+
+def test_no_command_shows_the_help() -> None:
+    result = runner.invoke(app, [])
+    assert result.exit_code == 2
+    assert "Usage" in result.output
+
+
+def test_a_mistyped_command_is_guessed_and_exits_2() -> None:
+    result = runner.invoke(app, ["querry"])
+    assert result.exit_code == 2
+    assert "'query'" in result.output

@@ -1,0 +1,26 @@
+"""Rooms are found because they are there."""
+
+import pytest
+
+from services.cli import rooms
+from services.kit.errors import InvalidArgument, Reason
+from services.kit.records import catalogue
+
+
+def test_every_owner_of_records_has_a_room() -> None:
+    assert set(rooms.rooms()) == set(catalogue.load().owners())
+
+
+@pytest.mark.parametrize("agency", rooms.packages())
+def test_a_room_brings_its_files(agency: str) -> None:
+    room = rooms.room(agency)
+    assert room.access.is_file()
+    assert room.policy.is_file()
+    assert room.mappings.is_dir()
+    assert room.migrations.is_dir()
+
+
+def test_an_unknown_room_names_the_nearest() -> None:
+    with pytest.raises(InvalidArgument, match="'customs'") as caught:
+        rooms.room("custums")
+    assert caught.value.reason is Reason.ROOM_UNKNOWN
