@@ -33,7 +33,7 @@ test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
 lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generated code fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/buf lint proto
 	$(BIN)/buf format --diff --exit-code proto
 	$(BIN)/python proto/generate.py --check

@@ -15,57 +15,68 @@ from services.kit.policy.mask import ReadMask
 from services.kit.reader import type_url
 
 _REFUSED = exchange_pb2.VERDICT_REFUSED
-_GIVEN = (exchange_pb2.SECTION_STATUS_OK, exchange_pb2.SECTION_STATUS_PARTIAL)
+_OK = exchange_pb2.SECTION_STATUS_OK
+_PARTIAL = exchange_pb2.SECTION_STATUS_PARTIAL
+_DENIED = exchange_pb2.SECTION_STATUS_DENIED
 
 
 def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
-    """Cut a department's section by the gateway's mask and merge both decisions."""
-    section = mask.section()
-    allowed = None if answer.policy_version == mask.version else _agree(section, answer)
-    section.as_of.CopyFrom(answer.as_of)
-    section.next_page_token = answer.next_page_token
-    section.policy_version = answer.policy_version
-    if answer.status == exchange_pb2.SECTION_STATUS_DENIED or allowed == frozenset():
-        section.status = exchange_pb2.SECTION_STATUS_DENIED
-        section.reason = answer.reason or Reason.NO_PERMIT
-        section.next_page_token = ""
-        return section
-    if answer.status not in _GIVEN:
-        section.status = answer.status
-        section.reason = answer.reason
-        return section
-    if answer.status == exchange_pb2.SECTION_STATUS_PARTIAL or (allowed and len(allowed) < len(section.decisions)):
-        section.status = exchange_pb2.SECTION_STATUS_PARTIAL
-    _cut_records(section, answer, mask, allowed)
-    return section
+    """Cut a department's section, in place, by the gateway's mask, and put both decisions together."""
+    answer.record_type, answer.agency = mask.record_type.name, mask.record_type.owner
+    if answer.policy_version == mask.version:
+        _trim(answer, mask, None)
+        if not answer.decisions:
+            answer.decisions.extend(mask.decisions)
+        if answer.status == _OK:
+            # It was asked only for what may be given; the caller asked for more.
+            answer.status = mask.status
+        return answer
+    decisions, allowed = _agree(answer, mask)
+    del answer.decisions[:]
+    answer.decisions.extend(decisions)
+    if not allowed or answer.status == _DENIED:
+        answer.status = _DENIED
+        answer.reason = answer.reason or Reason.NO_PERMIT
+        answer.next_page_token = ""
+        del answer.records[:]
+        return answer
+    _trim(answer, mask, allowed)
+    if answer.status == _OK and len(allowed) < len(decisions):
+        answer.status = _PARTIAL
+    return answer
 
 
-def _agree(section: exchange_pb2.Section, answer: exchange_pb2.Section) -> frozenset[str]:
-    """Merge the department's decisions into the section's; returns the fields both give in the same way."""
+def _agree(answer: exchange_pb2.Section, mask: ReadMask) -> tuple[list[exchange_pb2.FieldDecision], frozenset[str]]:
+    """Merge both sides' decisions; gives the fields that both give in the same way."""
     theirs = {decision.field: decision for decision in answer.decisions}
     allowed: set[str] = set()
-    for own in section.decisions:
-        if own.verdict == _REFUSED:
-            continue
+    merged: list[exchange_pb2.FieldDecision] = []
+    for own in mask.decisions:
         their = theirs.get(own.field)
-        if their is not None and their.verdict == _REFUSED:
-            own.CopyFrom(their)
+        if own.verdict == _REFUSED:
+            merged.append(own)
+        elif their is not None and their.verdict == _REFUSED:
+            merged.append(their)
         elif their is None or (their.transform, sorted(their.conditions)) != (own.transform, sorted(own.conditions)):
-            refused = exchange_pb2.FieldDecision(
-                field=own.field, verdict=_REFUSED, reason=Reason.POLICY_VERSIONS_DIFFER
+            merged.append(
+                exchange_pb2.FieldDecision(field=own.field, verdict=_REFUSED, reason=Reason.POLICY_VERSIONS_DIFFER)
             )
-            own.CopyFrom(refused)
         else:
+            merged.append(own)
             allowed.add(own.field)
-    return frozenset(allowed)
+    return merged, frozenset(allowed)
 
 
-def _cut_records(
-    section: exchange_pb2.Section, answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] | None
-) -> None:
-    """Parse, clear, write again; a record that is not of the type asked for is dropped whole."""
+def _trim(answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] | None) -> None:
+    """Parse, clear, write again; records that are not of the type asked for are dropped, all of them."""
     trim = mask.trimmer(allowed)
     url = type_url(mask.record_type)
     for record in answer.records:
-        if record.type_url == url:
-            section.records.add(type_url=url, value=trim(record.value))
+        if record.type_url != url:
+            del answer.records[:]
+            answer.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
+            answer.reason = Reason.DEPARTMENT_FAILED
+            return
+        cut = trim(record.value)
+        if cut is not record.value:
+            record.value = cut

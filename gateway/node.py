@@ -4,6 +4,7 @@ from pathlib import Path
 
 from certs.spiffe import SpiffeId
 from gateway.config import GatewayConfig
+from gateway.plan import Planner
 from gateway.service import Department, FederationService
 from hutong.api.exchange.v1 import federation_pb2
 from services.kit import jurisdiction
@@ -38,15 +39,8 @@ class GatewayNode:
         self.engine = engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}
-        service = FederationService(
-            known,
-            engine,
-            ContextSigner(host.identity, host.clock),
-            Identity(host.files),
-            departments,
-            PageTokens(secret),
-            host.clock,
-        )
+        planner = Planner(known, engine, ContextSigner(host.identity, host.clock), host.clock)
+        service = FederationService(known, planner, Identity(host.files), departments, PageTokens(secret))
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
 

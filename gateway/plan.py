@@ -1,19 +1,29 @@
-"""From a question to what is asked of each department: decide first, then ask only for what may be given."""
+"""From a question to what is asked of each department: decide first, then ask only for what may be given.
 
+Callers ask the same question of one subject after another, so what does not depend on the subject is prepared once:
+the decided parts, and each department's request without its subject. It is kept until a policy changes, begins or ends.
+"""
+
+import datetime as dt
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from certs.svid import Svid
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit import reader
 from services.kit.caller import Caller
+from services.kit.clock import Clock
 from services.kit.context import ContextSigner, request_digest
 from services.kit.doors import check_selections
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
+from services.kit.policy.policies import PolicySet
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.source import subject_fields
+
+_MOST_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +35,13 @@ class Part:
     mask: ReadMask
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ask:
     """What one department is asked: its request, and the parts its sections answer, in order."""
 
     agency: str
     request: record_source_pb2.FetchRequest
-    parts: list[Part] = field(default_factory=list[Part])
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,48 +60,111 @@ class Plan:
         return [part for part in self.parts if not part.mask.grants]
 
 
-def decide(
-    question: federation_pb2.QueryRequest, caller: Caller, catalogue: Catalogue, engine: PolicyEngine
-) -> tuple[Part, ...]:
-    """Check a question and decide every selection; raises `InvalidArgument` for what is wrong with it."""
-    engine.check_context(question.context)
-    check_selections(question.selections)
-    scheme, _ = reader.subject_of(question.subject.scheme, question.subject.value)
-    parts: list[Part] = []
-    for index, selection in enumerate(question.selections):
-        kind = catalogue.get(selection.record_type)
-        subject_fields(kind, scheme)
-        mask = engine.mask(caller, question.context, kind).restrict(selection.fields)
-        reader.readable(mask, selection.filter)
-        parts.append(Part(index, selection, mask))
-    return tuple(parts)
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """What of a plan does not depend on the subject."""
+
+    parts: tuple[Part, ...]
+    asks: tuple[Ask, ...]
+    policies: PolicySet
+    made_at: dt.datetime
+    expires_at: dt.datetime | None
+
+    def stands(self, policies: PolicySet, now: dt.datetime) -> bool:
+        """A clock that was set back makes it as stale as one that ran past the boundary."""
+        return self.policies is policies and self.made_at <= now and (self.expires_at is None or now < self.expires_at)
 
 
-def divide(
-    question: federation_pb2.QueryRequest, parts: Sequence[Part], caller: Caller, signer: ContextSigner, svid: Svid
-) -> Plan:
-    """Make one request per department, with only the fields that may be given, under one signed context."""
-    query_id = uuid.uuid4().hex
-    asks: dict[str, Ask] = {}
+class Planner:
+    """Decides and divides questions."""
+
+    def __init__(self, catalogue: Catalogue, engine: PolicyEngine, signer: ContextSigner, clock: Clock) -> None:
+        self._catalogue = catalogue
+        self._engine = engine
+        self._signer = signer
+        self._clock = clock
+        self._kept: OrderedDict[tuple[str, str, bytes], _Prepared] = OrderedDict()
+
+    def decide(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[Part, ...]:
+        """Check a question and decide every selection; raises `InvalidArgument` for what is wrong with it."""
+        return self._prepared(question, caller)[1].parts
+
+    def plan(self, question: federation_pb2.QueryRequest, caller: Caller, svid: Svid) -> Plan:
+        """Make one request per department, with only the fields that may be given, under one signed context."""
+        subject, prepared = self._prepared(question, caller)
+        query_id = uuid.uuid4().hex
+        asks = tuple(Ask(ask.agency, _with(ask.request, subject, question), ask.parts) for ask in prepared.asks)
+        if asks:
+            digests = [request_digest(ask.request) for ask in asks]
+            signed = self._signer.sign(svid, caller, question.context, query_id, digests)
+            for ask in asks:
+                ask.request.delegated.CopyFrom(signed)
+        return Plan(query_id, svid, prepared.parts, asks)
+
+    def _prepared(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[tuple[str, str], _Prepared]:
+        now = self._clock()
+        reader.moment_of(question, now)
+        subject = reader.subject_of(question.subject.scheme, question.subject.value)
+        key = caller.spiffe_id, subject[0], _shape(question)
+        kept = self._kept.get(key)
+        if kept is None or not kept.stands(self._engine.policies, now):
+            kept = self._prepare(question, caller, subject[0], now)
+            self._kept[key] = kept
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return subject, kept
+
+    def _prepare(
+        self, question: federation_pb2.QueryRequest, caller: Caller, scheme: str, now: dt.datetime
+    ) -> _Prepared:
+        policies = self._engine.policies
+        parts = self._decide(question, caller, scheme)
+        boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]
+        return _Prepared(parts, _divide(parts), policies, now, min(boundaries, default=None))
+
+    def _decide(self, question: federation_pb2.QueryRequest, caller: Caller, scheme: str) -> tuple[Part, ...]:
+        self._engine.check_context(question.context)
+        check_selections(question.selections)
+        parts: list[Part] = []
+        for index, selection in enumerate(question.selections):
+            kind = self._catalogue.get(selection.record_type)
+            subject_fields(kind, scheme)
+            mask = self._engine.mask(caller, question.context, kind).restrict(selection.fields)
+            reader.readable(mask, selection.filter)
+            parts.append(Part(index, selection, mask))
+        return tuple(parts)
+
+
+def _shape(question: federation_pb2.QueryRequest) -> bytes:
+    """All of a question but its subject and time."""
+    shape = federation_pb2.QueryRequest(context=question.context, selections=question.selections)
+    return shape.SerializeToString(deterministic=True)
+
+
+def _divide(parts: Sequence[Part]) -> tuple[Ask, ...]:
+    by_agency: dict[str, list[Part]] = {}
     for part in parts:
         if part.mask.grants:
-            agency = part.mask.record_type.owner
-            ask = asks.get(agency) or asks.setdefault(agency, _ask(agency, question, part.mask.version))
-            ask.parts.append(part)
-            selection = ask.request.selections.add()
-            selection.CopyFrom(part.selection)
-            del selection.fields[:]
-            selection.fields.extend(part.mask.grants)
-    if asks:
-        digests = [request_digest(ask.request) for ask in asks.values()]
-        signed = signer.sign(svid, caller, question.context, query_id, digests)
-        for ask in asks.values():
-            ask.request.delegated.CopyFrom(signed)
-    return Plan(query_id, svid, tuple(parts), tuple(asks.values()))
+            by_agency.setdefault(part.mask.record_type.owner, []).append(part)
+    return tuple(Ask(agency, _request(several), tuple(several)) for agency, several in by_agency.items())
 
 
-def _ask(agency: str, question: federation_pb2.QueryRequest, version: str) -> Ask:
-    request = record_source_pb2.FetchRequest(subject=question.subject, known_policy_version=version)
+def _request(parts: Sequence[Part]) -> record_source_pb2.FetchRequest:
+    request = record_source_pb2.FetchRequest(known_policy_version=parts[0].mask.version)
+    for part in parts:
+        selection = request.selections.add()
+        selection.CopyFrom(part.selection)
+        del selection.fields[:]
+        selection.fields.extend(part.mask.grants)
+    return request
+
+
+def _with(
+    prepared: record_source_pb2.FetchRequest, subject: tuple[str, str], question: federation_pb2.QueryRequest
+) -> record_source_pb2.FetchRequest:
+    request = record_source_pb2.FetchRequest()
+    request.CopyFrom(prepared)
+    request.subject.scheme, request.subject.value = subject
     if question.HasField("as_of"):
         request.as_of.CopyFrom(question.as_of)
-    return Ask(agency, request)
+    return request

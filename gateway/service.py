@@ -10,15 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
 from gateway.cut import recut
-from gateway.plan import Ask, Part, Plan, decide, divide
+from gateway.plan import Ask, Part, Plan, Planner
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
-from services.kit import reader
 from services.kit.client import Client
-from services.kit.clock import Clock
-from services.kit.context import ContextSigner
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
-from services.kit.policy.engine import PolicyEngine
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import Call
@@ -47,24 +43,20 @@ class FederationService:
     def __init__(
         self,
         catalogue: Catalogue,
-        engine: PolicyEngine,
-        signer: ContextSigner,
+        planner: Planner,
         identity: Identity,
         departments: Mapping[str, Department],
         pages: PageTokens,
-        clock: Clock,
     ) -> None:
         self._catalogue = catalogue
-        self._engine = engine
-        self._signer = signer
+        self._planner = planner
         self._identity = identity
         self._departments = departments
         self._pages = pages
-        self._clock = clock
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> federation_pb2.QueryResponse:
         """Answer in one message."""
-        plan = self._plan(request, call)
+        plan = self._planner.plan(request, call.caller, self._identity.svid())
         wait = _inner_deadline(call)
         answered: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
@@ -77,7 +69,7 @@ class FederationService:
         self, request: federation_pb2.StreamQueryRequest, call: Call
     ) -> AsyncIterator[federation_pb2.StreamQueryResponse]:
         """Answer section by section, as departments answer; the next section waits until this one is taken."""
-        plan = self._plan(request.query, call)
+        plan = self._planner.plan(request.query, call.caller, self._identity.svid())
         wait = _inner_deadline(call)
         for part in plan.denied:
             yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
@@ -92,7 +84,7 @@ class FederationService:
 
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
-        parts = self._decide(request.query, call)
+        parts = self._planner.decide(request.query, call.caller)
         return federation_pb2.ExplainResponse(sections=[part.mask.section() for part in parts])
 
     async def list_record_types(
@@ -107,14 +99,6 @@ class FederationService:
         return federation_pb2.ListRecordTypesResponse(
             record_types=[kind.info() for kind in kinds[:size]], next_page_token=token
         )
-
-    def _plan(self, request: federation_pb2.QueryRequest, call: Call) -> Plan:
-        parts = self._decide(request, call)
-        return divide(request, parts, call.caller, self._signer, self._identity.svid())
-
-    def _decide(self, request: federation_pb2.QueryRequest, call: Call) -> tuple[Part, ...]:
-        reader.moment_of(request, self._clock())
-        return decide(request, call.caller, self._catalogue, self._engine)
 
     async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
         """Ask one department; whatever goes wrong there becomes the status of its own sections."""

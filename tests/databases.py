@@ -19,17 +19,18 @@ class Postgres:
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     @contextmanager
-    def fresh(self, template: str = "template1") -> Generator[str]:
-        """Make an empty database, or a copy of another one, gone afterwards; gives its URL."""
+    def fresh(self) -> Generator[str]:
+        """Make an empty database, gone afterwards; gives its URL."""
         name = f"test_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
+        self.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")
         yield self.url.set(database=name).render_as_string(hide_password=False)
         self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def execute(self, *statements: str) -> None:
+    def execute(self, *statements: str, database: str | None = None) -> None:
         """Run statements as the server's superuser."""
+        name = database or self.url.database
         with psycopg.connect(
-            host=str(self.url.query["host"]), user=self.url.username, dbname=self.url.database, autocommit=True
+            host=str(self.url.query["host"]), user=self.url.username, dbname=name, autocommit=True
         ) as connection:
             for statement in statements:
                 connection.execute(statement.encode())

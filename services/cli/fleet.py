@@ -5,6 +5,7 @@ The demo, the tests and the benchmark all run meshes through `Fleet`, exactly as
 
 import asyncio
 import datetime as dt
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -19,6 +20,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from certs.authority import Authority
+from certs.errors import CertificateError
 from certs.rotation import due, rotate
 from certs.tls import channel_credentials, require_tls13, server_name
 from services.cli.rooms import GATEWAY
@@ -39,6 +41,8 @@ _LAST_LINES = 12
 _CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _RENEW_EVERY = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -260,7 +264,11 @@ class Fleet:
         """Renew certificates at half their life, for as long as the fleet is up."""
         while True:
             await asyncio.sleep(_RENEW_EVERY)
-            await asyncio.to_thread(renew, self.zone)
+            try:
+                await asyncio.to_thread(renew, self.zone)
+            except (CertificateError, OSError):
+                # Half of every certificate's life is left to set this right.
+                _log.exception("Certificates could not be renewed")
 
 
 def renew(zone: Zone) -> list[str]:

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from certs.errors import ZoneMissing
 from services.cli import door
 from services.cli.hints import HINTS
+from services.cli.main import app
 from services.kit.errors import InvalidArgument, Reason
 
 
@@ -58,3 +60,8 @@ def test_for_machines_on_standard_output(capsys: pytest.CaptureFixture[str]) -> 
 def test_every_hint_is_for_a_reason_there_is() -> None:
     beside = {"SVID_UNREADABLE", "FILE_ERROR"}
     assert set(HINTS) <= set(Reason.__members__) | beside
+
+
+def test_debug_lets_the_error_through() -> None:
+    result = CliRunner().invoke(app, ["--debug", "catalogue", "nothing.Known"])
+    assert isinstance(result.exception, InvalidArgument)

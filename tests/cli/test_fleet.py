@@ -1,12 +1,14 @@
 """A mesh of processes: started together, one by one killed and brought back, never left behind."""
 
+import datetime as dt
 import socket
 
 import pytest
 
+from certs.authority import Authority
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.cli import question
-from services.cli.fleet import Fleet, Node
+from services.cli.fleet import Fleet, Node, renew
 from services.cli.query import SERVICE
 from services.cli.sample import Subject
 from services.cli.zone import Zone
@@ -24,13 +26,14 @@ async def statuses(fleet: Fleet, subject: str) -> list[str]:
 
 
 async def test_a_node_that_is_killed_comes_back(mesh: Fleet, exporter: Subject) -> None:
-    pid = mesh.nodes["quality"].process
+    process = mesh.nodes["quality"].process
     await mesh.kill("quality")
-    assert not mesh.nodes["quality"].running
+    assert mesh.nodes["quality"].running is False
     assert (await statuses(mesh, exporter.text))[1] == "SECTION_STATUS_UNAVAILABLE"
     await mesh.restart("quality")
-    assert mesh.nodes["quality"].running
-    assert mesh.nodes["quality"].process is not pid
+    back = mesh.nodes["quality"]
+    assert back.running
+    assert back.process is not process
 
 
 async def test_a_mesh_that_ends_leaves_nothing(zone: Zone) -> None:
@@ -78,3 +81,13 @@ async def test_the_log_of_an_earlier_process_is_not_this_ones(zone: Zone) -> Non
     zone.logs.joinpath("quality.log").write_text("long ago\n")
     async with Fleet(zone, nodes=["quality"]) as fleet:
         assert "long ago" not in fleet.nodes["quality"].last_lines()
+
+
+async def test_certificates_past_half_their_life_are_renewed_at_the_start(zone: Zone) -> None:
+    authority = Authority.open(zone.certificates.folder)
+    identity = zone.identity("customs/node")
+    authority.renew(identity, dt.datetime.now(dt.UTC) - dt.timedelta(hours=13))
+    old = zone.credentials("customs/node").load().leaf.serial_number
+    async with Fleet(zone, nodes=["customs"]):
+        assert zone.credentials("customs/node").load().leaf.serial_number != old
+    assert renew(zone) == []

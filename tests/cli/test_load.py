@@ -1,6 +1,8 @@
 """`hutong load` and `hutong quarantine`, on files that are as bad as real ones."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,3 +175,31 @@ def test_an_unknown_agency(register: Register) -> None:
     result = run("load", "comerce", "--mapping", "x", register.source, "--dir", register.zone.folder)
     assert result.exit_code == 1
     assert "'commerce'" in result.stderr
+
+
+def test_a_table_that_grows_is_read_from_where_it_was(zone: Zone, tmp_path: Path) -> None:
+    mapping = tmp_path / "table.yaml"
+    mapping.write_text(
+        "mapping: commerce.table\nversion: 1\nrecord: commerce.Enterprise\ntitle: A register in a table\n"
+        "source_system: table\nsource: {kind: sql, table: firms, key: [code], watermark: changed}\n"
+        "duplicates: keep_last_version\nfields: {uscc: {column: code, required: true}, name: name}\n"
+    )
+    database = tmp_path / "legacy.db"
+
+    def load() -> tuple[int, int]:
+        url = f"sqlite:///{database}"
+        result = run("load", "commerce", "--mapping", mapping, url, "--dir", zone.folder, "--json")
+        assert result.exit_code == 0, result.stdout
+        counts = json.loads(result.stdout)
+        return counts["read"], counts["loaded"]
+
+    def insert(*row: str | int) -> None:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("CREATE TABLE IF NOT EXISTS firms (code TEXT, name TEXT, changed INTEGER)")
+            connection.execute("INSERT INTO firms VALUES (?, ?, ?)", row)
+
+    insert(GOOD, "一家", 1)
+    assert load() == (1, 1)
+    insert(LATE, "二家", 2)
+    # The row at the watermark is read once more: another one with the same value may have come since.
+    assert load() == (2, 1)

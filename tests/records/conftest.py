@@ -12,8 +12,9 @@ from google.protobuf.message import Message
 from services.kit.records import migrations
 from services.kit.records.source import RecordSource
 from services.kit.records.store import RecordStore
+from services.kit.records.tables import derive
 from tests.databases import Postgres
-from tests.records.bed import MIGRATIONS, Hand, Legacy, open_store, put
+from tests.records.bed import COMMERCE, MIGRATIONS, Hand, Legacy, open_store, put
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def migrated_database(postgres_server: Postgres) -> Iterator[str]:
-    """A PostgreSQL database with commerce's tables, to be copied; its name."""
+    """A PostgreSQL database with commerce's tables, used by one test after the other."""
     with postgres_server.fresh() as url:
         migrations.upgrade(url, MIGRATIONS)
-        yield str(sa.make_url(url).database)
+        yield url
 
 
 @pytest.fixture
@@ -52,9 +53,14 @@ def migrated_sqlite(sqlite_url: str, migrated_file: Path) -> str:
 
 
 @pytest.fixture
-def migrated_postgres(postgres_server: Postgres, migrated_database: str) -> Iterator[str]:
-    with postgres_server.fresh(migrated_database) as url:
-        yield url
+def migrated_postgres(postgres_server: Postgres, migrated_database: str) -> str:
+    tables = ", ".join(derive(COMMERCE).metadata.tables)
+    postgres_server.execute(
+        f"TRUNCATE {tables}",
+        "INSERT INTO change_clock VALUES (1, 0, NULL)",
+        database=sa.make_url(migrated_database).database,
+    )
+    return migrated_database
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

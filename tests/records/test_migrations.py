@@ -13,7 +13,7 @@ from services.kit.records.database import engine
 from services.kit.records.source import RecordQuery
 from services.kit.records.store import RecordStore
 from tests.databases import Postgres
-from tests.records.bed import COMMERCE, ENTERPRISE, MIGRATIONS, REPOSITORY, Hand, enterprise, put, whole
+from tests.records.bed import COMMERCE, ENTERPRISE, MIGRATIONS, REPOSITORY, Hand, enterprise, open_store, put, whole
 
 ROOMS = catalogue.load().owners()
 
@@ -131,14 +131,16 @@ async def test_a_store_that_was_never_migrated(any_url: str, clock: Hand) -> Non
     await store.close()
 
 
-async def test_a_store_that_misses_a_column(migrated_url: str, clock: Hand, store: RecordStore) -> None:
-    execute(migrated_url, "DROP INDEX enterprise_registrar_ix", "ALTER TABLE enterprise DROP COLUMN registrar")
+async def test_a_store_that_misses_a_column(any_url: str, clock: Hand) -> None:
+    store = await open_store(any_url, clock)
+    execute(any_url, "DROP INDEX enterprise_registrar_ix", "ALTER TABLE enterprise DROP COLUMN registrar")
     with pytest.raises(FailedPrecondition) as caught:
         await store.check_migrated(MIGRATIONS)
     assert "enterprise.registrar" in caught.value.message
     with pytest.raises(FailedPrecondition) as caught:
         await put(store, enterprise("k"))
     assert caught.value.reason is Reason.STORE_NOT_MIGRATED
+    await store.close()
 
 
 async def test_a_database_that_cannot_be_reached(tmp_path: Path, clock: Hand) -> None:

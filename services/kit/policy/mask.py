@@ -87,13 +87,21 @@ class ReadMask:
         found = {d.reason for d in self.decisions if d.verdict == exchange_pb2.VERDICT_REFUSED}
         return next((reason for reason in _TELLING if reason in found), Reason.PERMITTED)
 
+    @property
+    def status(self) -> exchange_pb2.SectionStatus.ValueType:
+        """What the status of an answer can be at best: OK, PARTIAL or DENIED."""
+        return self._template().status
+
     def section(self) -> exchange_pb2.Section:
         """Begin a section of an answer: what was decided, without any record."""
+        section = exchange_pb2.Section()
+        section.CopyFrom(self._template())
+        return section
+
+    def _template(self) -> exchange_pb2.Section:
         if not self._made.section:
             self._made.section.append(self._section())
-        section = exchange_pb2.Section()
-        section.CopyFrom(self._made.section[0])
-        return section
+        return self._made.section[0]
 
     def _section(self) -> exchange_pb2.Section:
         plain = all(d.verdict == exchange_pb2.VERDICT_CLEAR for d in self.decisions)

@@ -1,0 +1,1 @@
+"""The gateway: one question in, one answer out, cut twice."""

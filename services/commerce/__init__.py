@@ -1,0 +1,1 @@
+"""Commerce: the room of market regulation."""

@@ -1,0 +1,1 @@
+"""Customs: the room of customs."""

@@ -1,0 +1,1 @@
+"""Policy: who gets which field, why, in which form, until when."""

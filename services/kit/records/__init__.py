@@ -1,0 +1,1 @@
+"""Records: what they look like, where they lie, how they come in."""

@@ -1,0 +1,1 @@
+"""Public security: the room of the police."""

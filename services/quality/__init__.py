@@ -1,0 +1,1 @@
+"""Quality: the room of inspection and quarantine."""

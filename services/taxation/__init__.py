@@ -1,0 +1,1 @@
+"""Taxation: the room of the tax agency."""
