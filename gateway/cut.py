@@ -20,17 +20,19 @@ _PARTIAL = exchange_pb2.SECTION_STATUS_PARTIAL
 _DENIED = exchange_pb2.SECTION_STATUS_DENIED
 
 
-def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
-    """Cut a department's section, in place, by the gateway's mask, and put both decisions together."""
+def recut(answer: exchange_pb2.Section, mask: ReadMask) -> bytes:
+    """Cut a department's section, in place, by the gateway's mask, and put both decisions together.
+
+    Returns the section serialized: what it is joined from was serialized before.
+    """
     answer.record_type, answer.agency = mask.record_type.name, mask.record_type.owner
     if answer.policy_version == mask.version:
+        del answer.decisions[:]
         _trim(answer, mask, None)
-        if not answer.decisions:
-            answer.decisions.extend(mask.decisions)
         if answer.status == _OK:
             # It was asked only for what may be given; the caller asked for more.
             answer.status = mask.status
-        return answer
+        return answer.SerializeToString() + mask.decided
     decisions, allowed = _agree(answer, mask)
     del answer.decisions[:]
     answer.decisions.extend(decisions)
@@ -39,11 +41,11 @@ def recut(answer: exchange_pb2.Section, mask: ReadMask) -> exchange_pb2.Section:
         answer.reason = answer.reason or Reason.NO_PERMIT
         answer.next_page_token = ""
         del answer.records[:]
-        return answer
+        return answer.SerializeToString()
     _trim(answer, mask, allowed)
     if answer.status == _OK and len(allowed) < len(decisions):
         answer.status = _PARTIAL
-    return answer
+    return answer.SerializeToString()
 
 
 def _agree(answer: exchange_pb2.Section, mask: ReadMask) -> tuple[list[exchange_pb2.FieldDecision], frozenset[str]]:

@@ -5,17 +5,19 @@ the decided parts, and each department's request without its subject. It is kept
 """
 
 import datetime as dt
+import hashlib
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from certs.svid import Svid
+from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit import reader
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.context import ContextSigner, request_digest
+from services.kit.context import ContextSigner
 from services.kit.doors import check_selections
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
@@ -37,10 +39,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one department is asked: its request, and the parts its sections answer, in order."""
+    """What one department is asked: its request, serialized, and the parts its sections answer, in order."""
 
     agency: str
-    request: record_source_pb2.FetchRequest
+    request: bytes
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outline:
+    """What of an `Ask` does not depend on the subject: fields of the request, serialized."""
+
+    agency: str
+    selections: bytes
+    known_policy_version: bytes
     parts: tuple[Part, ...]
 
 
@@ -65,7 +77,7 @@ class _Prepared:
     """What of a plan does not depend on the subject."""
 
     parts: tuple[Part, ...]
-    asks: tuple[Ask, ...]
+    outlines: tuple[_Outline, ...]
     policies: PolicySet
     made_at: dt.datetime
     expires_at: dt.datetime | None
@@ -93,13 +105,14 @@ class Planner:
         """Make one request per department, with only the fields that may be given, under one signed context."""
         subject, prepared = self._prepared(question, caller)
         query_id = uuid.uuid4().hex
-        asks = tuple(Ask(ask.agency, _with(ask.request, subject, question), ask.parts) for ask in prepared.asks)
-        if asks:
-            digests = [request_digest(ask.request) for ask in asks]
-            signed = self._signer.sign(svid, caller, question.context, query_id, digests)
-            for ask in asks:
-                ask.request.delegated.CopyFrom(signed)
-        return Plan(query_id, svid, prepared.parts, asks)
+        bare = _bare_requests(prepared.outlines, subject, question)
+        if not bare:
+            return Plan(query_id, svid, prepared.parts, ())
+        digests = [hashlib.sha256(request).digest() for request in bare]
+        signed = self._signer.sign(svid, caller, question.context, query_id, digests)
+        delegated = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
+        asks = (Ask(o.agency, delegated + request, o.parts) for o, request in zip(prepared.outlines, bare, strict=True))
+        return Plan(query_id, svid, prepared.parts, tuple(asks))
 
     def _prepared(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[tuple[str, str], _Prepared]:
         now = self._clock()
@@ -120,7 +133,7 @@ class Planner:
         policies = self._engine.policies
         parts = self._decide(question, caller, scheme)
         boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]
-        return _Prepared(parts, _divide(parts), policies, now, min(boundaries, default=None))
+        return _Prepared(parts, _outline(parts), policies, now, min(boundaries, default=None))
 
     def _decide(self, question: federation_pb2.QueryRequest, caller: Caller, scheme: str) -> tuple[Part, ...]:
         self._engine.check_context(question.context)
@@ -141,30 +154,42 @@ def _shape(question: federation_pb2.QueryRequest) -> bytes:
     return shape.SerializeToString(deterministic=True)
 
 
-def _divide(parts: Sequence[Part]) -> tuple[Ask, ...]:
+def _outline(parts: Sequence[Part]) -> tuple[_Outline, ...]:
     by_agency: dict[str, list[Part]] = {}
     for part in parts:
         if part.mask.grants:
             by_agency.setdefault(part.mask.record_type.owner, []).append(part)
-    return tuple(Ask(agency, _request(several), tuple(several)) for agency, several in by_agency.items())
+    return tuple(
+        _Outline(
+            agency,
+            record_source_pb2.FetchRequest(selections=map(_granted, several)).SerializeToString(deterministic=True),
+            record_source_pb2.FetchRequest(known_policy_version=several[0].mask.version).SerializeToString(),
+            tuple(several),
+        )
+        for agency, several in by_agency.items()
+    )
 
 
-def _request(parts: Sequence[Part]) -> record_source_pb2.FetchRequest:
-    request = record_source_pb2.FetchRequest(known_policy_version=parts[0].mask.version)
-    for part in parts:
-        selection = request.selections.add()
-        selection.CopyFrom(part.selection)
-        del selection.fields[:]
-        selection.fields.extend(part.mask.grants)
-    return request
+def _granted(part: Part) -> exchange_pb2.Selection:
+    """The selection with only the fields that may be given."""
+    selection = exchange_pb2.Selection()
+    selection.CopyFrom(part.selection)
+    del selection.fields[:]
+    selection.fields.extend(part.mask.grants)
+    return selection
 
 
-def _with(
-    prepared: record_source_pb2.FetchRequest, subject: tuple[str, str], question: federation_pb2.QueryRequest
-) -> record_source_pb2.FetchRequest:
-    request = record_source_pb2.FetchRequest()
-    request.CopyFrom(prepared)
-    request.subject.scheme, request.subject.value = subject
+def _bare_requests(
+    outlines: Sequence[_Outline], subject: tuple[str, str], question: federation_pb2.QueryRequest
+) -> list[bytes]:
+    """Join the requests, without their context, from serialized fields.
+
+    The fields stand in the order of their numbers, as canonical serialization has them: the department digests what it
+    parsed, written canonically, and must come to the same bytes (`services.kit.context.request_digest`).
+    """
+    about = common_pb2.SubjectId(scheme=subject[0], value=subject[1])
+    front = record_source_pb2.FetchRequest(subject=about).SerializeToString(deterministic=True)
+    as_of = b""
     if question.HasField("as_of"):
-        request.as_of.CopyFrom(question.as_of)
-    return request
+        as_of = record_source_pb2.FetchRequest(as_of=question.as_of).SerializeToString(deterministic=True)
+    return [front + outline.selections + as_of + outline.known_policy_version for outline in outlines]

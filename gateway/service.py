@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from gateway.cut import recut
 from gateway.plan import Ask, Part, Plan, Planner
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from services.kit import wire
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
-from services.kit.rpc import Call
+from services.kit.rpc import Call, Reply
 from services.kit.telemetry import trace_id
 
 _log = logging.getLogger(__name__)
 
 FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
 _PAGE_TOKENS = (Reason.PAGE_TOKEN_INVALID, Reason.PAGE_TOKEN_MISMATCH)
+_SECTIONS = federation_pb2.QueryResponse.SECTIONS_FIELD_NUMBER
+_SECTION = federation_pb2.StreamQueryResponse.SECTION_FIELD_NUMBER
 _SHORTEST = 0.02
 """Seconds: a question with less time than this left is refused, since no department could answer it."""
 
@@ -54,30 +57,28 @@ class FederationService:
         self._departments = departments
         self._pages = pages
 
-    async def query(self, request: federation_pb2.QueryRequest, call: Call) -> federation_pb2.QueryResponse:
-        """Answer in one message."""
+    async def query(self, request: federation_pb2.QueryRequest, call: Call) -> Reply:
+        """Answer in one message, a `QueryResponse`."""
         plan = self._planner.plan(request, call.caller, self._identity.svid())
         wait = _inner_deadline(call)
-        answered: dict[int, exchange_pb2.Section] = {part.index: part.mask.section() for part in plan.denied}
+        answered = {part.index: part.mask.section().SerializeToString() for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
             answered.update(answers)
-        return federation_pb2.QueryResponse(
-            query_id=plan.query_id, sections=[answered[part.index] for part in plan.parts]
-        )
+        head = federation_pb2.QueryResponse(query_id=plan.query_id).SerializeToString()
+        return head + b"".join(wire.embedded(_SECTIONS, answered[part.index]) for part in plan.parts)
 
-    async def stream_query(
-        self, request: federation_pb2.StreamQueryRequest, call: Call
-    ) -> AsyncIterator[federation_pb2.StreamQueryResponse]:
+    async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
         """Answer section by section, as departments answer; the next section waits until this one is taken."""
         plan = self._planner.plan(request.query, call.caller, self._identity.svid())
         wait = _inner_deadline(call)
+        head = federation_pb2.StreamQueryResponse(query_id=plan.query_id).SerializeToString()
         for part in plan.denied:
-            yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=part.mask.section())
+            yield head + wire.embedded(_SECTION, part.mask.section().SerializeToString())
         tasks = [asyncio.ensure_future(self._ask(ask, plan, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
                 for section in (await next_done).values():
-                    yield federation_pb2.StreamQueryResponse(query_id=plan.query_id, section=section)
+                    yield head + wire.embedded(_SECTION, section)
         finally:
             for task in tasks:
                 task.cancel()
@@ -100,8 +101,11 @@ class FederationService:
             record_types=[kind.info() for kind in kinds[:size]], next_page_token=token
         )
 
-    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, exchange_pb2.Section]:
-        """Ask one department; whatever goes wrong there becomes the status of its own sections."""
+    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, bytes]:
+        """Ask one department; gives its sections, serialized.
+
+        Whatever goes wrong there becomes the status of its own sections.
+        """
         department = self._departments.get(ask.agency)
         try:
             if department is None:
@@ -125,7 +129,7 @@ class FederationService:
                 # Only the department that sealed a token can tell that it is wrong; the mistake is the caller's.
                 raise
             self._log_failure(ask, call, error)
-            return {part.index: _failed(part, error) for part in ask.parts}
+            return {part.index: _failed(part, error).SerializeToString() for part in ask.parts}
 
     def _log_failure(self, ask: Ask, call: Call, error: HutongError) -> None:
         fields = {"department": ask.agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}

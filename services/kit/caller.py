@@ -1,6 +1,7 @@
 """Who calls: the verified identity behind a request, on whichever transport it came."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 from certs.spiffe import SpiffeId
@@ -16,6 +17,7 @@ class Caller:
     system: str
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, identity: SpiffeId) -> Self:
         """Make a caller of a verified identity."""
         return cls(str(identity), identity.agency, identity.system)

@@ -88,7 +88,7 @@ class Client:
     async def unary(
         self,
         method: str,
-        request: Message,
+        request: Message | bytes,
         response: type[R],
         *,
         timeout: float | None,
@@ -146,8 +146,8 @@ async def _read(call: Any) -> AsyncIterator[Any]:
         call.cancel()
 
 
-def _serialize(message: Message) -> bytes:
-    return message.SerializeToString()
+def _serialize(message: Message | bytes) -> bytes:
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from services.kit.access import AccessList
 from services.kit.errors import DeadlineExceeded, HutongError, Internal, Reason
@@ -12,6 +12,8 @@ from services.kit.rpc import Call, Rpc, Shape
 from services.kit.telemetry import trace_id
 
 _log = logging.getLogger(__name__)
+_NOTHING = nullcontext()
+"""For what only opens: there is nothing to close."""
 
 
 class Access:
@@ -22,11 +24,10 @@ class Access:
     def __init__(self, access: AccessList) -> None:
         self._access = access
 
-    @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> AbstractContextManager[None]:
         """Check before anything of the request is parsed."""
         self._access.check(rpc.method, call.caller)
-        yield
+        return _NOTHING
 
 
 class Errors:
@@ -57,12 +58,11 @@ class Context:
         """`longest` is in seconds."""
         self._longest = longest
 
-    @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
+    def __call__(self, call: Call, rpc: Rpc, /) -> AbstractContextManager[None]:
         """Set the deadline; raises `DeadlineExceeded` where it has passed already."""
         now = time.monotonic()
         if call.deadline is not None and call.deadline <= now:
             raise DeadlineExceeded(Reason.DEADLINE_TOO_SHORT, "the deadline had passed when the call arrived")
         if rpc.shape is Shape.UNARY:
             call.deadline = min(call.deadline or now + self._longest, now + self._longest)
-        yield
+        return _NOTHING

@@ -113,6 +113,14 @@ def served(rpcs: Iterable[Rpc]) -> dict[str, list[str]]:
     return services
 
 
+Reply = Message | bytes
+"""What a handler answers with: a message, or the bytes of one where it had those already."""
+
+
+def _serialized(reply: Reply) -> bytes:
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
+
+
 class Dispatcher:
     """Runs rpcs inside the interceptors: bytes in, bytes out, `HutongError` raised."""
 
@@ -128,25 +136,25 @@ class Dispatcher:
         """Run a unary rpc."""
         trace, access, errors, context = self._interceptors
         with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
-            response: Awaitable[Message] = rpc.handler(self._parse(rpc, raw), call)
-            return (await response).SerializeToString()
+            response: Awaitable[Reply] = rpc.handler(self._parse(rpc, raw), call)
+            return _serialized(await response)
 
     async def stream(self, rpc: Rpc, raw: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming rpc."""
         trace, access, errors, context = self._interceptors
         with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
-            responses: AsyncIterator[Message] = rpc.handler(self._parse(rpc, raw), call)
+            responses: AsyncIterator[Reply] = rpc.handler(self._parse(rpc, raw), call)
             async for response in responses:
-                yield response.SerializeToString()
+                yield _serialized(response)
 
     async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Run a bidirectional rpc."""
         trace, access, errors, context = self._interceptors
         with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
             requests = (self._parse(rpc, raw) async for raw in raws)
-            responses: AsyncIterator[Message] = rpc.handler(requests, call)
+            responses: AsyncIterator[Reply] = rpc.handler(requests, call)
             async for response in responses:
-                yield response.SerializeToString()
+                yield _serialized(response)
 
     def _parse(self, rpc: Rpc, raw: bytes) -> Message:
         if len(raw) > self._request_bytes:

@@ -44,6 +44,21 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carries the serialized status."""
 
 
+def embedded(number: int, message: bytes) -> bytes:
+    """Write a serialized message as field `number` (1 to 15) of another: tag, length, bytes.
+
+    Serialized messages of one type that are put one after the other are their merge (Protocol Buffers encoding,
+    "Last One Wins"), so an answer can be joined from parts that are serialized already.
+    """
+    length = len(message)
+    prefix = bytearray((number << 3 | 2,))
+    while length > 0x7F:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix) + message
+
+
 def to_status(error: HutongError) -> status_pb2.Status:
     """Write an error as the status a caller gets."""
     status = status_pb2.Status(code=NUMBERS[error.code], message=error.message)

@@ -123,7 +123,7 @@ async def test_what_only_the_department_would_give_is_cut_by_the_gateway(own: Me
     del answer.records[:]
     answer.records.add().Pack(whole)
     mask = own.gateway.engine.mask(TAX, ASKED.context, catalogue.load().get("customs.Declaration"))
-    cut = recut(answer, mask.restrict(["declaration_no", "ie_flag"]))
+    cut = exchange_pb2.Section.FromString(recut(answer, mask.restrict(["declaration_no", "ie_flag"])))
     (found,) = records(cut)
     assert found.declaration_no == whole.declaration_no
     assert {f.name for f, _ in found.ListFields()} == {"envelope", "declaration_no", "ie_flag"}
@@ -136,4 +136,4 @@ async def test_a_record_of_another_type_is_dropped(own: Mesh) -> None:
     answer.records.add().Pack(common_pb2.SubjectId(scheme="secret", value="secret"))
     assert own.gateway is not None
     mask = own.gateway.engine.mask(TAX, ASKED.context, catalogue.load().get("customs.Declaration"))
-    assert not recut(answer, mask).records
+    assert not exchange_pb2.Section.FromString(recut(answer, mask)).records

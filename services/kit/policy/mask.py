@@ -98,6 +98,13 @@ class ReadMask:
         section.CopyFrom(self._template())
         return section
 
+    @property
+    def decided(self) -> bytes:
+        """The decisions, serialized as they stand in a section."""
+        if not self._made.decided:
+            self._made.decided.append(exchange_pb2.Section(decisions=self.decisions).SerializeToString())
+        return self._made.decided[0]
+
     def _template(self) -> exchange_pb2.Section:
         if not self._made.section:
             self._made.section.append(self._section())
@@ -191,6 +198,7 @@ class _Made:
         default_factory=dict[frozenset[str] | None, Callable[[bytes], bytes]]
     )
     restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
+    decided: list[bytes] = field(default_factory=list[bytes])
     section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
 
 
