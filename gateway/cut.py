@@ -79,6 +79,7 @@ def _trim(answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] 
             answer.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
             answer.reason = Reason.DEPARTMENT_FAILED
             return
-        cut = trim(record.value)
-        if cut is not record.value:
+        value = record.value
+        cut = trim(value)
+        if cut is not value:
             record.value = cut

@@ -95,7 +95,7 @@ class Planner:
         self._engine = engine
         self._signer = signer
         self._clock = clock
-        self._kept: OrderedDict[tuple[str, str, bytes], _Prepared] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str, tuple[bytes, ...]], _Prepared] = OrderedDict()
 
     def decide(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[Part, ...]:
         """Check a question and decide every selection; raises `InvalidArgument` for what is wrong with it."""
@@ -148,10 +148,9 @@ class Planner:
         return tuple(parts)
 
 
-def _shape(question: federation_pb2.QueryRequest) -> bytes:
+def _shape(question: federation_pb2.QueryRequest) -> tuple[bytes, ...]:
     """All of a question but its subject and time."""
-    shape = federation_pb2.QueryRequest(context=question.context, selections=question.selections)
-    return shape.SerializeToString(deterministic=True)
+    return question.context.SerializeToString(), *[s.SerializeToString() for s in question.selections]
 
 
 def _outline(parts: Sequence[Part]) -> tuple[_Outline, ...]:

@@ -150,8 +150,8 @@ def _serialize(message: Message | bytes) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
-    return (("traceparent", traceparent),) if traceparent else ()
+def _metadata(traceparent: str) -> grpc.aio.Metadata:
+    return grpc.aio.Metadata(("traceparent", traceparent)) if traceparent else grpc.aio.Metadata()
 
 
 def read_error(error: grpc.aio.AioRpcError) -> HutongError:

@@ -108,25 +108,37 @@ class PolicySection(Section):
     """How often the files are looked at for change."""
 
 
-class StoreSection(Section):
-    """Where records lie."""
+class DatabaseSection(Section):
+    """A database, by its URL."""
 
     url: str = ""
     """SQLAlchemy URL without a password in it, for example `sqlite+aiosqlite:///customs.db`."""
     url_file: FilePath | None = None
     """File that holds the URL instead, where it carries a password."""
-    migrate: bool = False
-    """Bring the schema up to date at start; otherwise an old schema stops the start."""
 
     def read_url(self, base: Path) -> str:
         """Read the URL; a relative SQLite path is relative to the config file."""
         url = self.url_file.read_text().strip() if self.url_file else self.url
         if not url:
-            raise FailedPrecondition(Reason.CONFIG_INVALID, "store: give url or url_file")
+            raise FailedPrecondition(Reason.CONFIG_INVALID, "a database: give url or url_file")
         scheme, found, path = url.partition(":///")
         if found and scheme.startswith("sqlite") and not path.startswith("/"):
             return f"{scheme}:///{base / path}"
         return url
+
+
+class StoreSection(DatabaseSection):
+    """Where records lie."""
+
+    migrate: bool = False
+    """Bring the schema up to date at start; otherwise an old schema stops the start."""
+
+
+class LiveSection(DatabaseSection):
+    """A record type that is read from a legacy table at the moment of the question, and not from the store."""
+
+    mapping: FilePath
+    """The mapping of the table, a YAML file."""
 
 
 class NodeConfig(Section):
@@ -147,6 +159,8 @@ class DepartmentConfig(NodeConfig):
     """File with at least 32 random bytes: keys of page tokens and pseudonyms are derived from it."""
     gateways: list[str] = Field(default=["gateway/main"])
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
+    live: dict[str, LiveSection] = {}
+    """Record types that are read live, by name."""
 
 
 C = TypeVar("C", bound=NodeConfig)

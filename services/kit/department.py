@@ -5,6 +5,7 @@ have the same names in every room: `access.yaml`, `policy/<agency>.cedar`, `migr
 """
 
 import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from hutong.api.exchange.v1 import record_source_pb2
 from services.kit import jurisdiction
+from services.kit.clock import Clock
 from services.kit.config import DepartmentConfig
 from services.kit.context import ContextVerifier
 from services.kit.doors import RecordSourceService, TypedService
@@ -23,10 +25,15 @@ from services.kit.reader import Reader
 from services.kit.records import catalogue, migrations
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens, ResumeTokens
+from services.kit.records.routing import RoutedSource
+from services.kit.records.source import RecordSource
 from services.kit.records.store import RecordStore
 from services.kit.rpc import bind
 
 _MIN_SECRET = 32
+
+OpenLive = Callable[[Clock], Mapping[str, RecordSource]]
+"""Opens the sources of the record types that are read live; may block. They come from outside: the kit knows no adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +88,10 @@ def read_secret(path: Path) -> bytes:
 class DepartmentNode:
     """One department, running."""
 
-    def __init__(self, room: Room, config: DepartmentConfig, url: str, host: Host) -> None:
-        """`url` is the store's; `host` is the frame it runs in."""
+    def __init__(
+        self, room: Room, config: DepartmentConfig, url: str, host: Host, open_live: OpenLive | None = None
+    ) -> None:
+        """`url` is the store's; `host` is the frame it runs in; `open_live` opens what the config says is read live."""
         if config.node.agency != room.agency:
             raise FailedPrecondition(
                 Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {room.agency}'s"
@@ -91,6 +100,7 @@ class DepartmentNode:
         self._room = room
         self._config = config
         self._url = url
+        self._open_live = open_live
         self._source: RecordSourceService | None = None
 
     async def start(self) -> None:
@@ -108,13 +118,20 @@ class DepartmentNode:
         self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
         engine = PolicyEngine(files.policies, owned, pack, secret, host.clock)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
-        reader = Reader(store, engine, PageTokens(secret), host.clock)
+        source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
+        reader = Reader(source, engine, PageTokens(secret), host.clock)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
-        source = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
+        self._source = uniform = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
         typed = TypedService(room.service, owned, reader)
-        self._source = source
         exchange = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"]
-        await host.start((*bind(exchange, source), *bind(room.service, typed)), [room.access])
+        await host.start((*bind(exchange, uniform), *bind(room.service, typed)), [room.access])
+
+    def _live(self, owned: Catalogue) -> Mapping[str, RecordSource]:
+        for name in self._config.live:
+            owned.get(name)
+        if self._config.live and self._open_live is None:
+            raise FailedPrecondition(Reason.CONFIG_INVALID, "live: this program reads no legacy tables")
+        return self._open_live(self.host.clock) if self._open_live else {}
 
     async def stop(self) -> None:
         """End watches, drain, close."""

@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
 from services.kit import reader
 from services.kit.context import ContextVerifier, Origin
-from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.errors import FailedPrecondition, HutongError, InvalidArgument, Reason
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
@@ -29,6 +29,11 @@ MAX_FIELDS = 256
 """Most field paths in one selection."""
 
 _CHANGES_AT_ONCE = 100
+
+_OF_ONE_SOURCE = frozenset(
+    (Reason.HISTORY_UNAVAILABLE, Reason.SCAN_TOO_LARGE, Reason.STORE_UNAVAILABLE, Reason.INTERNAL)
+)
+"""What is wrong with the source of one record type, where others of the same department may do."""
 
 
 def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
@@ -92,10 +97,20 @@ class RecordSourceService:
                 page_token=selection.page_token,
                 as_of=as_of,
             )
-            response.sections.append(
-                reader.section_of(await self._reader.read(origin, question), request.known_policy_version)
-            )
+            response.sections.append(await self._section(origin, question, request.known_policy_version))
         return response
+
+    async def _section(self, origin: Origin, question: Question, known_policy: str) -> exchange_pb2.Section:
+        """Answer one selection; where its records cannot be had, that costs its own section and no other."""
+        try:
+            return reader.section_of(await self._reader.read(origin, question), known_policy)
+        except HutongError as error:
+            if error.reason not in _OF_ONE_SOURCE:
+                raise
+            section = self._reader.decide(origin, question.record_type, question.fields).section()
+            section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
+            section.reason = error.reason
+            return section
 
     async def watch(
         self, request: record_source_pb2.WatchRequest, call: Call
