@@ -62,7 +62,7 @@ class Bare:
             request = record_source_pb2.FetchRequest(subject=self._question.subject, selections=[selection])
             requests[agency] = request
         digests = [request_digest(r) for r in requests.values()]
-        signed = self._signer.sign(self.files.load(), self._caller, self._question.context, "bench", digests)
+        signed = self._signer.sign(self.files.load(), self._caller, self._question.context, digests)
         for request in requests.values():
             request.delegated.CopyFrom(signed)
         self._requests = [(agency, request.SerializeToString()) for agency, request in requests.items()]

@@ -6,7 +6,7 @@ the decided parts, and each department's request without its subject. It is kept
 
 import datetime as dt
 import hashlib
-import uuid
+import random
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_p
 from services.kit import reader
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.context import ContextSigner
+from services.kit.context import LIFETIME, ContextSigner
 from services.kit.doors import check_selections
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
@@ -26,6 +26,8 @@ from services.kit.records.catalogue import Catalogue
 from services.kit.records.source import subject_fields
 
 _MOST_KEPT = 1024
+_USED_AGAIN = LIFETIME / 3
+"""How long a signed context is used again: what was asked just before still has most of its life to arrive in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,11 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """What of an `Ask` does not depend on the subject: fields of the request, serialized."""
+    """What of an `Ask` does not depend on the subject: fields of the request, serialized.
+
+    They are digested one after the other in the order of their numbers, as canonical serialization has them: the
+    department digests what it parsed, written canonically, and must come to the same bytes (`request_digest`).
+    """
 
     agency: str
     selections: bytes
@@ -73,6 +79,15 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class _Delegation:
+    """The gateway's signed word, serialized as a request has it, and how long it is used again."""
+
+    svid: Svid
+    until: dt.datetime
+    field: bytes
+
+
+@dataclass(slots=True)
 class _Prepared:
     """What of a plan does not depend on the subject."""
 
@@ -81,6 +96,7 @@ class _Prepared:
     policies: PolicySet
     made_at: dt.datetime
     expires_at: dt.datetime | None
+    delegation: _Delegation | None = None
 
     def stands(self, policies: PolicySet, now: dt.datetime) -> bool:
         """A clock that was set back makes it as stale as one that ran past the boundary."""
@@ -104,15 +120,29 @@ class Planner:
     def plan(self, question: federation_pb2.QueryRequest, caller: Caller, svid: Svid) -> Plan:
         """Make one request per department, with only the fields that may be given, under one signed context."""
         subject, prepared = self._prepared(question, caller)
-        query_id = uuid.uuid4().hex
-        bare = _bare_requests(prepared.outlines, subject, question)
-        if not bare:
+        query_id = f"{random.getrandbits(128):032x}"
+        if not prepared.outlines:
             return Plan(query_id, svid, prepared.parts, ())
-        digests = [hashlib.sha256(request).digest() for request in bare]
-        signed = self._signer.sign(svid, caller, question.context, query_id, digests)
-        delegated = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
-        asks = (Ask(o.agency, delegated + request, o.parts) for o, request in zip(prepared.outlines, bare, strict=True))
-        return Plan(query_id, svid, prepared.parts, tuple(asks))
+        delegation = self._delegation(prepared, question, caller, svid)
+        front, as_of, back = _fields(subject, question, query_id)
+        front = delegation.field + front
+        asks = (
+            Ask(outline.agency, front + outline.selections + as_of + outline.known_policy_version + back, outline.parts)
+            for outline in prepared.outlines
+        )
+        return Plan(query_id, delegation.svid, prepared.parts, tuple(asks))
+
+    def _delegation(
+        self, prepared: _Prepared, question: federation_pb2.QueryRequest, caller: Caller, svid: Svid
+    ) -> _Delegation:
+        now = self._clock()
+        kept = prepared.delegation
+        if kept is None or kept.until <= now or kept.svid.version != svid.version:
+            digests = [hashlib.sha256(o.selections + o.known_policy_version).digest() for o in prepared.outlines]
+            signed = self._signer.sign(svid, caller, question.context, digests)
+            field = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
+            kept = prepared.delegation = _Delegation(svid, now + _USED_AGAIN, field)
+        return kept
 
     def _prepared(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[tuple[str, str], _Prepared]:
         now = self._clock()
@@ -178,17 +208,16 @@ def _granted(part: Part) -> exchange_pb2.Selection:
     return selection
 
 
-def _bare_requests(
-    outlines: Sequence[_Outline], subject: tuple[str, str], question: federation_pb2.QueryRequest
-) -> list[bytes]:
-    """Join the requests, without their context, from serialized fields.
-
-    The fields stand in the order of their numbers, as canonical serialization has them: the department digests what it
-    parsed, written canonically, and must come to the same bytes (`services.kit.context.request_digest`).
-    """
+def _fields(
+    subject: tuple[str, str], question: federation_pb2.QueryRequest, query_id: str
+) -> tuple[bytes, bytes, bytes]:
+    """Serialize the fields of a request that differ from question to question: subject, as-of time, query id."""
     about = common_pb2.SubjectId(scheme=subject[0], value=subject[1])
-    front = record_source_pb2.FetchRequest(subject=about).SerializeToString(deterministic=True)
     as_of = b""
     if question.HasField("as_of"):
-        as_of = record_source_pb2.FetchRequest(as_of=question.as_of).SerializeToString(deterministic=True)
-    return [front + outline.selections + as_of + outline.known_policy_version for outline in outlines]
+        as_of = record_source_pb2.FetchRequest(as_of=question.as_of).SerializeToString()
+    return (
+        record_source_pb2.FetchRequest(subject=about).SerializeToString(),
+        as_of,
+        record_source_pb2.FetchRequest(query_id=query_id).SerializeToString(),
+    )

@@ -1,7 +1,8 @@
 """The exchange context: a gateway's signed word, to a department, on whom it asks for.
 
-Short-lived, bound to the very sub-requests it goes with, signed by the key of the gateway's own TLS certificate: a
-department needs no further key to check it, and nobody else can present it.
+Short-lived, bound to what is asked, signed by the key of the gateway's own TLS certificate: a department needs no
+further key to check it, and nobody else can present it. It is the same for every subject that a caller asks the same
+about, so that it is signed once and verified once for many questions.
 """
 
 import datetime as dt
@@ -14,7 +15,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from certs.errors import CertificateError
 from certs.spiffe import SpiffeId
@@ -35,14 +36,21 @@ _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchRequest
 
+_NOT_BOUND: dict[type[Message], tuple[str, ...]] = {
+    record_source_pb2.FetchRequest: ("delegated", "subject", "as_of", "query_id"),
+    record_source_pb2.WatchRequest: ("delegated", "resume_token", "from_start"),
+}
+
 
 def request_digest(request: DelegatedRequest) -> bytes:
-    """Digest a sub-request with its context cleared: what a context is bound to."""
-    bare = request
-    if request.HasField("delegated"):
-        bare = type(request).FromString(request.SerializeToString())
-        bare.ClearField("delegated")
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).digest()
+    """Digest what a sub-request asks for, which a context is bound to.
+
+    Whom it asks about, as of when and from where on are left out; see `ExchangeContext.request_digests`.
+    """
+    asked: Message = type(request).FromString(request.SerializeToString())
+    for name in _NOT_BOUND[type(request)]:
+        asked.ClearField(name)
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
 
 class ContextSigner:
@@ -59,10 +67,9 @@ class ContextSigner:
         svid: Svid,
         caller: Caller,
         request: exchange_pb2.RequestContext,
-        query_id: str,
         digests: Iterable[bytes],
     ) -> exchange_pb2.SignedContext:
-        """Sign who asks, why, and the digests of all sub-requests of one query.
+        """Sign who asks, why, and the digests of all that is asked (`request_digest`).
 
         The department checks with the certificate of the connection: what `svid` signs must go over connections that
         `svid` opened.
@@ -72,7 +79,6 @@ class ContextSigner:
             caller=caller.spiffe_id,
             request=request,
             gateway=self._gateway,
-            query_id=query_id,
             request_digests=digests,
         )
         context.issued_at.FromDatetime(now)
@@ -117,7 +123,7 @@ class ContextVerifier:
         2. the signature is by the key of the peer's own TLS certificate;
         3. the context names the peer as its gateway;
         4. it is neither expired, nor from the future, nor longer-lived than `LIFETIME`;
-        5. it covers this very sub-request;
+        5. it covers what this sub-request asks for;
         6. the original caller is a system of this zone, and no gateway.
         """
         is_gateway = call.caller.path in self._gateways
@@ -129,12 +135,7 @@ class ContextVerifier:
         if not is_gateway:
             raise PermissionDenied(Reason.CALLER_NOT_LISTED, "this caller may not speak for others")
         # 2
-        signed = request.delegated
-        try:
-            _public_key(call.certificate).verify(signed.signature, signed.payload, _ALGORITHM)
-            context = exchange_pb2.ExchangeContext.FromString(signed.payload)
-        except (InvalidSignature, DecodeError):
-            raise _invalid("its signature does not stand") from None
+        context = _signed_by(call.certificate, request.delegated.payload, request.delegated.signature)
         # 3
         if context.gateway != call.caller.spiffe_id:
             raise _invalid("it names another gateway")
@@ -163,6 +164,16 @@ class ContextVerifier:
         if not text.startswith(f"spiffe://{self._trust_domain}/") or caller.path in self._gateways:
             raise _invalid("it names no caller of this zone")
         return caller
+
+
+@lru_cache(maxsize=1024)
+def _signed_by(certificate: bytes, payload: bytes, signature: bytes) -> exchange_pb2.ExchangeContext:
+    """Read a context that the key of a certificate has signed; what was found good is remembered, nothing else is."""
+    try:
+        _public_key(certificate).verify(signature, payload, _ALGORITHM)
+        return exchange_pb2.ExchangeContext.FromString(payload)
+    except (InvalidSignature, DecodeError):
+        raise _invalid("its signature does not stand") from None
 
 
 def _invalid(why: str) -> Unauthenticated:

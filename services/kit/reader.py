@@ -7,15 +7,16 @@ granted field allows; every record is cut before it leaves this module.
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit import identifiers
+from services.kit import identifiers, lookup
 from services.kit.clock import Clock
 from services.kit.context import SKEW, Origin
-from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason
+from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason, Unavailable
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.records import conditions
@@ -53,12 +54,15 @@ class Reading:
     next_page_token: str = ""
     withheld: bool = False
     """A row condition hid fields of some record."""
+    unreadable: bool = False
+    """There are rows of which no record could be made (live sources only)."""
 
 
+@lru_cache(maxsize=4096)
 def subject_of(scheme: str, value: str) -> tuple[str, str]:
     """Check a subject id; raises `InvalidArgument` SUBJECT_MISSING, SUBJECT_SCHEME_UNKNOWN or SUBJECT_INVALID.
 
-    A value whose check digit fails is let through: such codes exist in real registers (DOMAIN 1.1), and asking about
+    A value whose check digit fails is let through: such codes exist in real registers, and asking about
     one must not be impossible.
     """
     if not scheme or not value:
@@ -70,10 +74,16 @@ def subject_of(scheme: str, value: str) -> tuple[str, str]:
 
 
 def moment_of(request: Any, now: dt.datetime) -> dt.datetime | None:
-    """Read a request's `as_of`; None where it asks for the present. Raises `InvalidArgument` AS_OF_IN_FUTURE."""
+    """Read a request's `as_of`; None where it asks for the present.
+
+    Raises `InvalidArgument`: AS_OF_IN_FUTURE, or MALFORMED_REQUEST for what is no moment.
+    """
     if not request.HasField("as_of"):
         return None
-    moment: dt.datetime = request.as_of.ToDatetime(dt.UTC)
+    try:
+        moment: dt.datetime = request.as_of.ToDatetime(dt.UTC)
+    except ValueError:
+        raise InvalidArgument(Reason.MALFORMED_REQUEST, "as_of is no moment that any clock shows") from None
     if moment > now + SKEW:
         raise InvalidArgument(Reason.AS_OF_IN_FUTURE, "as_of lies in the future; nobody knows yet")
     return moment
@@ -117,6 +127,8 @@ class Reader:
             subject_fields(kind, question.subject[0])
         if not mask.grants:
             return Reading(mask, (), question.as_of or now)
+        via = lookup.by_subject(mask, question.subject[0]) if question.subject else None
+        found_under = lookup.by_key(mask) if question.key is not None else ()
         binding = self._binding(origin, question)
         cursor = self._pages.open(question.page_token, binding) if question.page_token else None
         page = await self._source.fetch(
@@ -124,17 +136,23 @@ class Reader:
                 record_type=kind,
                 subject=question.subject,
                 key=question.key,
-                filters=readable(mask, question.filter),
+                filters=(*readable(mask, question.filter), *found_under),
                 as_of=cursor.as_of if cursor else question.as_of,
                 limit=self._pages.size(question.page_size),
                 after=cursor.key if cursor else None,
                 groups=mask.conditions,
                 params=self.params(origin),
+                via=via,
             )
         )
         token = self._pages.seal(page.next_key, page.as_of, binding) if page.next_key is not None else ""
         messages = tuple(cut(mask, record) for record in page.records)
-        return Reading(mask, messages, page.as_of, token, any(not all(r.truth) for r in page.records))
+        withheld = any(not all(r.truth) for r in page.records)
+        # Of a row that cannot be read nobody knows whether conditions hold: who finds or is given rows under conditions
+        # only must not learn that it is there.
+        free = () in mask.conditions and not found_under and not any(several for _, several in via or ())
+        unreadable = page.unreadable > 0 and free
+        return Reading(mask, messages, page.as_of, token, withheld, unreadable)
 
     def params(self, origin: Origin) -> Mapping[str, Column]:
         """Values of the named parameters that row conditions may use."""
@@ -210,9 +228,12 @@ def section_of(reading: Reading, known_policy: str = "") -> exchange_pb2.Section
     section.next_page_token = reading.next_page_token
     if not mask.grants:
         return section
+    if reading.unreadable:
+        section.reason = Reason.ROWS_UNREADABLE
     if not reading.messages:
-        section.status = exchange_pb2.SECTION_STATUS_NO_RECORD
-    elif reading.withheld:
+        nothing = exchange_pb2.SECTION_STATUS_NO_RECORD
+        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE if reading.unreadable else nothing
+    elif reading.withheld or reading.unreadable:
         section.status = exchange_pb2.SECTION_STATUS_PARTIAL
     url = type_url(mask.record_type)
     for message in reading.messages:
@@ -230,9 +251,12 @@ def the_one(reading: Reading) -> Message:
     """Get the single record of a reading.
 
     Raises `PermissionDenied` where nothing of the type may be given, whether or not the record exists; `NotFound`
-    where there is no such record or its row is not open to the caller, which is the same answer (AIP-211).
+    where there is no such record or its row is not open to the caller, which is the same answer (AIP-211);
+    `Unavailable` where there is a row and no record could be made of it.
     """
     require_any(reading.mask)
+    if reading.unreadable and not reading.messages:
+        raise Unavailable(Reason.ROWS_UNREADABLE, "its row in the source cannot be read as a record")
     if not reading.messages:
         raise NotFound(Reason.RECORD_NOT_FOUND, "there is no such record that you may see")
     return reading.messages[0]

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,7 +58,7 @@ class Stage:
         request = self.request()
         signer = ContextSigner(self.zone.identity(by), self.clock)
         digests = [b"other", request_digest(request)]
-        request.delegated.CopyFrom(signer.sign(self.files(by).load(), who, WHY, "q1", digests))
+        request.delegated.CopyFrom(signer.sign(self.files(by).load(), who, WHY, digests))
         return request
 
     def files(self, path: str) -> SvidFiles:
@@ -135,6 +136,30 @@ def test_another_request_is_not_covered(stage: Stage) -> None:
     assert "another request" in refused.message
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.selections[0].fields.append("lines.hs10"),
+        lambda r: setattr(r.selections[0], "filter", "ie_flag = 'E'"),
+        lambda r: setattr(r.selections[0], "page_token", "t"),
+        lambda r: r.selections.add(record_type="customs.Operator"),
+        lambda r: setattr(r, "known_policy_version", "v"),
+        lambda r: setattr(r.context, "purpose", "P-AML"),
+    ],
+)
+def test_nothing_more_can_be_asked_under_it(stage: Stage, change: Callable[[Any], None]) -> None:
+    request = stage.signed()
+    change(request)
+    assert stage.refused(request).reason is Reason.CONTEXT_INVALID
+
+
+def test_it_serves_one_subject_after_another(stage: Stage) -> None:
+    request = stage.signed()
+    request.subject.value = "91350211M0000XUF55"
+    request.query_id = "another"
+    assert stage.verifier.origin(request, stage.call("gateway/main")).caller == TAX
+
+
 def test_another_gateways_name_does_not_stand(stage: Stage) -> None:
     def rename(context: exchange_pb2.ExchangeContext) -> None:
         context.gateway = str(stage.zone.identity("gateway/other"))
@@ -185,6 +210,6 @@ def test_each_identity_signs_with_its_own_key(stage: Stage) -> None:
     stage.zone.authority.renew(stage.zone.identity("gateway/main"), now())
     for svid in (files.load(), before, files.load()):
         request = stage.request()
-        request.delegated.CopyFrom(signer.sign(svid, TAX, WHY, "q", [request_digest(request)]))
+        request.delegated.CopyFrom(signer.sign(svid, TAX, WHY, [request_digest(request)]))
         call = Call("/x/Fetch", caller("gateway/main"), svid.chain, None)
         assert stage.verifier.origin(request, call).caller == TAX

@@ -137,7 +137,6 @@ class ExchangeContext(_message.Message):
     CALLER_FIELD_NUMBER: _builtins.int
     REQUEST_FIELD_NUMBER: _builtins.int
     GATEWAY_FIELD_NUMBER: _builtins.int
-    QUERY_ID_FIELD_NUMBER: _builtins.int
     ISSUED_AT_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     REQUEST_DIGESTS_FIELD_NUMBER: _builtins.int
@@ -145,8 +144,6 @@ class ExchangeContext(_message.Message):
     """SPIFFE id of the original caller."""
     gateway: _builtins.str
     """SPIFFE id of the gateway that speaks."""
-    query_id: _builtins.str
-    """Id of the federated query; the same in every sub-request."""
     @_builtins.property
     def request(self) -> Global___RequestContext:
         """Why the caller asks."""
@@ -161,8 +158,10 @@ class ExchangeContext(_message.Message):
 
     @_builtins.property
     def request_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """SHA-256 of every sub-request this context covers, each over the request with
-        its context cleared, in canonical serialization.
+        """SHA-256 of what each sub-request that this context covers asks for: record types,
+        fields, filters and pages, in canonical serialization. Whom it asks about, as of
+        when, and the query's id are not in it: one context serves a caller that asks the
+        same of one subject after another.
         """
 
     def __init__(
@@ -171,14 +170,13 @@ class ExchangeContext(_message.Message):
         caller: _builtins.str = ...,
         request: Global___RequestContext | None = ...,
         gateway: _builtins.str = ...,
-        query_id: _builtins.str = ...,
         issued_at: _timestamp_pb2.Timestamp | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         request_digests: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "issued_at", b"issued_at", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "expires_at", b"expires_at", "gateway", b"gateway", "issued_at", b"issued_at", "query_id", b"query_id", "request", b"request", "request_digests", b"request_digests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "expires_at", b"expires_at", "gateway", b"gateway", "issued_at", b"issued_at", "request", b"request", "request_digests", b"request_digests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

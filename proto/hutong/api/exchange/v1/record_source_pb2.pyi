@@ -34,10 +34,13 @@ class FetchRequest(_message.Message):
     SELECTIONS_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
     KNOWN_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    QUERY_ID_FIELD_NUMBER: _builtins.int
     known_policy_version: _builtins.str
     """Policy version the asker decides by: sections decided by the same version leave
     their decisions out.
     """
+    query_id: _builtins.str
+    """Id of the federated query this is part of, for traces and logs."""
     @_builtins.property
     def delegated(self) -> _exchange_pb2.SignedContext:
         """A gateway's word on whom it asks for; accepted from gateways only."""
@@ -67,10 +70,11 @@ class FetchRequest(_message.Message):
         selections: _abc.Iterable[_exchange_pb2.Selection] | None = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
         known_policy_version: _builtins.str = ...,
+        query_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "context", b"context", "delegated", b"delegated", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "context", b"context", "delegated", b"delegated", "known_policy_version", b"known_policy_version", "selections", b"selections", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "context", b"context", "delegated", b"delegated", "known_policy_version", b"known_policy_version", "query_id", b"query_id", "selections", b"selections", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
