@@ -121,7 +121,11 @@ class LiveTable:
     """A legacy table read live through a mapping: asked by field, answered in records, nothing copied."""
 
     def __init__(self, mapping: Mapping, location: str | sa.Engine, secrets: Secrets | None = None) -> None:
-        """Check table and columns; raises `InvalidArgument` where the mapping is not for a table or does not fit it."""
+        """Check table and columns.
+
+        Raises `InvalidArgument` where the mapping is not for a table or does not fit it, or where a field of the key or
+        of a subject cannot be searched, since questions are asked by these; `Unavailable` where no database answers.
+        """
         spec = mapping.document.source
         if not isinstance(spec, SqlSpec):
             message = f"mapping {mapping.name} is for {spec.kind}: only a table can be read live"
@@ -129,6 +133,14 @@ class LiveTable:
         self._mapper = Mapper(mapping, secrets)
         engine = location if isinstance(location, sa.Engine) else sql.engine_for(location)
         self._rows = LiveRows(engine, spec, mapping.needs)
+        record = mapping.record
+        asked_by = {f.path for f in (*record.key_fields, *(f for several in record.subjects.values() for f in several))}
+        for path in sorted(asked_by & mapping.document.fields.keys()):
+            self._mapper.lookup_column(path)
+
+    def read(self, limit: int, /, **fields: str) -> Iterator[Mapped | Unmapped]:
+        """Read as `fetch` does; where a field is not mapped at all, no record has a value in it, and none is found."""
+        return self.fetch(limit, **fields) if fields.keys() <= self._mapper.mapping.document.fields.keys() else iter(())
 
     def fetch(self, limit: int = 200, /, **fields: str) -> Iterator[Mapped | Unmapped]:
         """Read the records whose fields have these canonical values.

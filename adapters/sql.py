@@ -57,12 +57,22 @@ def again(spec: SqlSpec, position: str, original: bytes) -> Row | Unreadable:
         return Unreadable(position, original, Cause.NOT_DECODABLE, str(error))
 
 
+_BLOCKING = {
+    "sqlite+aiosqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+asyncpg": "postgresql+psycopg",
+}
+
+
 def engine_for(location: str) -> sa.Engine:
     """Make an engine for a database URL, or for the path of an SQLite file; raises `InvalidArgument` for neither."""
     if "://" not in location and Path(location).is_file():
         location = f"sqlite:///{location}"
     try:
-        return sa.create_engine(location, poolclass=sa.NullPool)
+        url = sa.make_url(location)
+        # Async drivers are named by habit, and mean the same database here.
+        url = url.set(drivername=_BLOCKING.get(url.drivername, url.drivername))
+        return sa.create_engine(url, poolclass=sa.NullPool, hide_parameters=True)
     except (exc.ArgumentError, exc.NoSuchModuleError, ImportError):
         # The URL may hold a password: it is not repeated.
         raise InvalidArgument(Reason.MALFORMED_REQUEST, "the source is no database URL and no SQLite file") from None
@@ -78,8 +88,12 @@ def reflected(engine: sa.Engine, spec: SqlSpec) -> sa.Table:
     except exc.NoSuchTableError:
         raise InvalidArgument(Reason.MAPPING_INVALID, f"the database has no table {spec.table!r}") from None
     except exc.OperationalError as error:
-        what = type(error.orig).__name__
-        raise Unavailable(Reason.INTERNAL, f"the source database does not answer: {what}") from None
+        raise _silent(error) from None
+
+
+def _silent(error: exc.DBAPIError) -> Unavailable:
+    # Not the driver's own words: they may hold the password, or a value that was asked for.
+    return Unavailable(Reason.STORE_UNAVAILABLE, f"the source database does not answer: {type(error.orig).__name__}")
 
 
 class SqlTable:
@@ -221,14 +235,23 @@ class LiveRows:
         self._key = [self._table.c[name] for name in spec.key]
 
     def where(self, conditions: Mapping[str, str], limit: int) -> Iterator[Row]:
-        """Read the rows whose columns have these values, in the order of the key; values are bound, never text."""
+        """Read the rows whose columns have these values, in the order of the key; values are bound, never text.
+
+        Raises `Unavailable` where the database does not answer.
+        """
         wanted = [_equal(self._table.c[name], value) for name, value in conditions.items()]
         query = sa.select(self._table).where(*wanted).order_by(*self._key).limit(limit)
-        with self._engine.connect() as connection:
-            for values in (tuple(row) for row in connection.execute(query)):
-                named = dict(zip(self._names, values, strict=True))
-                position = "~".join(cell_text(named[name]) or "" for name in self._spec.key)
-                yield _row(position, _original(self._names, values), self._nulls)
+        for values in self._found(query):
+            named = dict(zip(self._names, values, strict=True))
+            position = "~".join(cell_text(named[name]) or "" for name in self._spec.key)
+            yield _row(position, _original(self._names, values), self._nulls)
+
+    def _found(self, query: sa.Select[tuple[object, ...]]) -> list[tuple[object, ...]]:
+        try:
+            with self._engine.connect() as connection:
+                return [tuple(row) for row in connection.execute(query)]
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            raise _silent(error) from None
 
 
 def _equal(column: sa.Column[object], text: str) -> sa.ColumnElement[bool]:

@@ -5,7 +5,8 @@ import os
 import tempfile
 from pathlib import Path
 
-import services.kit  # noqa: F401 - sets the TLS floor before gRPC is loaded
+# Sets the TLS floor before gRPC is loaded.
+import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 import uvloop

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import grpc.aio
 
@@ -76,8 +77,8 @@ async def measure(fleet: Fleet) -> list[Ratio]:
     asked = question(fleet.zone.sample)
     process, port = await _start_bare(fleet, asked)
     try:
-        ours: Call = _channel(fleet, fleet.address("gateway")).unary_unary(QUERY)
-        theirs: Call = _channel(fleet, f"127.0.0.1:{port}").unary_unary("/" + "/".join(bare.METHOD))
+        ours = cast("Call", _channel(fleet, fleet.address("gateway")).unary_unary(QUERY))
+        theirs = cast("Call", _channel(fleet, f"127.0.0.1:{port}").unary_unary("/" + "/".join(bare.METHOD)))
         raw = asked.SerializeToString()
         await _check(ours, raw)
         await theirs(raw, timeout=10, wait_for_ready=True)

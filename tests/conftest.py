@@ -6,11 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+# First of ours: the floor under TLS must stand before gRPC is loaded, whichever test is run.
+import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 from tests import databases
 from tests.databases import Postgres
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A busy machine is no reason to fail, and a failure says how to see it again: its seed, and the example as a blob.
+settings.register_profile("unhurried", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ class Department:
         """Load a mapping: a path, the name of one beside the room, or `auto:TYPE`.
 
         Raises `InvalidArgument`: MAPPING_INVALID naming the nearest, RECORD_TYPE_NOT_OWNED where it makes records of
-        another agency.
+        another agency; `FailedPrecondition` SOURCE_READ_ONLY where the record type is read live.
         """
         if name.startswith(AUTO):
             found = mapping.auto(catalogue.load().get(name.removeprefix(AUTO)))
@@ -102,6 +102,12 @@ class Department:
             raise InvalidArgument(
                 Reason.RECORD_TYPE_NOT_OWNED,
                 f"mapping {name} makes {found.record.name}, which is not {self.room.agency}'s",
+                record_type=found.record.name,
+            )
+        if found.record.name in self.config.live:
+            raise FailedPrecondition(
+                Reason.SOURCE_READ_ONLY,
+                f"{found.record.name} is read live from its source: none of it is kept here, nothing can be loaded",
                 record_type=found.record.name,
             )
         return found

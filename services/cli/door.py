@@ -5,13 +5,13 @@ People read `error: REASON: message` and a hint on standard error. With `--json`
 wrongly, and 3 from `query` where an answer came but no section of it holds anything.
 """
 
-import json
 from typing import Final, cast
 
 import typer
 
 from certs.errors import CertificateError
 from services.cli.hints import HINTS
+from services.cli.output import as_json_text
 from services.kit.errors import HutongError
 
 FAILED: Final = 1
@@ -50,7 +50,7 @@ def tell(error: BaseException, *, as_json: bool) -> None:
     described = describe(error)
     if as_json:
         # On one line: commands that print JSON line by line may end with it.
-        typer.echo(json.dumps({"error": described}, ensure_ascii=False))
+        typer.echo(as_json_text({"error": described}))
         return
     head = typer.style("error:", fg=typer.colors.RED, bold=True)
     typer.echo(f"{head} {described['reason']}: {described['message']}", err=True)

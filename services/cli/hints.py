@@ -37,6 +37,10 @@ HINTS: Final[Mapping[str, str]] = {
     "SVID_UNREADABLE": "`hutong certs issue AGENCY/SYSTEM --dir …` gives this system an identity",
     # the mesh
     "DEPARTMENT_UNREACHABLE": "is the mesh up? `hutong up` starts it; --gateway says where it is",
+    "ROWS_UNREADABLE": "the department reads this type live, and its mapping does not fit every row: tell its owner",
+    "HISTORY_UNAVAILABLE": "the department reads this type live and knows no past: leave --as-of out",
+    "SCAN_TOO_LARGE": "ask for less: the department reads this type live from another system",
+    "STORE_UNAVAILABLE": "the department's database is away for the moment; ask again",
     "DEPARTMENT_TIMEOUT": "the department was too slow; ask again, or allow more with --deadline",
     "DEADLINE_TOO_SHORT": "allow more time with --deadline",
     "SHUTTING_DOWN": "the node is draining; ask again",
@@ -50,6 +54,7 @@ HINTS: Final[Mapping[str, str]] = {
     "CONFIG_INVALID": "correct the config; --check-config validates without starting",
     "STORE_NOT_MIGRATED": "set `migrate = true` under [store], or run the node once with it",
     "POLICY_INVALID": "`hutong policy check` shows every mistake",
+    "SOURCE_READ_ONLY": "load it into its own system; `[live]` in the node's config says where that is",
     "MAPPING_INVALID": "correct the mapping; docs/ describes its words",
     "MAPPING_COLUMN_MISSING": "compare the mapping's columns with the source's header",
     "FILE_ERROR": "check the path and who may read it",

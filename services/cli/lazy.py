@@ -13,6 +13,7 @@ import typer.core
 import typer.main
 
 from services.cli import door
+from services.cli.output import forgive_streams
 
 _Command = typer.core.TyperCommand | typer.core.TyperGroup
 
@@ -71,6 +72,7 @@ class LazyGroup(typer.core.TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Note whether a machine asks: errors then are JSON too, whatever command they come from."""
+        forgive_streams()
         ctx.meta[door.AS_JSON] = "--json" in args
         return super().parse_args(ctx, args)
 

@@ -52,7 +52,7 @@ class Hutong(LazyGroup):
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
         Entry("load", "services.cli.load", "Load a source into an agency's store through a mapping.", _KEEP),
         Entry("quarantine", "services.cli.quarantine", "Look at rows that could not be loaded; try again.", _KEEP),
-        Entry("policy", "services.kit.policy.commands", "Check, test and show policies.", _KEEP),
+        Entry("policy", "services.cli.policies", "Check, test and show policies.", _KEEP),
         Entry("sample", "services.cli.sample.commands", "Write a synthetic zone, clearly marked as such.", _KEEP),
     )
 

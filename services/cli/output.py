@@ -1,7 +1,9 @@
 """Output for people and for machines, the same in every command."""
 
 import json
+import sys
 from collections.abc import Iterable
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -15,6 +17,13 @@ PLAIN_WIDTH = 160
 """Columns when nobody looks: a pipe must not cut names."""
 
 
+def forgive_streams() -> None:
+    """Let output go on where the terminal's encoding has no word for a character: it is escaped, not lost."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def console(*, stderr: bool = False) -> Console:
     """Make the console of a command; made anew each time, because tests change the streams."""
     made = Console(stderr=stderr, highlight=False)
@@ -23,7 +32,13 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: object, *, lines: bool = False) -> None:
     """Print a value as JSON; on one line where several make up the output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=None if lines else 2, default=str))
+    typer.echo(as_json_text(value, indent=None if lines else 2))
+
+
+def as_json_text(value: object, *, indent: int | None = None) -> str:
+    """Write a value as JSON: in plain ASCII where standard output is not Unicode, which any JSON reader undoes."""
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    return json.dumps(value, ensure_ascii=not unicode, indent=indent, default=str)
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str | Text]]) -> Table:

@@ -16,7 +16,7 @@ from services.cli.output import AsJson, print_json
 from services.cli.rooms import GATEWAY, room
 from services.kit import config, host
 from services.kit.config import DepartmentConfig
-from services.kit.department import DepartmentNode
+from services.kit.department import DepartmentNode, OpenLive
 from services.kit.host import Host
 from services.kit.telemetry import configure_logging
 
@@ -81,7 +81,17 @@ def _stop_at_end() -> None:
 def _department(agency: str, file: Path) -> DepartmentNode:
     found = room(agency)
     settings = config.read(file, DepartmentConfig)
-    return DepartmentNode(found, settings, settings.store.read_url(file.parent.absolute()), Host(settings))
+    base = file.parent.absolute()
+    return DepartmentNode(found, settings, settings.store.read_url(base), Host(settings), _open_live(settings, base))
+
+
+def _open_live(settings: DepartmentConfig, base: Path) -> OpenLive | None:
+    if not settings.live:
+        return None
+    # A node that reads nothing live need not carry the adapters.
+    from services.cli import live  # noqa: PLC0415
+
+    return live.opener(settings, base)
 
 
 def _gateway(file: Path) -> GatewayNode:

@@ -13,6 +13,7 @@ from pydantic import RootModel, ValidationError
 
 from services.kit.caller import Caller
 from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
+from services.kit.jurisdiction.pack import load_yaml
 from services.kit.records.catalogue import nearest
 
 
@@ -46,11 +47,14 @@ class AccessList:
 
 
 def read(*paths: Path) -> dict[str, dict[str, list[str]]]:
-    """Read access lists; a service named in two files is refused, since lists do not add up silently."""
+    """Read access lists; what is named twice, in one file or in two, is refused: lists do not add up silently.
+
+    Raises `FailedPrecondition` ACCESS_LIST_INVALID.
+    """
     merged: dict[str, dict[str, list[str]]] = {}
     for path in paths:
         try:
-            lists = _Lists.model_validate(yaml.safe_load(path.read_text(encoding="utf-8"))).root
+            lists = _Lists.model_validate(load_yaml(path.read_text(encoding="utf-8"))).root
         except (OSError, yaml.YAMLError, ValidationError) as error:
             raise FailedPrecondition(Reason.ACCESS_LIST_INVALID, f"{path}: {error}") from None
         if twice := merged.keys() & lists.keys():

@@ -31,9 +31,11 @@ from services.kit.records.store import RecordStore
 from services.kit.rpc import bind
 
 _MIN_SECRET = 32
+_OTHERS = 0o007
+"""Rights of users outside the file's group, as for private keys (`certs.svid`)."""
 
 OpenLive = Callable[[Clock], Mapping[str, RecordSource]]
-"""Opens the sources of the record types that are read live; may block. They come from outside: the kit knows no adapter."""
+"""Opens the sources of record types that are read live; may block. It comes from outside: the kit knows no adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,18 @@ class Room:
 
 
 def read_secret(path: Path) -> bytes:
-    """Read a node's secret; raises `FailedPrecondition` where it is absent or short."""
+    """Read a node's secret; raises `FailedPrecondition` where it is absent, short, or open to everybody."""
     try:
+        exposed = path.stat().st_mode & _OTHERS
         secret = path.read_bytes()
     except OSError as error:
         raise FailedPrecondition(Reason.CONFIG_INVALID, f"secret: cannot read {path}: {error.strerror}") from None
     if len(secret) < _MIN_SECRET:
         raise FailedPrecondition(Reason.CONFIG_INVALID, f"secret: {path} holds fewer than {_MIN_SECRET} bytes")
+    if exposed:
+        raise FailedPrecondition(
+            Reason.CONFIG_INVALID, f"secret: {path} is open to every user of this machine; chmod 600 it"
+        )
     return secret
 
 

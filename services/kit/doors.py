@@ -4,7 +4,9 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf import message_factory
@@ -14,12 +16,20 @@ from google.protobuf.message import Message
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
 from services.kit import reader
 from services.kit.context import ContextVerifier, Origin
-from services.kit.errors import FailedPrecondition, HutongError, InvalidArgument, Reason
+from services.kit.errors import (
+    FailedPrecondition,
+    HutongError,
+    InvalidArgument,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+)
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.pages import ResumeTokens
 from services.kit.records.source import Changes
+from services.kit.records.tables import TEXT_LIMIT
 from services.kit.rpc import Call, snake
 
 MAX_SELECTIONS = 32
@@ -28,12 +38,27 @@ MAX_SELECTIONS = 32
 MAX_FIELDS = 256
 """Most field paths in one selection."""
 
+MAX_SELECTION = 32 * 1024
+"""Most bytes of one selection, or of a request of a typed service: names, a filter, a token and some room."""
+
+MAX_FILTERS = 8 * 1024
+"""Most characters of all filters of one request together: parsing one of the longest takes ten milliseconds."""
+
+WATCHES = 16
+"""Most watches of one caller at a time: each asks the store several times a second for as long as it lasts."""
+
 _CHANGES_AT_ONCE = 100
 
-_OF_ONE_SOURCE = frozenset(
-    (Reason.HISTORY_UNAVAILABLE, Reason.SCAN_TOO_LARGE, Reason.STORE_UNAVAILABLE, Reason.INTERNAL)
+_OF_ONE_TYPE = frozenset(
+    (
+        Reason.HISTORY_UNAVAILABLE,
+        Reason.SCAN_TOO_LARGE,
+        Reason.STORE_UNAVAILABLE,
+        Reason.INTERNAL,
+        Reason.LOOKUP_FIELD_NOT_READABLE,
+    )
 )
-"""What is wrong with the source of one record type, where others of the same department may do."""
+"""What stands in the way of one record type, where others of the same department may do."""
 
 
 def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
@@ -46,10 +71,19 @@ def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
             Reason.SELECTIONS_TOO_MANY, f"at most {MAX_SELECTIONS} selections; there are {len(names)}"
         )
     for selection in selections:
-        if len(selection.fields) > MAX_FIELDS:
-            raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_FIELDS} fields in a selection")
+        _check_size(selection)
+    if sum(len(s.filter) for s in selections) > MAX_FILTERS:
+        raise InvalidArgument(Reason.FILTER_INVALID, f"at most {MAX_FILTERS} characters of filters in a request")
     if len(set(names)) != len(names):
         raise InvalidArgument(Reason.RECORD_TYPE_REPEATED, "select every record type once, with all its fields")
+
+
+def _check_size(asked: Any) -> None:
+    """Check the size of a selection, or of a typed request, which is one; raises `InvalidArgument`."""
+    if len(asked.fields) > MAX_FIELDS:
+        raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_FIELDS} fields in a selection")
+    if asked.ByteSize() > MAX_SELECTION:
+        raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_SELECTION} bytes in a selection")
 
 
 class RecordSourceService:
@@ -65,8 +99,9 @@ class RecordSourceService:
         *,
         poll: float = 0.2,
         heartbeat: float = 10.0,
+        watches: int = WATCHES,
     ) -> None:
-        """`catalogue` holds what the agency owns; `poll` and `heartbeat` are seconds."""
+        """`catalogue` holds what the agency owns; `poll` and `heartbeat` are seconds; `watches` are each caller's."""
         self._agency = agency
         self._catalogue = catalogue
         self._reader = reader
@@ -74,6 +109,8 @@ class RecordSourceService:
         self._resume = resume
         self._poll = poll
         self._heartbeat = heartbeat
+        self._watches = watches
+        self._watching: Counter[str] = Counter()
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -105,26 +142,52 @@ class RecordSourceService:
         try:
             return reader.section_of(await self._reader.read(origin, question), known_policy)
         except HutongError as error:
-            if error.reason not in _OF_ONE_SOURCE:
+            if error.reason not in _OF_ONE_TYPE:
                 raise
             section = self._reader.decide(origin, question.record_type, question.fields).section()
-            section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
+            denied = isinstance(error, PermissionDenied)
+            section.status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
             section.reason = error.reason
             return section
 
     async def watch(
         self, request: record_source_pb2.WatchRequest, call: Call
     ) -> AsyncIterator[record_source_pb2.WatchResponse]:
-        """Send changes as they are recorded, deciding anew for every batch: a policy change counts at once."""
+        """Send changes as they are recorded, deciding anew for every batch: a policy change counts at once.
+
+        Raises `ResourceExhausted` where the caller watches too much already.
+        """
         origin = self._contexts.origin(request, call)
+        _check_size(request.selection)
         kind = self._owned(request.selection.record_type)
+        with self._counted(origin.caller.spiffe_id):
+            async for response in self._watched(request, origin, kind):
+                yield response
+
+    @contextmanager
+    def _counted(self, caller: str) -> Generator[None]:
+        if self._watching[caller] >= self._watches:
+            raise ResourceExhausted(Reason.WATCHES_TOO_MANY, f"at most {self._watches} watches at a time")
+        self._watching[caller] += 1
+        try:
+            yield
+        finally:
+            self._watching[caller] -= 1
+            # Without what stands at zero, of which there would be more and more.
+            self._watching = +self._watching
+
+    async def _watched(
+        self, request: record_source_pb2.WatchRequest, origin: Origin, kind: RecordType
+    ) -> AsyncIterator[record_source_pb2.WatchResponse]:
         binding = (origin.caller.spiffe_id, kind.name)
         after = await self._start(request, binding)
-        idle = 0.0
+        idle = self._heartbeat
         while not self._stopping.is_set():
             changes, mask = await self._changes(origin, kind, request.selection, after)
-            if changes.last_seq > after or idle >= self._heartbeat:
-                after, idle = max(after, changes.last_seq), 0.0
+            after = max(after, changes.last_seq)
+            # What changed out of this caller's sight must not show, not even as an empty message at that moment.
+            if changes.records or idle >= self._heartbeat:
+                idle = 0.0
                 response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
                 response.as_of.FromDatetime(changes.as_of)
                 for record in changes.records:
@@ -194,7 +257,8 @@ class TypedService:
     def _get(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
         async def get(request: Any, call: Call) -> Message:
             collection, slash, key = request.name.partition("/")
-            if collection != kind.collection or not slash or not key:
+            _check_size(request)
+            if collection != kind.collection or not slash or not key or len(key) > TEXT_LIMIT or "\x00" in key:
                 raise InvalidArgument(Reason.NAME_INVALID, f"write the name as {kind.pattern}")
             question = Question(
                 kind,
@@ -212,6 +276,7 @@ class TypedService:
 
     def _list(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
         async def list_(request: Any, call: Call) -> Message:
+            _check_size(request)
             subject = request.subject
             question = Question(
                 kind,

@@ -118,7 +118,8 @@ class Host:
         for close in reversed(self._closing):
             await close()
         self._closing.clear()
-        self.telemetry.close()
+        # The last spans go to a collector that may be slow: that is no reason to stop the loop for.
+        await asyncio.to_thread(self.telemetry.close)
 
 
 async def run(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:

@@ -1,5 +1,8 @@
 """Errors on the wire: `google.rpc.Status` with an `ErrorInfo`, one function each way."""
 
+from contextlib import suppress
+
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
 
 from services.kit import errors
@@ -40,6 +43,9 @@ _DEFAULT_REASONS = {
     14: Reason.DEPARTMENT_UNREACHABLE,
     16: Reason.IDENTITY_INVALID,
 }
+_LONGEST = 512
+"""Most characters of a message, or of a value in its metadata. Both may repeat what a caller wrote, and trailing
+metadata of more than some kilobytes is refused by the transport, with everything in it."""
 DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carries the serialized status."""
 
@@ -61,19 +67,28 @@ def embedded(number: int, message: bytes) -> bytes:
 
 def to_status(error: HutongError) -> status_pb2.Status:
     """Write an error as the status a caller gets."""
-    status = status_pb2.Status(code=NUMBERS[error.code], message=error.message)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=error.metadata)
+    status = status_pb2.Status(code=NUMBERS[error.code], message=_cut(error.message))
+    metadata = {name: _cut(value) for name, value in error.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=errors.DOMAIN, metadata=metadata)
     status.details.add().Pack(info)
     return status
 
 
 def from_status(code: int, message: str, details: bytes | None) -> HutongError:
-    """Read the error another node answered with; what is not ours becomes INTERNAL or UNAVAILABLE by its code."""
+    """Read the error another node answered with; what is not ours becomes INTERNAL or UNAVAILABLE by its code.
+
+    Details that cannot be read are as good as none: they are the other side's, who may be anybody.
+    """
     cls = _CLASSES.get(code, errors.Internal)
     if details:
-        status = status_pb2.Status.FromString(details)
-        for detail in status.details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in Reason.__members__.values():
-                return cls(Reason(info.reason), status.message, **dict(info.metadata))
+        with suppress(DecodeError):
+            status = status_pb2.Status.FromString(details)
+            for detail in status.details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info) and info.domain == errors.DOMAIN and info.reason in Reason.__members__.values():
+                    return cls(Reason(info.reason), status.message, **dict(info.metadata))
     return cls(_DEFAULT_REASONS.get(code, Reason.INTERNAL), message)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

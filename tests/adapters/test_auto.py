@@ -106,7 +106,7 @@ def test_every_record_type_round_trips(name: str) -> None:
     mapper = Mapper(mapping.auto(record))
     columns = dict[str, str | None].fromkeys(writing.columns(record))
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
     @given(content=contents(record))
     def round_trip(content: dict[str, Any]) -> None:
         message = make(record, content)

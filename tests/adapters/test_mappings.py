@@ -94,7 +94,7 @@ def test_no_value_however_odd_stops_a_reading(name: str) -> None:
     rows = st.dictionaries(columns, odd, min_size=1)
     good = [e.row for e in EXAMPLES[name] if isinstance(e.row, dict)] or [{"FunctionalReferenceID": "REF 1"}]
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
     @given(changed=rows, before=st.sampled_from(good))
     def survives(changed: dict[str, str], before: dict[str, str]) -> None:
         cells: dict[str, str | None] = {**before, **changed}

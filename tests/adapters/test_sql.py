@@ -187,7 +187,7 @@ def test_any_watermark_is_read_back_from_its_text(mark: object) -> None:
     assert sql.from_text(sql.to_text(mark)) == mark
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(minutes=st.lists(st.one_of(st.none(), st.integers(0, 3)), max_size=12), batch=st.integers(1, 5))
 def test_every_row_is_read_once_whatever_the_ties(minutes: list[int | None], batch: int) -> None:
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)

@@ -1,7 +1,9 @@
 """A mesh of processes: started together, one by one killed and brought back, never left behind."""
 
+import asyncio
 import datetime as dt
 import socket
+import urllib.request
 
 import pytest
 
@@ -34,6 +36,24 @@ async def test_a_node_that_is_killed_comes_back(mesh: Fleet, exporter: Subject) 
     back = mesh.nodes["quality"]
     assert back.running
     assert back.process is not process
+
+
+async def test_every_node_can_be_scraped(mesh: Fleet, exporter: Subject) -> None:
+    """What docs/operator.md names is there: calls by rpc and code, and time left, of every node."""
+    await statuses(mesh, exporter.text)
+    expected = {"gateway": "exchange.v1.FederationService/Query", "commerce": "exchange.v1.RecordSourceService/Fetch"}
+    for name in mesh.nodes:
+        address = mesh.zone.node(name).node.metrics
+        text = await asyncio.to_thread(scraped, f"http://{address}/metrics")
+        assert "hutong_certificate_seconds_left" in text
+        assert 'hutong_call_seconds_count{code="OK",rpc="/grpc.health.v1.Health/Check"}' in text
+        if name in expected:
+            assert f'hutong_call_seconds_count{{code="OK",rpc="/hutong.api.{expected[name]}"}}' in text
+
+
+def scraped(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return str(answer.read().decode())
 
 
 async def test_a_mesh_that_ends_leaves_nothing(zone: Zone) -> None:

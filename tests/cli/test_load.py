@@ -203,3 +203,51 @@ def test_a_table_that_grows_is_read_from_where_it_was(zone: Zone, tmp_path: Path
     insert(LATE, "二家", 2)
     # The row at the watermark is read once more: another one with the same value may have come since.
     assert load() == (2, 1)
+
+
+def test_what_is_read_live_cannot_be_loaded(register: Register) -> None:
+    config = register.zone.config_file("commerce")
+    live = f'\n[live."commerce.Enterprise"]\nmapping = "{register.mapping}"\nurl = "sqlite:///legacy.db"\n'
+    config.write_text(config.read_text() + live)
+    result = register.load("--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["error"]["reason"] == "SOURCE_READ_ONLY"
+
+
+def test_a_file_that_changes_encoding_half_way(register: Register) -> None:
+    """What can be read is loaded; what cannot keeps its bytes and is read when the mapping names its encoding."""
+    tail = f"{LATE},二家,2021-04-03\n".encode("gb18030")
+    register.source.write_bytes(f"code,name,founded\n{GOOD},一家,2020-01-02\n".encode() + tail)
+    counts = json.loads(register.load("--json").stdout)
+    assert (counts["read"], counts["loaded"], counts["reasons"]) == (2, 1, {"NOT_DECODABLE": 1})
+    entry = json.loads(register.quarantine("show", "commerce", register.entries()["NOT_DECODABLE"], "--json").stdout)
+    assert bytes.fromhex(entry["original_hex"]) == tail
+    register.mapping.write_text(
+        register.mapping.read_text().replace("delimited,", "delimited, encoding: [utf-8, gb18030],")
+    )
+    result = register.quarantine("retry", "commerce", "--all", "--mapping", register.mapping, "--json")
+    (retried,) = json.loads(result.stdout)["retries"]
+    assert (retried["read"], retried["loaded"]) == (1, 1)
+    assert not register.entries()
+
+
+def test_a_column_that_is_not_there_is_named_and_nothing_is_loaded(register: Register) -> None:
+    register.source.write_text(register.source.read_text().replace("code,name,founded", "code,nmae,founded"))
+    error = json.loads(register.load("--json").stdout)["error"]
+    assert error["reason"] == "MAPPING_COLUMN_MISSING"
+    assert "'name'" in error["message"]
+    assert "'nmae'" in error["message"]
+    assert error["metadata"]["column"] == "name"
+    assert "empty" in register.quarantine("list", "commerce").stdout
+
+
+def test_a_number_beyond_all_measure_goes_to_quarantine(register: Register) -> None:
+    """Written out it would fill the memory; it is judged by its exponent."""
+    register.mapping.write_text(
+        register.mapping.read_text()
+        .replace("establish_date", "reg_capital_amt")
+        .replace('{column: founded, parse: {date: "%Y-%m-%d"}}', "founded")
+    )
+    register.source.write_text(f"code,name,founded\n{GOOD},一家,1E900000000\n{LATE},二家,1E-900000000\n")
+    counts = json.loads(register.load("--json").stdout)
+    assert (counts["read"], counts["loaded"], counts["quarantined"]) == (2, 0, 2)

@@ -12,9 +12,10 @@ from gateway.config import DepartmentSection, GatewayConfig
 from gateway.node import GatewayNode
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
+from services.cli import live
 from services.cli.rooms import rooms
 from services.kit.client import Client
-from services.kit.config import DepartmentConfig, PolicySection, StoreSection
+from services.kit.config import DepartmentConfig, LiveSection, PolicySection, StoreSection
 from services.kit.department import DepartmentNode, Room
 from services.kit.records import catalogue
 from services.kit.records.store import Draft, RecordStore
@@ -38,6 +39,10 @@ class Mesh:
         self.gateway: GatewayNode | None = None
         self.gateway_policies = "policy"
         """Folder of the gateway's policies: the departments' own, until a test takes another."""
+        self.urls: dict[str, str] = {}
+        """Stores that do not lie in SQLite, by agency."""
+        self.live: dict[str, LiveSection] = {}
+        """Record types that are read from a legacy table, by name."""
         self._clients: dict[str, Client] = {}
         secret = folder / "secret"
         secret.write_bytes(b"0123456789abcdef0123456789abcdef")
@@ -60,7 +65,7 @@ class Mesh:
         path.write_text(f"{path.read_text(encoding='utf-8')}\n{text}", encoding="utf-8")
 
     def url(self, agency: str) -> str:
-        return f"sqlite+aiosqlite:///{self.folder}/{agency}.db"
+        return self.urls.get(agency) or f"sqlite+aiosqlite:///{self.folder}/{agency}.db"
 
     def config(self, agency: str, listen: str) -> DepartmentConfig:
         path = f"{agency}/node"
@@ -70,11 +75,13 @@ class Mesh:
             store=StoreSection(url=self.url(agency), migrate=True),
             policy=self.policies(self.policy(agency)),
             secret=self.folder / "secret",
+            live={name: section for name, section in self.live.items() if name.startswith(f"{agency}.")},
         )
 
     async def start(self, agency: str, listen: str = "127.0.0.1:0") -> DepartmentNode:
         config = self.config(agency, listen)
-        node = DepartmentNode(ROOMS[agency], config, self.url(agency), self.zone.frame(config))
+        open_live = live.opener(config, self.folder)
+        node = DepartmentNode(ROOMS[agency], config, self.url(agency), self.zone.frame(config), open_live)
         await node.start()
         self.departments[agency] = node
         return node

@@ -5,9 +5,12 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hutong.api.commerce.v1 import branch_pb2
+from hutong.api.customs.v1 import operator_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.kit.errors import DeadlineExceeded, HutongError, Reason
 from tests.exchange.mesh import QUERY, STREAM, Mesh, question, running
@@ -111,3 +114,44 @@ async def test_a_department_that_answers_nonsense_is_failed(own: Mesh) -> None:
     answer = await own.client("quality/lab").unary(QUERY, request, federation_pb2.QueryResponse, timeout=3)
     assert answer.sections[0].status == exchange_pb2.SECTION_STATUS_UNAVAILABLE
     assert answer.sections[1].status == exchange_pb2.SECTION_STATUS_OK
+
+
+def long_records(agency: str) -> list[Any]:
+    """Records of about 14 MB in all, about the one exporter."""
+    text = "长" * 32_000
+    if agency == "commerce":
+        return [
+            branch_pb2.Branch(branch_uscc=f"B{n:03d}", uscc=EXPORTER, branch_address=f"{n}{text}") for n in range(150)
+        ]
+    return [
+        operator_pb2.Operator(customs_code=f"99999{n:05d}", uscc=EXPORTER, mra_partners=[f"{n}{text}"])
+        for n in range(150)
+    ]
+
+
+async def test_a_slow_reader_holds_a_streamed_answer_back(tmp_path: Path) -> None:
+    """The gateway holds one answer a department and sends no section before the reader has taken the one before."""
+    async with running(tmp_path, "commerce", "customs") as mesh:
+        for agency in mesh.departments:
+            await mesh.load(agency, long_records(agency))
+        asked = question(SUBJECT, "commerce.Branch:branch_address", "customs.Operator:mra_partners", **PUBLIC)
+        for selection in asked.selections:
+            selection.page_size = 200
+        request = federation_pb2.StreamQueryRequest(query=asked)
+        client = mesh.client("quality/lab")
+        stream = client.stream(STREAM, request, federation_pb2.StreamQueryResponse, timeout=60)
+        first = await anext(stream)
+        assert len(first.section.records) == 150
+        mesh.zone.spans.clear()
+        small = question(SUBJECT, "customs.Operator:uscc", **PUBLIC)
+        small.selections[0].page_size = 1
+        for _ in range(100):
+            await client.unary(QUERY, small, federation_pb2.QueryResponse, timeout=5)
+        # A hundred others were answered meanwhile; this one still waits for its reader.
+        assert not [s for s in mesh.zone.finished() if s.name.endswith("FederationService/StreamQuery")]
+        rest = [m.section async for m in stream]
+        assert [len(s.records) for s in rest] == [150]
+        assert {first.section.agency, rest[0].agency} == {"commerce", "customs"}
+        async with asyncio.timeout(10):
+            while not [s for s in mesh.zone.finished() if s.name.endswith("FederationService/StreamQuery")]:
+                await client.unary(QUERY, small, federation_pb2.QueryResponse, timeout=5)

@@ -146,7 +146,7 @@ async def test_a_source_that_cannot_says_so(bed: Bed) -> None:
         assert (await bed.source.changes(ENTERPRISE, 0)).records == ()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     regions=st.lists(st.sampled_from(["1", "2", "3", ""]), min_size=1, max_size=8),
     limit=st.integers(1, 9),

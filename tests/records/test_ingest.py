@@ -210,7 +210,7 @@ async def test_watermarks_are_kept_with_their_batch(store: RecordStore) -> None:
     assert await ingests.watermark(store, INFO.mapping, INFO.source) == "4"  # no batch, no mark
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.sampled_from(["a,1", "a,2", "b,1", "bad", "worse", ",x", "c,1", "c,\x00"]), max_size=14),
     batch=st.integers(1, 5),

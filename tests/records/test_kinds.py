@@ -61,7 +61,7 @@ async def test_numbers_that_no_column_holds(museum: RecordStore, amount: str) ->
     assert (report.loaded, report.reasons) == (1, {"VALUE_INVALID": 1})
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(record=specimen.records(specimen.specimen_type()), code=st.text("abc王", min_size=1, max_size=3))
 async def test_conditions_answer_as_they_do_in_hand(museum: RecordStore, record: Any, code: str) -> None:
     kind = specimen.specimen_type()

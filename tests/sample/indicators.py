@@ -1,4 +1,4 @@
-"""Indicators of DOMAIN part II (d), in plain Python over the records of a sample zone: what must be found there.
+"""The indicators of trade supervision, in plain Python over the records of a sample zone: what must be found there.
 
 Each gives the keys of the records it finds. They are written from the formulas, not from the generator, so that a zone
 which hides something else than it says is caught.

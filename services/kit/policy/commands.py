@@ -37,7 +37,16 @@ default_policies: Callable[[], Mapping[str, Path]] = dict
 clock: Clock = system_clock
 """What "now" is when policies are shown."""
 
-app = typer.Typer(no_args_is_help=True, help="Check, test and show policies.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Check, test and show policies.\n\n"
+    "\b\nExamples:\n"
+    "  hutong policy check customs.cedar\n"
+    "  hutong policy test customs\n"
+    "  hutong policy show customs.Declaration\n"
+    "  hutong policy show customs.Declaration --as taxation/refund --purpose P-REBATE --basis CN-VAT-REBATE\n",
+)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 Pack = Annotated[str, typer.Option("--jurisdiction", metavar="ID", help="Jurisdiction pack with purposes and bases.")]

@@ -35,6 +35,9 @@ LIMITS: Mapping[str, int] = MappingProxyType(
 )
 """Longest value of each part of a request's context, in characters."""
 
+_CONTEXT_BYTES = 4096
+"""More than all parts at their longest; what is larger holds something else, and contexts are kept."""
+
 _SEVERAL = re.compile(r"[\s,;|]+")
 
 
@@ -109,6 +112,8 @@ class PolicyEngine:
                 raise InvalidArgument(
                     Reason.MALFORMED_REQUEST, f"context.{name} is at most {limit} printable characters", field=name
                 )
+        if context.ByteSize() > _CONTEXT_BYTES:
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, f"a context has at most {_CONTEXT_BYTES} bytes")
         _one_of(context.purpose, self._jurisdiction.purposes, _PURPOSE)
         _one_of(context.legal_basis, self._jurisdiction.bases, _BASIS)
         if self._jurisdiction.purposes[context.purpose].needs_case and not context.case_ref:

@@ -36,6 +36,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _MAX_MADE = 256
+_MAX_RESTRICTED = 32
+"""Selections of fields kept for each mask: each is a mask of its own, and a system asks for a few."""
 _TELLING = (Reason.DECISION_FAILED, Reason.BASIS_MISMATCH, Reason.FORBIDDEN, Reason.NO_PERMIT)
 
 
@@ -88,6 +90,14 @@ class ReadMask:
         return next((reason for reason in _TELLING if reason in found), Reason.PERMITTED)
 
     @property
+    def kept_back(self) -> frozenset[str]:
+        """The fields that policy keeps from the caller: forbidden, given in another form only, or not decided."""
+        made = self.whole._made
+        if not made.kept_back:
+            made.kept_back.append(frozenset(d.field for d in self.whole.decisions if _is_kept_back(d)))
+        return made.kept_back[0]
+
+    @property
     def status(self) -> exchange_pb2.SectionStatus.ValueType:
         """What the status of an answer can be at best: OK, PARTIAL or DENIED."""
         return self._template().status
@@ -131,7 +141,7 @@ class ReadMask:
 
         Raises `InvalidArgument` for a field that does not exist.
         """
-        asked = tuple(paths)
+        asked = tuple(dict.fromkeys(paths))
         made = self._made.restricted
         if asked not in made:
             kept = frozenset(self.record_type.expand(asked))
@@ -144,7 +154,7 @@ class ReadMask:
                 self._key,
                 self.whole,
             )
-            _remember(made, asked, found)
+            _remember(made, asked, found, _MAX_RESTRICTED)
         return made[asked]
 
     def cutter(self, truth: Sequence[bool] | None = None) -> Cut:
@@ -200,11 +210,17 @@ class _Made:
     restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
     decided: list[bytes] = field(default_factory=list[bytes])
     section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
+    kept_back: list[frozenset[str]] = field(default_factory=list[frozenset[str]])
 
 
-def _remember(made: dict[K, V], key: K, value: V) -> None:
+def _is_kept_back(decision: exchange_pb2.FieldDecision) -> bool:
+    transformed = decision.verdict == exchange_pb2.VERDICT_TRANSFORMED
+    return transformed or decision.reason in {Reason.FORBIDDEN, Reason.DECISION_FAILED}
+
+
+def _remember(made: dict[K, V], key: K, value: V, most: int = _MAX_MADE) -> None:
     # Callers choose the keys, so there must be an end to them.
-    if len(made) >= _MAX_MADE:
+    if len(made) >= most:
         made.clear()
     made[key] = value
 

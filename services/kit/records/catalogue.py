@@ -27,6 +27,8 @@ from services.kit.records.values import Kind
 ENVELOPE = "envelope"
 """Name of the first field of every record."""
 
+_LONGEST_NAME = 128
+
 KEY_SEPARATOR = "~"
 """Joins the parts of a composite key (AIP-122 allows it inside a resource id)."""
 
@@ -148,6 +150,8 @@ def _prefixes(path: str) -> Iterator[str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Word a hint at the known name most like `name`: `; did you mean 'hs10'?`, or nothing."""
+    if len(name) > _LONGEST_NAME:
+        return ""  # looking for likenesses takes time, and no name of ours is as long
     by_folded = {k.casefold(): k for k in known}
     found = get_close_matches(name.casefold(), by_folded, n=1)
     return f"; did you mean {by_folded[found[0]]!r}?" if found else ""

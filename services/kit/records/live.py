@@ -22,7 +22,7 @@ from services.kit.records import writer
 from services.kit.records.catalogue import KEY_SEPARATOR, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.ingest import Item, is_mapped
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery, State, StoredRecord, subject_fields
+from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery, State, StoredRecord
 from services.kit.records.values import Column
 
 SCAN_LIMIT = 10_000
@@ -114,13 +114,15 @@ class LiveSource:
             ) from None
         found: dict[str, _Found] = {}
         unreadable = 0
-        for wanted in _wanted(query):
+        for wanted, several in _wanted(query):
             for item in self._limited(reader, wanted):
                 if not is_mapped(item):
                     unreadable += 1
                     _log.warning("Live row not readable", extra={"position": item.position})
                     continue
                 message = item.message
+                if not all(c.evaluate(message, query.params) is True for c in several):
+                    continue
                 key = query.record_type.key_of(message)
                 if query.key is None or query.key == key:
                     found[key] = _Found(key, message)
@@ -152,8 +154,11 @@ class LiveSource:
         return StoredRecord(found.key, 1, State.ACTIVE, fact_time, now, self._source_system, body, truth)
 
 
-def _wanted(query: RecordQuery) -> Iterator[dict[str, str]]:
-    """Say what to ask of the legacy system: one question for each field that may name the subject."""
+def _wanted(query: RecordQuery) -> Iterator[tuple[dict[str, str], tuple[Condition, ...]]]:
+    """Say what to ask of the legacy system: one question for each field that may name the subject.
+
+    Beside each stand the conditions under which one may look there.
+    """
     kind = query.record_type
     exact: dict[str, str] = {}
     if query.key is not None:
@@ -162,11 +167,11 @@ def _wanted(query: RecordQuery) -> Iterator[dict[str, str]]:
             return  # no record has such a key
         exact = {f.path: part for f, part in zip(kind.key_fields, parts, strict=True)}
     if query.subject is None:
-        yield exact
+        yield exact, ()
         return
-    for field in subject_fields(kind, query.subject[0]):
-        if exact.get(field.path, query.subject[1]) == query.subject[1]:
-            yield exact | {field.path: query.subject[1]}
+    for path, several in query.looked_for:
+        if exact.get(path, query.subject[1]) == query.subject[1]:
+            yield exact | {path: query.subject[1]}, several
 
 
 def _no_history(record_type: RecordType) -> FailedPrecondition:

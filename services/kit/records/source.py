@@ -16,11 +16,14 @@ from services.kit.records.catalogue import Field, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.values import Column
 
-__all__ = ["ALWAYS", "Changes", "Groups", "Page", "RecordQuery", "RecordSource", "State", "StoredRecord"]
+__all__ = ["ALWAYS", "Changes", "Groups", "Page", "RecordQuery", "RecordSource", "State", "StoredRecord", "Via"]
 __all__ += ["subject_fields"]
 
 Groups = tuple[tuple[Condition, ...], ...]
 """Row conditions of a read mask: groups of conditions that must all hold; a record shows where any group does."""
+
+Via = tuple[tuple[str, tuple[Condition, ...]], ...]
+"""Paths of fields that may hold a subject, each with the conditions under which one may look there."""
 
 ALWAYS: Groups = ((),)
 """The one group that holds for every record. No groups at all hold for none."""
@@ -46,7 +49,7 @@ class RecordQuery:
 
     record_type: RecordType
     subject: tuple[str, str] | None = None
-    """Scheme and value; any of the type's fields of that scheme may hold it."""
+    """Scheme and value; any of the type's fields of that scheme may hold it, or any in `via`."""
     key: str | None = None
     filters: tuple[Condition, ...] = ()
     """Every one must hold."""
@@ -59,6 +62,15 @@ class RecordQuery:
     params: Mapping[str, Column] = field(default_factory=dict[str, Column])
     """Values of the parameters in `filters` and `groups`."""
     revoked: bool = False
+    via: Via | None = None
+    """Where alone the subject may be looked for; None leaves that to the record type."""
+
+    @property
+    def looked_for(self) -> Via:
+        """Where the subject is looked for; raises `InvalidArgument` where the type has no field of its scheme."""
+        if self.subject is None:
+            return ()
+        return self.via if self.via is not None else _everywhere(self.record_type, self.subject[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +152,10 @@ class RecordSource(Protocol):
     async def last_seq(self) -> int:
         """Get the present end of the change sequence; raises as `changes` does."""
         ...
+
+
+def _everywhere(record_type: RecordType, scheme: str) -> Via:
+    return tuple((field.path, ()) for field in subject_fields(record_type, scheme))
 
 
 def subject_fields(record_type: RecordType, scheme: str) -> tuple[Field, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.kit.records.conditions import Condition
-from services.kit.records.source import Groups, RecordQuery, State, StoredRecord, subject_fields
+from services.kit.records.source import Groups, RecordQuery, State, StoredRecord, Via
 from services.kit.records.tables import RecordTable, Tables, UtcDateTime
 from services.kit.records.values import Column
 
@@ -38,7 +38,7 @@ class _Shape:
     """What decides the text of a fetch."""
 
     record_type: str
-    scheme: str
+    via: Via
     by_key: bool
     filters: tuple[Condition, ...]
     groups: Groups
@@ -62,14 +62,14 @@ class Statements:
         self._tables.of(query.record_type)
         shape = _Shape(
             query.record_type.name,
-            query.subject[0] if query.subject else "",
+            query.looked_for,
             query.key is not None,
             query.filters,
             query.groups,
             query.as_of is not None,
             query.after is not None,
             query.revoked or query.key is not None,
-            _bound(query.filters, query.groups, query.params),
+            _bound(query.filters, (*query.groups, *(c for _, c in query.looked_for)), query.params),
         )
         params: dict[str, object] = {"p_limit": query.limit + 1}
         if query.subject:
@@ -93,10 +93,13 @@ class Statements:
         moment = self._moment.label("moment")
         prepared = _select(table, moment, shape.filters, shape.groups, dict(shape.bound))
         where: list[sa.ColumnElement[bool]] = []
-        if shape.scheme:
-            subject = sa.bindparam("p_subject", type_=sa.Text())
-            fields = subject_fields(table.record_type, shape.scheme)
-            where.append(sa.or_(*(table.columns[f.path] == subject for f in fields)))
+        if shape.via:
+            values, subject = dict(shape.bound), sa.bindparam("p_subject", type_=sa.Text())
+            fields = (
+                sa.and_(table.columns[path] == subject, *(c.to_sql(table.columns, values) for c in several))
+                for path, several in shape.via
+            )
+            where.append(sa.or_(*fields))
         if shape.by_key:
             where.append(table.key == sa.bindparam("p_key", type_=sa.Text()))
         if shape.further:

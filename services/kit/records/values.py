@@ -6,7 +6,7 @@ column (`column_of`) and what a caller's literal must look like to be compared w
 
 import datetime as dt
 from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_DOWN, Context, Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +20,8 @@ SCALE = 6
 """Decimal columns hold the number times ten to this power: exact, comparable, the same in every database."""
 
 _DECIMAL_LIMIT = 2**63 - 1
+_MOST_DIGITS = 19 - SCALE
+_CUTTING = Context(prec=40, rounding=ROUND_DOWN)
 
 
 class Kind(StrEnum):
@@ -108,10 +110,14 @@ def scaled(number: Decimal) -> int:
     Digits past the scale are cut off, so a filter may not tell apart numbers that differ only there; the body keeps
     them all.
     """
-    try:
-        value = int(number.scaleb(SCALE))
-    except (InvalidOperation, OverflowError, ValueError):
-        raise ValueError("not a finite number") from None
+    if not number.is_finite():
+        raise ValueError("not a finite number")
+    if not number:
+        return 0
+    # Judged by its exponent first: written out, 1E900000 would keep a node busy for minutes.
+    if number.adjusted() > _MOST_DIGITS:
+        raise ValueError("number too large for a column")
+    value = int(number.scaleb(SCALE, _CUTTING))
     if abs(value) > _DECIMAL_LIMIT:
         raise ValueError("number too large for a column")
     return value

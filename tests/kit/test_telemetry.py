@@ -1,0 +1,74 @@
+"""What a node tells of itself, as a collector of traces hears it."""
+
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+
+from services.kit.config import NodeConfig, TelemetrySection
+from services.kit.host import Host
+from services.kit.telemetry import JsonLines
+from tests.kit.test_server import ASK, OPEN, Mirror, Request, Response, mirrored
+from tests.zone import Zone
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Hears spans, each with the name of its node."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        for batch in request.resource_spans:
+            named = {attribute.key: attribute.value.string_value for attribute in batch.resource.attributes}
+            self.heard += [(named["service.name"], span) for scope in batch.scope_spans for span in scope.spans]
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+@asynccontextmanager
+async def collecting() -> AsyncGenerator[tuple[Collector, str]]:
+    collector, server = Collector(), grpc.aio.server()
+    generated: Any = trace_service_pb2_grpc
+    generated.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield collector, f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+async def test_a_collector_hears_of_every_sampled_call(tmp_path: Path) -> None:
+    zone = Zone(tmp_path)
+    listed = tmp_path / "access.yaml"
+    listed.write_text(OPEN)
+    async with collecting() as (collector, address):
+        host = Host(
+            NodeConfig(
+                node=zone.node("customs/node"),
+                tls=zone.tls("customs/node"),
+                telemetry=TelemetrySection(otlp=address, sample=1.0),
+            )
+        )
+        await host.start(mirrored(Mirror()), [listed])
+        parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        async with zone.client(host, "taxation/refund") as client:
+            await client.unary(ASK, Request(), Response, timeout=5, traceparent=parent)
+            await client.unary(ASK, Request(), Response, timeout=5)
+        await host.stop()
+    assert {node for node, _ in collector.heard} == {"hutong/customs/node"}
+    first, second = (span for _, span in collector.heard)
+    assert (first.name, first.trace_id.hex()) == (ASK[1:], "0af7651916cd43dd8448eb211c80319c")
+    assert first.trace_id != second.trace_id
+
+
+def test_log_lines_are_json_with_their_fields() -> None:
+    record = logging.LogRecord("kit", logging.WARNING, "f", 1, "Said %s", ("so",), None)
+    record.fields = {"reason": "NO_PERMIT"}
+    line = json.loads(JsonLines().format(record))
+    assert (line["message"], line["level"], line["reason"]) == ("Said so", "warning", "NO_PERMIT")
