@@ -189,6 +189,8 @@ def readdress(zone: Zone, base_port: int) -> None:
 def held(zone: Zone) -> Generator[None]:
     """Hold the zone for one mesh; raises `FailedPrecondition` ZONE_IN_USE where another one runs from it."""
     with (zone.folder / "lock").open("a+b") as file:
+        # Nobody else holds it, and so keeps the mesh from starting.
+        os.fchmod(file.fileno(), PRIVATE)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

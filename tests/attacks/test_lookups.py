@@ -70,6 +70,16 @@ permit (
         Hutong::Field::"customs.Declaration.trader_uscc", Hutong::Field::"customs.Declaration.port_code"
     ]
 };
+
+// Each case its own declarations; each agency its own.
+@id("audit") @basis("CN-VAT-REBATE") @until("2099-01-01T00:00:00Z") @rows("functional_reference = :case_ref")
+permit (principal, action, resource in Hutong::RecordType::"customs.Declaration") when {
+    context.purpose == "P-AUDIT" && resource == Hutong::Field::"customs.Declaration.declaration_no"
+};
+@id("self") @basis("CN-VAT-REBATE") @until("2099-01-01T00:00:00Z") @rows("type_code = :caller_agency")
+permit (principal, action, resource in Hutong::RecordType::"customs.Declaration") when {
+    context.purpose == "P-SELF" && resource == Hutong::Field::"customs.Declaration.declaration_no"
+};
 """
 
 
@@ -208,6 +218,25 @@ async def test_a_field_under_a_condition_filters_only_rows_where_it_is_given(
     first = await anext(stream)
     numbers_seen = {seen.declaration_no for record in first.records if record.Unpack(seen)}
     assert numbers_seen == numbers
+
+
+async def test_what_one_case_or_agency_is_shown_is_not_kept_for_another(mesh: Mesh) -> None:
+    """Masks, plans and statements are kept; the values that row conditions are asked with are each question's own."""
+    for number, (case, agency) in enumerate((("CASE-1", "taxation"), ("CASE-2", "quality"))):
+        made = declared(f"99992026000000080{number}", declaration_pb2.DECLARATION_STATUS_ACCEPTED, trader=OTHER)
+        made.functional_reference, made.type_code = case, agency
+        await mesh.load("customs", [made])
+    subject, asked = f"cn.uscc:{OTHER}", "customs.Declaration:declaration_no"
+    basis = {"legal_basis": "CN-VAT-REBATE"}
+    for _ in range(3):
+        for number, (case, who) in enumerate((("CASE-1", TAX), ("CASE-2", "quality/lab"))):
+            told = await found(mesh, who, asked, subject=subject, purpose="P-AUDIT", case_ref=case, **basis)
+            direct = await listed(mesh, who, context=why(purpose="P-AUDIT", case_ref=case, **basis))
+            itself = await found(mesh, who, asked, subject=subject, purpose="P-SELF", **basis)
+            numbers = [[d.declaration_no for d in several] for several in (told, direct, itself)]
+            assert numbers == [[f"99992026000000080{number}"]] * 3
+        nobody = await found(mesh, TAX, asked, subject=subject, purpose="P-AUDIT", case_ref="CASE-3", **basis)
+        assert not nobody
 
 
 async def test_a_row_that_a_condition_hides_is_not_there_at_any_door(mesh: Mesh) -> None:

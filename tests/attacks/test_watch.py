@@ -17,10 +17,8 @@ from services.kit import jurisdiction
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
 from services.kit.context import ContextVerifier
-from services.kit.department import DepartmentNode
 from services.kit.doors import WATCHES, RecordSourceService
 from services.kit.errors import HutongError, Reason, ResourceExhausted, Unauthenticated
-from services.kit.host import Host
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
@@ -29,39 +27,15 @@ from services.kit.records.source import Changes
 from services.kit.records.store import RecordStore
 from services.kit.rpc import Call
 from tests.attacks.asking import DECLARATION, REBATE, TAX, declared, get, refused, watch, why
+from tests.attacks.clocked import Clock, department
 from tests.exchange.mesh import ROOMS, Mesh
-from tests.exchange.records import EXPORTER, RECORDS
+from tests.exchange.records import EXPORTER
 from tests.zone import ZONE, Zone, now
 
 CLEAR = declaration_pb2.DECLARATION_STATUS_CLEARED
 PENDING = declaration_pb2.DECLARATION_STATUS_ACCEPTED
 Responses = AsyncIterator[record_source_pb2.WatchResponse]
 HEALTH_WATCH, HEALTH_CHECK = "/grpc.health.v1.Health/Watch", "/grpc.health.v1.Health/Check"
-
-
-class Clock:
-    """The wall clock, moved on by hand."""
-
-    def __init__(self) -> None:
-        self.ahead = dt.timedelta()
-
-    def __call__(self) -> dt.datetime:
-        return now() + self.ahead
-
-
-@contextlib.asynccontextmanager
-async def department(folder: Path, clock: Clock) -> AsyncGenerator[Mesh]:
-    """Customs alone, by a clock of the test's."""
-    mesh = Mesh(folder)
-    config = mesh.config("customs", "127.0.0.1:0")
-    node = DepartmentNode(ROOMS["customs"], config, mesh.url("customs"), Host(config, clock=clock))
-    mesh.departments["customs"] = node
-    try:
-        await node.start()
-        await mesh.load("customs", RECORDS["customs"])
-        yield mesh
-    finally:
-        await mesh.stop()
 
 
 def new(number: int, status: declaration_pb2.DeclarationStatus.ValueType = CLEAR) -> declaration_pb2.Declaration:

@@ -127,3 +127,27 @@ def test_the_code_in_the_readme_runs() -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "proto/README.md", "exec"), {})
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "breaks"),
+    [
+        ("commerce/v1/branch.proto", "string branch_name = 4", "string branch_name = 40", True),
+        ("commerce/v1/branch.proto", "string branch_name = 4", "string branch_title = 4", True),
+        ("commerce/v1/branch.proto", "string branch_name = 4", "bytes branch_name = 4", True),
+        ("commerce/v1/branch.proto", "BRANCH_STATUS_REVOKED = 3", "BRANCH_STATUS_REVOKED = 9", True),
+        ("commerce/v1/branch.proto", "BRANCH_STATUS_REVOKED = 3;", "BRANCH_STATUS_REVOKED = 3;\n  X = 9;", False),
+    ],
+)
+def test_a_change_that_breaks_callers_is_told(tmp_path: Path, file: str, before: str, after: str, breaks: bool) -> None:
+    """What `make proto-breaking` asks of the last tag."""
+    changed = tmp_path / "proto"
+    shutil.copytree(d.PROTO, changed, ignore=shutil.ignore_patterns("*.py", "*.pyi"))
+    contract = changed / "hutong" / "api" / file
+    assert before in contract.read_text(encoding="utf-8")
+    program = shutil.which("buf", path=str(Path(sys.executable).parent)) or "buf"
+    against = [program, "breaking", str(changed), "--against", str(d.PROTO)]
+    assert run(*against).returncode == 0
+    contract.write_text(contract.read_text(encoding="utf-8").replace(before, after), encoding="utf-8")
+    done = run(*against)
+    assert bool(done.returncode) == breaks, done.stdout.decode()

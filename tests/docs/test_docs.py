@@ -10,15 +10,19 @@ import re
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from services.cli.filling import fill
 from services.cli.fleet import Fleet
 from services.cli.zone import Zone
+from services.kit.config import DepartmentConfig
+from services.kit.records.catalogue import Catalogue
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -85,6 +89,36 @@ def test_what_a_document_shows_works(document: Path, zone: Zone, tmp_path: Path)
             assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
             ran += 1
     assert ran or document.name == "design.md"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_configs_that_are_shown_stand(document: Path, zone: Zone) -> None:
+    """A whole config by itself, a part of one in the place of that part of a node's."""
+    for block in blocks(document):
+        if block.language == "toml":
+            shown = tomllib.loads(block.text)
+            node = tomllib.loads(zone.config_file("customs").read_text(encoding="utf-8"))
+            DepartmentConfig.model_validate(shown if "node" in shown else node | shown)
+
+
+def test_the_contract_that_is_shown_is_one(tmp_path: Path) -> None:
+    """It compiles beside the others, and a record type with everything in it can be made of it."""
+    (text,) = (b.text for b in blocks(REPOSITORY / "docs" / "department.md") if b.language == "proto")
+    head = 'syntax = "proto3";\npackage hutong.api.harbour.v1;\n'
+    imports = "".join(f'import "hutong/api/{name}.proto";\n' for name in ("common/v1/common", "schema/v1/options"))
+    (tmp_path / "permit.proto").write_text(head + imports + text, encoding="utf-8")
+    image = tmp_path / "image"
+    command = ["-m", "grpc_tools.protoc", f"-I{tmp_path}", f"-I{REPOSITORY / 'proto'}", f"--descriptor_set_out={image}"]
+    done = subprocess.run([sys.executable, *command, "permit.proto"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pool = descriptor_pool.Default()
+    for file in descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    message = message_factory.GetMessageClass(pool.FindMessageTypeByName("hutong.api.harbour.v1.Permit"))
+    (kind,) = Catalogue.of(message)
+    assert (kind.name, kind.pattern) == ("harbour.Permit", "permits/{permit_no}")
+    assert [field.path for field in kind.key_fields] == ["permit_no"]
+    assert "cn.uscc" in kind.subjects
 
 
 @pytest.mark.parametrize(
