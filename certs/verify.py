@@ -18,6 +18,7 @@ the certificate may be used by a TLS client. On top of that, a peer stands when
 """
 
 import datetime as dt
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -64,9 +65,12 @@ def read_peer(pem: bytes, trust_domain: str) -> Peer:
     """Do checks 1-7. Raises the `CertificateError` of the first that fails."""
     # (1)
     try:
-        certificate = x509.load_pem_x509_certificate(pem)
-        extensions = certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        with warnings.catch_warnings():
+            # What the library warns of today it refuses tomorrow: a serial number that is none, above all.
+            warnings.simplefilter("error")
+            certificate = x509.load_pem_x509_certificate(pem)
+            extensions = certificate.extensions
+    except (ValueError, Warning, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
         raise CertificateUnreadable(f"certificate cannot be read: {error}") from error
     # (2) (3)
     spiffe_id = SpiffeId.from_certificate(certificate)

@@ -9,10 +9,13 @@ same way, the value goes on; in every other case the stricter word stands:
   make the one form out of the other.
 """
 
+from google.protobuf.message import DecodeError
+
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit.errors import Reason
+from services.kit.errors import Reason, Unavailable
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import type_url
+from services.kit.records.pages import MAX_SIZE
 
 _REFUSED = exchange_pb2.VERDICT_REFUSED
 _OK = exchange_pb2.SECTION_STATUS_OK
@@ -23,8 +26,13 @@ _DENIED = exchange_pb2.SECTION_STATUS_DENIED
 def recut(answer: exchange_pb2.Section, mask: ReadMask) -> bytes:
     """Cut a department's section, in place, by the gateway's mask, and put both decisions together.
 
-    Returns the section serialized: what it is joined from was serialized before.
+    Returns the section serialized: what it is joined from was serialized before. Raises `Unavailable`
+    DEPARTMENT_FAILED where what came back is no answer to what was asked.
     """
+    # Around the records as well as in them: what this version does not know, nobody has decided.
+    answer.DiscardUnknownFields()
+    if len(answer.records) > MAX_SIZE:
+        raise _no_answer(f"{len(answer.records)} records on a page")
     answer.record_type, answer.agency = mask.record_type.name, mask.record_type.owner
     if answer.policy_version == mask.version:
         del answer.decisions[:]
@@ -70,16 +78,20 @@ def _agree(answer: exchange_pb2.Section, mask: ReadMask) -> tuple[list[exchange_
 
 
 def _trim(answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] | None) -> None:
-    """Parse, clear, write again; records that are not of the type asked for are dropped, all of them."""
+    """Parse, clear, write again."""
     trim = mask.trimmer(allowed)
     url = type_url(mask.record_type)
     for record in answer.records:
         if record.type_url != url:
-            del answer.records[:]
-            answer.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
-            answer.reason = Reason.DEPARTMENT_FAILED
-            return
+            raise _no_answer("a record of another type")
         value = record.value
-        cut = trim(value)
+        try:
+            cut = trim(value)
+        except DecodeError:
+            raise _no_answer("a record that cannot be read") from None
         if cut is not value:
             record.value = cut
+
+
+def _no_answer(why: str) -> Unavailable:
+    return Unavailable(Reason.DEPARTMENT_FAILED, f"the department sent {why}")

@@ -40,7 +40,9 @@ class GatewayNode:
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}
         planner = Planner(known, engine, ContextSigner(host.identity, host.clock), host.clock)
-        service = FederationService(known, planner, Identity(host.files), departments, PageTokens(secret))
+        service = FederationService(
+            known, planner, Identity(host.files), departments, PageTokens(secret), config.limits.response_bytes
+        )
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
 

@@ -26,6 +26,8 @@ from services.kit.records.catalogue import Catalogue
 from services.kit.records.source import subject_fields
 
 _MOST_KEPT = 1024
+_LARGEST_KEPT = 4096
+"""Bytes: a question of more holds a page token or a list of its own, and is not asked again."""
 _USED_AGAIN = LIFETIME / 3
 """How long a signed context is used again: what was asked just before still has most of its life to arrive in."""
 
@@ -152,6 +154,8 @@ class Planner:
         kept = self._kept.get(key)
         if kept is None or not kept.stands(self._engine.policies, now):
             kept = self._prepare(question, caller, subject[0], now)
+            if sum(map(len, key[2])) > _LARGEST_KEPT:
+                return subject, kept
             self._kept[key] = kept
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)

@@ -14,7 +14,7 @@ from gateway.plan import Ask, Part, Plan, Planner
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit import wire
 from services.kit.client import Client
-from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
 from services.kit.identity import Identity
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
@@ -27,6 +27,8 @@ FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
 _PAGE_TOKENS = (Reason.PAGE_TOKEN_INVALID, Reason.PAGE_TOKEN_MISMATCH)
 _SECTIONS = federation_pb2.QueryResponse.SECTIONS_FIELD_NUMBER
 _SECTION = federation_pb2.StreamQueryResponse.SECTION_FIELD_NUMBER
+_ROOM = 64 * 1024
+"""Bytes of an answer beside its sections."""
 _SHORTEST = 0.02
 """Seconds: a question with less time than this left is refused, since no department could answer it."""
 
@@ -50,12 +52,15 @@ class FederationService:
         identity: Identity,
         departments: Mapping[str, Department],
         pages: PageTokens,
+        response_bytes: int,
     ) -> None:
+        """`response_bytes` is the largest answer that the transport sends."""
         self._catalogue = catalogue
         self._planner = planner
         self._identity = identity
         self._departments = departments
         self._pages = pages
+        self._most = response_bytes - _ROOM
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> Reply:
         """Answer in one message, a `QueryResponse`."""
@@ -64,6 +69,7 @@ class FederationService:
         answered = {part.index: part.mask.section().SerializeToString() for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
             answered.update(answers)
+        self._fit(answered, plan)
         head = federation_pb2.QueryResponse(query_id=plan.query_id).SerializeToString()
         return head + b"".join(wire.embedded(_SECTIONS, answered[part.index]) for part in plan.parts)
 
@@ -121,18 +127,32 @@ class FederationService:
             if len(response.sections) != len(ask.parts):
                 raise Unavailable(Reason.DEPARTMENT_FAILED, "the department answered another question")
             return {
-                part.index: recut(section, part.mask)
+                part.index: self._cut(part, section, call)
                 for part, section in zip(ask.parts, response.sections, strict=True)
             }
         except HutongError as error:
             if error.reason in _PAGE_TOKENS and any(part.selection.page_token for part in ask.parts):
                 # Only the department that sealed a token can tell that it is wrong; the mistake is the caller's.
                 raise
-            self._log_failure(ask, call, error)
+            self._log_failure(ask.agency, call, error)
             return {part.index: _failed(part, error).SerializeToString() for part in ask.parts}
 
-    def _log_failure(self, ask: Ask, call: Call, error: HutongError) -> None:
-        fields = {"department": ask.agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}
+    def _cut(self, part: Part, section: exchange_pb2.Section, call: Call) -> bytes:
+        try:
+            return recut(section, part.mask)
+        except HutongError as error:
+            self._log_failure(part.mask.record_type.owner, call, error)
+            return _failed(part, error).SerializeToString()
+
+    def _fit(self, answered: dict[int, bytes], plan: Plan) -> None:
+        """Answers that fit one by one need not fit into one message: leave out the largest until they do."""
+        while sum(map(len, answered.values())) > self._most:
+            part = max(plan.parts, key=lambda part: len(answered[part.index]))
+            error = ResourceExhausted(Reason.ANSWER_TOO_LARGE, "ask for fewer types, fields or records at once")
+            answered[part.index] = _failed(part, error).SerializeToString()
+
+    def _log_failure(self, agency: str, call: Call, error: HutongError) -> None:
+        fields = {"department": agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}
         _log.warning("Department gave no answer", extra={"fields": fields})
 
 
@@ -153,6 +173,6 @@ def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
         section.reason = Reason.DEPARTMENT_TIMEOUT
     else:
         section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
-        known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN)
+        known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN, Reason.ANSWER_TOO_LARGE)
         section.reason = error.reason if error.reason in known else Reason.DEPARTMENT_FAILED
     return section

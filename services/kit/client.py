@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidFiles, SvidVersion
 from certs.tls import channel_credentials, server_name
 from services.kit import wire
-from services.kit.errors import DOMAIN, HutongError
+from services.kit.errors import DOMAIN, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
 
 R = TypeVar("R", bound=Message)
@@ -102,28 +102,28 @@ class Client:
         line = self._line(svid)
         stub = line.stubs.get(method)
         if stub is None:
-            stub = line.channel.unary_unary(method, _serialize, response.FromString)
+            stub = line.channel.unary_unary(method, _serialize)
             line.stubs[method] = stub
         try:
-            answer: R = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
+            raw: bytes = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from None
-        return answer
+        return _parse(raw, response)
 
     async def stream(
         self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
     ) -> AsyncIterator[R]:
         """Make a server-streaming call; raises the `HutongError` the other side answered with."""
-        stub = self._line(None).channel.unary_stream(method, _serialize, response.FromString)
-        async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent))):
+        stub: Any = self._line(None).channel.unary_stream(method, _serialize)
+        async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent)), response):
             yield message
 
     async def bidi(
         self, method: str, requests: AsyncIterator[Message], response: type[R], *, timeout: float | None
     ) -> AsyncIterator[R]:
         """Make a bidirectional call; raises the `HutongError` the other side answered with."""
-        stub = self._line(None).channel.stream_stream(method, _serialize, response.FromString)
-        async for message in _read(stub(requests, timeout=timeout)):
+        stub: Any = self._line(None).channel.stream_stream(method, _serialize)
+        async for message in _read(stub(requests, timeout=timeout), response):
             yield message
 
     async def close(self) -> None:
@@ -136,10 +136,17 @@ class Client:
         self._lines.clear()
 
 
-async def _read(call: Any) -> AsyncIterator[Any]:
+def _parse(raw: bytes, response: type[R]) -> R:
     try:
-        async for message in call:
-            yield message
+        return response.FromString(raw)
+    except DecodeError:
+        raise Unavailable(Reason.DEPARTMENT_FAILED, f"the answer is no {response.DESCRIPTOR.full_name}") from None
+
+
+async def _read(call: Any, response: type[R]) -> AsyncIterator[R]:
+    try:
+        async for raw in call:
+            yield _parse(raw, response)
     except grpc.aio.AioRpcError as error:
         raise read_error(error) from None
     finally:

@@ -27,6 +27,7 @@ from services.kit.errors import (
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
+from services.kit.records.conditions import Condition
 from services.kit.records.pages import ResumeTokens
 from services.kit.records.source import Changes
 from services.kit.records.tables import TEXT_LIMIT
@@ -167,7 +168,7 @@ class RecordSourceService:
     @contextmanager
     def _counted(self, caller: str) -> Generator[None]:
         if self._watching[caller] >= self._watches:
-            raise ResourceExhausted(Reason.WATCHES_TOO_MANY, f"at most {self._watches} watches at a time")
+            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {self._watches} watches at a time")
         self._watching[caller] += 1
         try:
             yield
@@ -181,9 +182,16 @@ class RecordSourceService:
     ) -> AsyncIterator[record_source_pb2.WatchResponse]:
         binding = (origin.caller.spiffe_id, kind.name)
         after = await self._start(request, binding)
-        idle = self._heartbeat
+        selection, idle = request.selection, self._heartbeat
+        decided: ReadMask | None = None
+        filters: tuple[Condition, ...] = ()
         while not self._stopping.is_set():
-            changes, mask = await self._changes(origin, kind, request.selection, after)
+            mask = self._reader.decide(origin, kind, selection.fields)
+            if mask is not decided:
+                # Once for each decision, not for each look: a long filter takes longer to parse than the look itself.
+                reader.require_any(mask)
+                decided, filters = mask, reader.readable(mask, selection.filter)
+            changes = await self._changes(origin, mask, filters, after)
             after = max(after, changes.last_seq)
             # What changed out of this caller's sight must not show, not even as an empty message at that moment.
             if changes.records or idle >= self._heartbeat:
@@ -197,15 +205,9 @@ class RecordSourceService:
                 idle += self._poll
                 await self._pause()
 
-    async def _changes(
-        self, origin: Origin, kind: RecordType, selection: exchange_pb2.Selection, after: int
-    ) -> tuple[Changes, ReadMask]:
-        mask = self._reader.decide(origin, kind, selection.fields)
-        reader.require_any(mask)
-        filters = reader.readable(mask, selection.filter)
-        params = self._reader.params(origin)
-        source = self._reader.source
-        return await source.changes(kind, after, _CHANGES_AT_ONCE, filters, mask.conditions, params), mask
+    async def _changes(self, origin: Origin, mask: ReadMask, filters: tuple[Condition, ...], after: int) -> Changes:
+        params, source = self._reader.params(origin), self._reader.source
+        return await source.changes(mask.record_type, after, _CHANGES_AT_ONCE, filters, mask.conditions, params)
 
     async def _pause(self) -> None:
         try:

@@ -5,7 +5,8 @@ access list has let the caller through. Everything that is not about the transpo
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import grpc
@@ -16,7 +17,15 @@ from certs.spiffe import SpiffeId
 from services.kit import wire
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
-from services.kit.errors import DOMAIN, FailedPrecondition, HutongError, Reason, Unauthenticated, Unavailable
+from services.kit.errors import (
+    DOMAIN,
+    FailedPrecondition,
+    HutongError,
+    Reason,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 from services.kit.rpc import Call, Dispatcher, Rpc, Shape
 
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}  # pyright: ignore
@@ -49,7 +58,9 @@ class GrpcServer:
         self._address = address
         self._dispatcher = dispatcher
         self._verifier = verifier
-        self._limits = limits
+        self._most_each = max(1, limits.concurrent_calls // 2)
+        self._running: dict[str, int] = {}
+        """Calls running now, by caller."""
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", limits.request_bytes + _SLACK),
@@ -95,7 +106,9 @@ class GrpcServer:
     def _unary(self, rpc: Rpc) -> Callable[[bytes, Context], Any]:
         async def serve(raw: bytes, context: Context) -> bytes:
             try:
-                return await self._dispatcher.unary(rpc, raw, self._call(rpc, context))
+                call = self._call(rpc, context)
+                with self._share(call):
+                    return await self._dispatcher.unary(rpc, raw, call)
             except HutongError as error:
                 await _abort(context, error)
                 raise
@@ -103,29 +116,53 @@ class GrpcServer:
         return serve
 
     def _stream(self, rpc: Rpc) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
+        # gRPC tells streams by their being asynchronous generator functions themselves.
         async def serve(raw: bytes, context: Context) -> AsyncIterator[bytes]:
-            try:
-                async for response in self._dispatcher.stream(rpc, raw, self._call(rpc, context)):
-                    yield response
-            except HutongError as error:
-                await _abort(context, error)
+            async for response in self._responses(rpc, context, lambda call: self._dispatcher.stream(rpc, raw, call)):
+                yield response
 
         return serve
 
     def _bidi(self, rpc: Rpc) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def serve(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-            try:
-                async for response in self._dispatcher.bidi(rpc, raws, self._call(rpc, context)):
-                    yield response
-            except HutongError as error:
-                await _abort(context, error)
+            async for response in self._responses(rpc, context, lambda call: self._dispatcher.bidi(rpc, raws, call)):
+                yield response
 
         return serve
 
-    def _call(self, rpc: Rpc, context: Context) -> Call:
-        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
+    async def _responses(
+        self, rpc: Rpc, context: Context, run: Callable[[Call], AsyncIterator[bytes]]
+    ) -> AsyncIterator[bytes]:
+        """Send what a streaming rpc gives, for as long as the certificate it began with stands."""
         try:
-            identity = self._verifier.verify(certificate)
+            call = self._call(rpc, context)
+            with self._share(call):
+                async for response in run(call):
+                    self._identify(call.certificate)
+                    yield response
+        except HutongError as error:
+            await _abort(context, error)
+
+    @contextmanager
+    def _share(self, call: Call) -> Generator[None]:
+        """Count the calls a caller has running: nobody may have more than half of all there can be."""
+        caller = call.caller.spiffe_id
+        running = self._running.get(caller, 0)
+        if running >= self._most_each:
+            raise ResourceExhausted(Reason.CALLS_TOO_MANY, f"at most {self._most_each} calls of one caller at a time")
+        self._running[caller] = running + 1
+        try:
+            yield
+        finally:
+            running = self._running[caller] - 1
+            if running:
+                self._running[caller] = running
+            else:
+                del self._running[caller]
+
+    def _identify(self, certificate: bytes) -> SpiffeId:
+        try:
+            return self._verifier.verify(certificate)
         except CertificateError as error:
             if error.reason == "REVOCATION_UNKNOWN":
                 # Ours is the fault, not the caller's; but nobody is let in unchecked.
@@ -134,10 +171,13 @@ class GrpcServer:
             # The stranger learns that its certificate does not stand, and which check; nothing of ours.
             reason = Reason.CERTIFICATE_REVOKED if error.reason == "CERTIFICATE_REVOKED" else Reason.IDENTITY_INVALID
             raise Unauthenticated(reason, "the client certificate does not stand", check=error.reason) from None
+
+    def _call(self, rpc: Rpc, context: Context) -> Call:
+        certificate = next(iter(context.auth_context().get("x509_pem_cert", ())), b"")
         remaining = cast("float | None", context.time_remaining())
         return Call(
             method=rpc.method,
-            caller=Caller.of(identity),
+            caller=Caller.of(self._identify(certificate)),
             certificate=certificate,
             deadline=None if remaining is None else time.monotonic() + remaining,
             metadata={k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)},

@@ -124,9 +124,6 @@ def planner(mesh: Mesh) -> Planner:
     return Planner(catalogue.load(), mesh.gateway.engine, signer, now)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="gateway/plan.py Planner._kept: bounded by number, and what a caller asks has no small size"
-)
 async def test_plans_that_are_kept_do_not_grow_with_what_was_asked(mesh: Mesh) -> None:
     """A thousand questions, each with another page token of thirty kilobytes: nobody asks them twice."""
     plans, caller = planner(mesh), Caller(f"spiffe://{ZONE}/{TAX}", "taxation", "refund")

@@ -6,6 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from services.cli.lazy import command
 from services.cli.main import Hutong, app
 
 COMMANDS = [entry.name for entry in Hutong.entries]
@@ -55,3 +56,12 @@ def test_a_mistyped_command_is_guessed_and_exits_2() -> None:
     result = runner.invoke(app, ["querry"])
     assert result.exit_code == 2
     assert "'query'" in result.output
+
+
+def test_explain_takes_the_arguments_of_query() -> None:
+    options = {
+        name: {option for parameter in command(entry).params for option in parameter.opts}
+        for name, entry in ((e.name, e) for e in Hutong.entries if e.name in {"query", "explain"})
+    }
+    assert options["query"] - options["explain"] == {"--stream"}
+    assert options["explain"] <= options["query"]

@@ -1,7 +1,11 @@
 """`hutong load` and `hutong quarantine`, on files that are as bad as real ones."""
 
+import contextlib
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -251,3 +255,27 @@ def test_a_number_beyond_all_measure_goes_to_quarantine(register: Register) -> N
     register.source.write_text(f"code,name,founded\n{GOOD},一家,1E900000000\n{LATE},二家,1E-900000000\n")
     counts = json.loads(register.load("--json").stdout)
     assert (counts["read"], counts["loaded"], counts["quarantined"]) == (2, 0, 2)
+
+
+def test_progress_is_shown_to_who_looks_and_to_nobody_else(register: Register) -> None:
+    rows = "".join(f"{GOOD},第{n}家,2020-01-02\n" for n in range(2000))
+    register.source.write_text(f"code,name,founded\n{rows}")
+    command = [sys.executable, "-P", "-m", "services.cli.main", "load", "commerce", "--mapping", str(register.mapping)]
+    command += [str(register.source), "--dir", str(register.zone.folder)]
+    look, terminal = os.openpty()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=terminal, env=os.environ | {"TERM": "xterm"}
+    ) as watched:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # the other end of a terminal is closed with an error
+            while piece := os.read(look, 4096):
+                shown += piece
+        assert watched.stdout is not None
+        assert b"2000" in watched.stdout.read()
+    os.close(look)
+    assert watched.returncode == 0
+    assert b"register.csv" in shown
+    assert b"2000 rows" in shown
+    unwatched = subprocess.run(command, capture_output=True, check=True)
+    assert unwatched.stderr == b""

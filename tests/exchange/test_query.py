@@ -105,6 +105,7 @@ async def test_five_agencies_answer_one_question(mesh: Mesh) -> None:
     assert [s.agency for s in sections] == ["commerce", "taxation", "customs", "quality", "publicsecurity"]
     assert records(sections[0])[0].name == "示例进出口有限公司"
     assert [s.status for s in sections][:3] == [OK, OK, OK]
+    assert all(s.as_of.seconds and s.policy_version for s in sections)
 
 
 async def test_a_key_stays_in_where_the_key_field_does(mesh: Mesh) -> None:

@@ -9,7 +9,7 @@ from hutong.api.common.v1 import common_pb2
 from hutong.api.customs.v1 import declaration_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.kit.caller import Caller
-from services.kit.errors import Reason
+from services.kit.errors import Reason, Unavailable
 from services.kit.records import catalogue
 from tests.exchange.mesh import QUERY, Mesh, question, records
 from tests.exchange.records import EXPORTER
@@ -130,10 +130,12 @@ async def test_what_only_the_department_would_give_is_cut_by_the_gateway(own: Me
     assert b"secret" not in cut.SerializeToString()
 
 
-async def test_a_record_of_another_type_is_dropped(own: Mesh) -> None:
+async def test_a_record_of_another_type_is_no_answer(own: Mesh) -> None:
     answer = await ask(own)
     del answer.records[:]
     answer.records.add().Pack(common_pb2.SubjectId(scheme="secret", value="secret"))
     assert own.gateway is not None
     mask = own.gateway.engine.mask(TAX, ASKED.context, catalogue.load().get("customs.Declaration"))
-    assert not exchange_pb2.Section.FromString(recut(answer, mask)).records
+    with pytest.raises(Unavailable) as refused:
+        recut(answer, mask)
+    assert refused.value.reason is Reason.DEPARTMENT_FAILED

@@ -136,18 +136,18 @@ def test_another_request_is_not_covered(stage: Stage) -> None:
     assert "another request" in refused.message
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda r: r.selections[0].fields.append("lines.hs10"),
-        lambda r: setattr(r.selections[0], "filter", "ie_flag = 'E'"),
-        lambda r: setattr(r.selections[0], "page_token", "t"),
-        lambda r: r.selections.add(record_type="customs.Operator"),
-        lambda r: setattr(r, "known_policy_version", "v"),
-        lambda r: setattr(r.context, "purpose", "P-AML"),
-    ],
-)
-def test_nothing_more_can_be_asked_under_it(stage: Stage, change: Callable[[Any], None]) -> None:
+CHANGES: list[Callable[[Any], object]] = [
+    lambda r: r.selections[0].fields.append("lines.hs10"),
+    lambda r: setattr(r.selections[0], "filter", "ie_flag = 'E'"),
+    lambda r: setattr(r.selections[0], "page_token", "t"),
+    lambda r: r.selections.add(record_type="customs.Operator"),
+    lambda r: setattr(r, "known_policy_version", "v"),
+    lambda r: setattr(r.context, "purpose", "P-AML"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_more_can_be_asked_under_it(stage: Stage, change: Callable[[Any], object]) -> None:
     request = stage.signed()
     change(request)
     assert stage.refused(request).reason is Reason.CONTEXT_INVALID
