@@ -20,6 +20,8 @@ from services.kit.records.pages import MAX_SIZE
 _REFUSED = exchange_pb2.VERDICT_REFUSED
 _OK = exchange_pb2.SECTION_STATUS_OK
 _PARTIAL = exchange_pb2.SECTION_STATUS_PARTIAL
+_STATUSES = frozenset(exchange_pb2.SectionStatus.values()) - {exchange_pb2.SECTION_STATUS_UNSPECIFIED}
+_REASONS = frozenset(("", *Reason))
 _DENIED = exchange_pb2.SECTION_STATUS_DENIED
 
 
@@ -33,6 +35,8 @@ def recut(answer: exchange_pb2.Section, mask: ReadMask) -> bytes:
     answer.DiscardUnknownFields()
     if len(answer.records) > MAX_SIZE:
         raise _no_answer(f"{len(answer.records)} records on a page")
+    if answer.status not in _STATUSES or answer.reason not in _REASONS:
+        raise _no_answer("a status or reason that there is not")
     answer.record_type, answer.agency = mask.record_type.name, mask.record_type.owner
     if answer.policy_version == mask.version:
         del answer.decisions[:]

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from certs.svid import Svid
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
-from services.kit import reader
+from services.kit import lookup, reader
 from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.context import LIFETIME, ContextSigner
 from services.kit.doors import check_selections
+from services.kit.errors import PermissionDenied, Reason
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.policy.policies import PolicySet
 from services.kit.records.catalogue import Catalogue
-from services.kit.records.source import subject_fields
 
 _MOST_KEPT = 1024
 _LARGEST_KEPT = 4096
@@ -39,6 +39,21 @@ class Part:
     index: int
     selection: exchange_pb2.Selection
     mask: ReadMask
+    kept_back: bool
+    """The subject may not be looked for: to find a record by it would tell what policy keeps back."""
+
+    @property
+    def denied(self) -> bool:
+        """Nothing may be given; no department is asked."""
+        return self.kept_back or not self.mask.grants
+
+    def section(self) -> exchange_pb2.Section:
+        """Begin the part's section: what was decided, without any record."""
+        section = self.mask.section()
+        if self.mask.grants and self.kept_back:
+            section.status = exchange_pb2.SECTION_STATUS_DENIED
+            section.reason = Reason.LOOKUP_FIELD_NOT_READABLE
+        return section
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +91,8 @@ class Plan:
 
     @property
     def denied(self) -> list[Part]:
-        """The parts of which nothing may be given; no department is asked for them."""
-        return [part for part in self.parts if not part.mask.grants]
+        """The parts of which nothing may be given."""
+        return [part for part in self.parts if part.denied]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +190,18 @@ class Planner:
         parts: list[Part] = []
         for index, selection in enumerate(question.selections):
             kind = self._catalogue.get(selection.record_type)
-            subject_fields(kind, scheme)
             mask = self._engine.mask(caller, question.context, kind).restrict(selection.fields)
             reader.readable(mask, selection.filter)
-            parts.append(Part(index, selection, mask))
+            parts.append(Part(index, selection, mask, _kept_back(mask, scheme)))
         return tuple(parts)
+
+
+def _kept_back(mask: ReadMask, scheme: str) -> bool:
+    try:
+        lookup.by_subject(mask, scheme)
+    except PermissionDenied:
+        return True
+    return False
 
 
 def _shape(question: federation_pb2.QueryRequest) -> tuple[bytes, ...]:
@@ -190,7 +212,7 @@ def _shape(question: federation_pb2.QueryRequest) -> tuple[bytes, ...]:
 def _outline(parts: Sequence[Part]) -> tuple[_Outline, ...]:
     by_agency: dict[str, list[Part]] = {}
     for part in parts:
-        if part.mask.grants:
+        if not part.denied:
             by_agency.setdefault(part.mask.record_type.owner, []).append(part)
     return tuple(
         _Outline(

@@ -66,7 +66,7 @@ class FederationService:
         """Answer in one message, a `QueryResponse`."""
         plan = self._planner.plan(request, call.caller, self._identity.svid())
         wait = _inner_deadline(call)
-        answered = {part.index: part.mask.section().SerializeToString() for part in plan.denied}
+        answered = {part.index: part.section().SerializeToString() for part in plan.denied}
         for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
             answered.update(answers)
         self._fit(answered, plan)
@@ -79,7 +79,7 @@ class FederationService:
         wait = _inner_deadline(call)
         head = federation_pb2.StreamQueryResponse(query_id=plan.query_id).SerializeToString()
         for part in plan.denied:
-            yield head + wire.embedded(_SECTION, part.mask.section().SerializeToString())
+            yield head + wire.embedded(_SECTION, part.section().SerializeToString())
         tasks = [asyncio.ensure_future(self._ask(ask, plan, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
@@ -92,7 +92,7 @@ class FederationService:
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
         parts = self._planner.decide(request.query, call.caller)
-        return federation_pb2.ExplainResponse(sections=[part.mask.section() for part in parts])
+        return federation_pb2.ExplainResponse(sections=[part.section() for part in parts])
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call
@@ -167,7 +167,7 @@ def _inner_deadline(call: Call) -> float:
 
 
 def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
-    section = part.mask.section()
+    section = part.section()
     if isinstance(error, DeadlineExceeded):
         section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
         section.reason = Reason.DEPARTMENT_TIMEOUT

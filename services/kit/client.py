@@ -5,9 +5,9 @@ one closes once its calls are done; no call fails for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -26,12 +26,17 @@ _RETIRE_AFTER = 30.0
 """Seconds that a channel of a former certificate stays usable, for calls that were prepared with it."""
 
 
+Unary = Callable[..., Awaitable[bytes]]
+Streaming = Callable[..., AsyncIterator[bytes]]
+"""Rpcs as this module calls them: bytes come back, and are parsed here."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     """A channel with the certificate it was opened with, and its unary rpcs by method (one response type each)."""
 
     channel: grpc.aio.Channel
-    stubs: dict[str, grpc.aio.UnaryUnaryMultiCallable[Any, Any]]
+    stubs: dict[str, Unary]
 
 
 class Client:
@@ -102,10 +107,10 @@ class Client:
         line = self._line(svid)
         stub = line.stubs.get(method)
         if stub is None:
-            stub = line.channel.unary_unary(method, _serialize)
+            stub = cast("Unary", line.channel.unary_unary(method, _serialize))
             line.stubs[method] = stub
         try:
-            raw: bytes = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
+            raw = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from None
         return _parse(raw, response)
@@ -114,7 +119,7 @@ class Client:
         self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
     ) -> AsyncIterator[R]:
         """Make a server-streaming call; raises the `HutongError` the other side answered with."""
-        stub: Any = self._line(None).channel.unary_stream(method, _serialize)
+        stub = cast("Streaming", self._line(None).channel.unary_stream(method, _serialize))
         async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent)), response):
             yield message
 
@@ -122,7 +127,7 @@ class Client:
         self, method: str, requests: AsyncIterator[Message], response: type[R], *, timeout: float | None
     ) -> AsyncIterator[R]:
         """Make a bidirectional call; raises the `HutongError` the other side answered with."""
-        stub: Any = self._line(None).channel.stream_stream(method, _serialize)
+        stub = cast("Streaming", self._line(None).channel.stream_stream(method, _serialize))
         async for message in _read(stub(requests, timeout=timeout), response):
             yield message
 

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -47,7 +48,7 @@ def request_digest(request: DelegatedRequest) -> bytes:
 
     Whom it asks about, as of when and from where on are left out; see `ExchangeContext.request_digests`.
     """
-    asked: Message = type(request).FromString(request.SerializeToString())
+    asked = cast("Message", type(request).FromString(request.SerializeToString()))
     for name in _NOT_BOUND[type(request)]:
         asked.ClearField(name)
     return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()

@@ -9,11 +9,10 @@ and there is no comment, no function and no statement to be had. What stays is c
 from typing import ClassVar
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import exp, tokens
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import TokenType
-from sqlglot.tokens import Tokenizer
 
 MAX_TEXT = 4096
 """A condition is at most this long, in bytes of UTF-8."""
@@ -26,7 +25,7 @@ MAX_COMPARISONS = 64
 class _Language(Dialect):
     """SQL with every keyword taken away that the language has no use for, so that fields may have any name."""
 
-    class Tokenizer(Tokenizer):
+    class Tokenizer(tokens.Tokenizer):
         QUOTES: ClassVar[list[str | tuple[str, str]]] = ["'", '"']
         IDENTIFIERS: ClassVar[list[str | tuple[str, str]]] = ["`"]
         COMMENTS: ClassVar[list[str | tuple[str, str]]] = []

@@ -1,0 +1,117 @@
+"""What the gateway prepares once must not outlive the policies, the moment or the identity it rests on."""
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from gateway.plan import Plan, Planner
+from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from services.kit.caller import Caller
+from services.kit.context import ContextSigner
+from services.kit.policy import loader
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.policies import PolicySet
+from services.kit.records import catalogue
+from tests.exchange.mesh import question
+from tests.policy.support import LAW, NOW, SECRET, SetClock
+from tests.zone import ZONE, Zone
+
+TAX = Caller(f"spiffe://{ZONE}/taxation/refund", "taxation", "refund")
+PERMIT = """
+@id("p") @basis("CN-VAT-REBATE") @from("{since}") @until("{until}")
+permit (principal, action, resource == Hutong::Field::"customs.Declaration.declaration_no")
+when {{ context.purpose == "P-REBATE" }};
+"""
+SINCE, UNTIL = NOW + dt.timedelta(days=1), NOW + dt.timedelta(days=2)
+SUBJECTS = ("91999901MA07HYX927", "91999901MA07HY2E6F")
+
+
+def asked(subject: str = SUBJECTS[0]) -> federation_pb2.QueryRequest:
+    why = {"purpose": "P-REBATE", "legal_basis": "CN-VAT-REBATE"}
+    return question(f"cn.uscc:{subject}", "customs.Declaration:declaration_no", **why)
+
+
+def policies(text: str = "") -> PolicySet:
+    file = PERMIT.format(since=SINCE.isoformat(), until=UNTIL.isoformat()) + text
+    return loader.parse({"customs.cedar": file}, catalogue.load(), LAW)
+
+
+class Desk:
+    """A planner, its clock, and the zone its gateway belongs to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = SetClock()
+        self.zone = Zone(folder)
+        self.engine = PolicyEngine(policies(), catalogue.load(), LAW, SECRET, self.clock)
+        gateway = self.zone.identity("gateway/main")
+        self.planner = Planner(catalogue.load(), self.engine, ContextSigner(gateway, self.clock), self.clock)
+
+    def plan(self, subject: str = SUBJECTS[0]) -> Plan:
+        return self.planner.plan(asked(subject), TAX, self.zone.files("gateway/main").load())
+
+    def gives(self) -> bool:
+        (part,) = self.planner.decide(asked(), TAX)
+        return bool(part.mask.grants)
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def sent(plan: Plan) -> record_source_pb2.FetchRequest:
+    (ask,) = plan.asks
+    return record_source_pb2.FetchRequest.FromString(ask.request)
+
+
+def word(plan: Plan) -> exchange_pb2.ExchangeContext:
+    return exchange_pb2.ExchangeContext.FromString(sent(plan).delegated.payload)
+
+
+def test_a_plan_begins_and_ends_with_the_permit_it_rests_on(desk: Desk) -> None:
+    second = dt.timedelta(seconds=1)
+    for moment, given in (
+        (NOW, False),
+        (SINCE - second, False),
+        (SINCE, True),
+        (UNTIL - second, True),
+        (UNTIL, False),
+        # A clock that is set back makes what was prepared stale as well.
+        (SINCE, True),
+        (NOW, False),
+    ):
+        desk.clock.now = moment
+        assert desk.gives() == given, moment
+        assert bool(desk.plan().asks) == given, moment
+
+
+def test_a_plan_ends_with_the_policies_it_rests_on(desk: Desk) -> None:
+    desk.clock.now = SINCE
+    assert desk.plan().asks
+    desk.engine.replace(policies('@id("stop") forbid (principal, action, resource);'))
+    assert not desk.plan().asks
+    desk.engine.replace(policies())
+    assert desk.plan().asks
+
+
+def test_every_question_has_an_id_of_its_own_and_names_its_own_subject(desk: Desk) -> None:
+    desk.clock.now = SINCE
+    plans = [desk.plan(subject) for subject in (*SUBJECTS, SUBJECTS[0])]
+    assert len({plan.query_id for plan in plans}) == 3
+    assert [sent(plan).subject.value for plan in plans] == [*SUBJECTS, SUBJECTS[0]]
+
+
+def test_the_gateways_word_is_good_at_every_moment_it_is_used(desk: Desk) -> None:
+    """It may be used for more than one question; never past its end, and never after the identity that signed it."""
+    desk.clock.now = SINCE
+    for _ in range(40):
+        plan = desk.plan()
+        context = word(plan)
+        assert context.issued_at.ToDatetime(dt.UTC) <= desk.clock.now < context.expires_at.ToDatetime(dt.UTC)
+        desk.clock.now += dt.timedelta(seconds=1)
+    before = desk.plan()
+    desk.zone.authority.renew(desk.zone.identity("gateway/main"), dt.datetime.now(dt.UTC))
+    after = desk.plan()
+    assert before.svid.version != after.svid.version
+    assert sent(before).delegated.signature != sent(after).delegated.signature
