@@ -25,7 +25,14 @@ HINTS: Final[Mapping[str, str]] = {
     "PAGE_TOKEN_INVALID": "start again without --page-token",
     "REQUEST_TOO_LARGE": "ask for less at once",
     "AS_OF_IN_FUTURE": "leave --as-of out to ask for what is known now",
+    "CASE_MISSING": "add --case REF: this purpose is lawful only for a case",
+    "FILTER_INVALID": "write conditions as field = 'value' AND …; parentheses where AND and OR meet",
+    "ANSWER_TOO_LARGE": "ask for fewer types, fields or records at once: --page-size, or one question per type",
+    "CALLS_TOO_MANY": "too many calls of this system run at once: wait for some to end",
+    "STREAMS_TOO_MANY": "end some of this system's watches first",
     # decisions on fields
+    "LOOKUP_FIELD_NOT_READABLE": "for this purpose the identifier itself is kept from you; ask by another one",
+    "DECISION_FAILED": "a policy failed while it decided; its owner's data officer finds it with `hutong policy show`",
     "NO_PERMIT": "no policy gives this to you for this purpose; its owner's data officer can",
     "FORBIDDEN": "the owner forbids it, whatever permits say",
     "BASIS_MISMATCH": "a permit exists, but for another legal basis than the one stated with --basis",
@@ -35,6 +42,8 @@ HINTS: Final[Mapping[str, str]] = {
     "IDENTITY_INVALID": "`hutong certs list` shows the certificates of the zone and their state",
     "CERTIFICATE_REVOKED": "the certificate was revoked; `hutong certs issue` makes a new one where that is right",
     "SVID_UNREADABLE": "`hutong certs issue AGENCY/SYSTEM --dir …` gives this system an identity",
+    "REVOCATION_UNKNOWN": "the node's revocation list is missing or lapsed; `hutong certs rotate` signs it anew",
+    "CONTEXT_EXPIRED": "ask again; if it persists, compare the clocks of gateway and department",
     # the mesh
     "DEPARTMENT_UNREACHABLE": "is the mesh up? `hutong up` starts it; --gateway says where it is",
     "ROWS_UNREADABLE": "the department reads this type live, and its mapping does not fit every row: tell its owner",
