@@ -3,8 +3,10 @@
 import json
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,39 @@ def test_a_port_in_use(zone: Zone) -> None:
     assert f"error: ADDRESS_IN_USE: cannot listen on {host}:{port}" in err
     assert " next: " in err
     assert "Traceback" not in err
+
+
+LIVE = """
+[live."commerce.Branch"]
+mapping = "branches.yaml"
+url = "sqlite:///legacy.db"
+"""
+BRANCHES = """\
+mapping: commerce.branches
+version: 1
+record: commerce.Branch
+source_system: legacy
+source: {kind: sql, table: branches, key: [code]}
+fields: {branch_uscc: code, uscc: firm}
+"""
+
+
+def test_what_is_read_live_is_opened_before_it_serves(zone: Zone) -> None:
+    config = zone.config_file("commerce")
+    config.write_text(config.read_text() + LIVE)
+    config.with_name("branches.yaml").write_text(BRANCHES)
+    with closing(sqlite3.connect(config.with_name("legacy.db"))) as legacy:
+        legacy.execute("CREATE TABLE elsewhere (code TEXT)")
+    refused = run("serve", "commerce", "--config", config)
+    assert refused.exit_code == 1
+    assert "error: MAPPING_INVALID: the database has no table 'branches'" in refused.stderr
+    with closing(sqlite3.connect(config.with_name("legacy.db"))) as legacy:
+        legacy.execute("CREATE TABLE branches (code TEXT PRIMARY KEY, firm TEXT)")
+    process = served("commerce", zone)
+    wait_until_it_serves(process)
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -2,15 +2,18 @@
 
 import json
 import logging
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from services.kit.config import NodeConfig, TelemetrySection
+from services.kit.errors import FailedPrecondition, Reason
 from services.kit.host import Host
 from services.kit.telemetry import JsonLines
 from tests.kit.test_server import ASK, OPEN, Mirror, Request, Response, mirrored
@@ -72,3 +75,19 @@ def test_log_lines_are_json_with_their_fields() -> None:
     record.fields = {"reason": "NO_PERMIT"}
     line = json.loads(JsonLines().format(record))
     assert (line["message"], line["level"], line["reason"]) == ("Said so", "warning", "NO_PERMIT")
+
+
+async def test_a_port_for_metrics_that_is_in_use_is_said(tmp_path: Path) -> None:
+    zone = Zone(tmp_path)
+    listed = tmp_path / "access.yaml"
+    listed.write_text(OPEN)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        node = zone.node("customs/node").model_copy(update={"metrics": address})
+        host = Host(NodeConfig(node=node, tls=zone.tls("customs/node")))
+        with pytest.raises(FailedPrecondition, match=f"metrics: cannot listen on {address}") as refused:
+            await host.start(mirrored(Mirror()), [listed])
+        await host.stop()
+    assert refused.value.reason is Reason.ADDRESS_IN_USE
