@@ -164,7 +164,8 @@ class Planner:
     def _prepared(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[tuple[str, str], _Prepared]:
         now = self._clock()
         reader.moment_of(question, now)
-        subject = reader.subject_of(question.subject.scheme, question.subject.value)
+        about = question.subject
+        subject = reader.subject_of(about.scheme, about.value, about.as_written)
         key = caller.spiffe_id, subject[0], _shape(question)
         kept = self._kept.get(key)
         if kept is None or not kept.stands(self._engine.policies, now):
@@ -238,7 +239,7 @@ def _fields(
     subject: tuple[str, str], question: federation_pb2.QueryRequest, query_id: str
 ) -> tuple[bytes, bytes, bytes]:
     """Serialize the fields of a request that differ from question to question: subject, as-of time, query id."""
-    about = common_pb2.SubjectId(scheme=subject[0], value=subject[1])
+    about = common_pb2.SubjectId(scheme=subject[0], value=subject[1], as_written=question.subject.as_written)
     as_of = b""
     if question.HasField("as_of"):
         as_of = record_source_pb2.FetchRequest(as_of=question.as_of).SerializeToString()

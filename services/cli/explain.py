@@ -19,6 +19,7 @@ def explain(
     purpose: question.Purposes = None,
     basis: question.Basis = "",
     subject: question.Subject = "",
+    as_written: question.AsWritten = False,
     select: question.Selects = None,
     caller: question.As = "",
     filters: question.Filters = None,
@@ -48,6 +49,7 @@ def explain(
         purpose or (), basis, subject, select or (), filters or (), page_token or (), page_size, as_of, case,
         authorization, on_behalf_of,
     )  # fmt: skip
+    made.subject.as_written = as_written
     way = question.door(folder, caller, gateway, gateway_id, cert, key, bundle)
     response = asyncio.run(_explain(way, made, question.seconds(deadline)))
     if as_json:

@@ -11,7 +11,7 @@ HINTS: Final[Mapping[str, str]] = {
     "SELECTION_MISSING": "add --select TYPE or --select TYPE:field,field; `hutong catalogue` lists the types",
     "SELECTIONS_TOO_MANY": "ask in several questions",
     "SUBJECT_MISSING": "add --subject SCHEME:VALUE, for example --subject cn.uscc:…",
-    "SUBJECT_INVALID": "check the identifier: digits swapped, or another scheme than it is of?",
+    "SUBJECT_INVALID": "check the identifier: digits swapped, another scheme? --as-written asks by a doubtful one",
     "SUBJECT_SCHEME_UNKNOWN": "`hutong catalogue TYPE` shows by which schemes a record type can be asked for",
     "SUBJECT_SCHEME_UNSUPPORTED": "`hutong catalogue TYPE` shows by which schemes a record type can be asked for",
     "PURPOSE_MISSING": "add --purpose CODE: every question states exactly one",

@@ -22,6 +22,7 @@ def query(
     purpose: question.Purposes = None,
     basis: question.Basis = "",
     subject: question.Subject = "",
+    as_written: question.AsWritten = False,
     select: question.Selects = None,
     caller: question.As = "",
     filters: question.Filters = None,
@@ -58,6 +59,7 @@ def query(
         purpose or (), basis, subject, select or (), filters or (), page_token or (), page_size, as_of, case,
         authorization, on_behalf_of,
     )  # fmt: skip
+    made.subject.as_written = as_written
     way = question.door(folder, caller, gateway, gateway_id, cert, key, bundle)
     wait = question.seconds(deadline)
     run = _stream(way, made, wait, as_json) if stream else _ask(way, made, wait, as_json)

@@ -30,6 +30,9 @@ As = Annotated[
 Purposes = Annotated[list[str] | None, typer.Option("--purpose", metavar="CODE", help="Why: exactly one.")]
 Basis = Annotated[str, typer.Option("--basis", metavar="CODE", help="The legal basis relied on.")]
 Subject = Annotated[str, typer.Option("--subject", metavar="SCHEME:VALUE", help="Whom or what it is about: cn.uscc:…")]
+AsWritten = Annotated[
+    bool, typer.Option("--as-written", help="The subject is meant so, although its check digit says it is mistyped.")
+]
 Selects = Annotated[
     list[str] | None,
     typer.Option("--select", metavar="TYPE[:FIELD,…]", help="Record type and fields; repeat for more types."),

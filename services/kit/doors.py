@@ -122,7 +122,7 @@ class RecordSourceService:
         """Answer every selection, in the order asked."""
         origin = self._contexts.origin(request, call)
         check_selections(request.selections)
-        subject = reader.subject_of(request.subject.scheme, request.subject.value)
+        subject = reader.subject_of(request.subject.scheme, request.subject.value, request.subject.as_written)
         as_of = reader.moment_of(request, self._reader.clock())
         response = record_source_pb2.FetchResponse()
         for selection in request.selections:
@@ -282,7 +282,9 @@ class TypedService:
             subject = request.subject
             question = Question(
                 kind,
-                subject=reader.subject_of(subject.scheme, subject.value) if request.HasField("subject") else None,
+                subject=reader.subject_of(subject.scheme, subject.value, subject.as_written)
+                if request.HasField("subject")
+                else None,
                 fields=tuple(request.fields),
                 filter=request.filter,
                 page_size=request.page_size,

@@ -59,17 +59,20 @@ class Reading:
 
 
 @lru_cache(maxsize=4096)
-def subject_of(scheme: str, value: str) -> tuple[str, str]:
+def subject_of(scheme: str, value: str, as_written: bool = False) -> tuple[str, str]:
     """Check a subject id; raises `InvalidArgument` SUBJECT_MISSING, SUBJECT_SCHEME_UNKNOWN or SUBJECT_INVALID.
 
-    A value whose check digit fails is let through: such codes exist in real registers, and asking about
-    one must not be impossible.
+    A value whose check digit fails is most often mistyped, and is refused as such; but such codes stand in real
+    registers, so one is let through that is said to be meant `as_written`.
     """
     if not scheme or not value:
         raise InvalidArgument(Reason.SUBJECT_MISSING, "say whom or what the question is about: scheme and value")
     checked = identifiers.check(scheme, value)
     if checked.verdict is identifiers.Verdict.INVALID:
         raise InvalidArgument(Reason.SUBJECT_INVALID, f"this is no {scheme}: {checked.reason}", scheme=scheme)
+    if checked.verdict is identifiers.Verdict.SUSPECT and not as_written:
+        message = f"this {scheme} looks mistyped: {checked.reason}; set as_written where it is meant so"
+        raise InvalidArgument(Reason.SUBJECT_INVALID, message, scheme=scheme)
     return scheme, checked.value
 
 

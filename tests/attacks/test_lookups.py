@@ -29,7 +29,7 @@ from tests.attacks.asking import (
     why,
 )
 from tests.exchange.mesh import EXPLAIN, Mesh, question
-from tests.exchange.records import CLEARED, EXPORTER, OTHER, PENDING, RECORDS
+from tests.exchange.records import CLEARED, EXPORTER, OTHER, PENDING, RECORDS, code
 
 LOOKUP = Reason.LOOKUP_FIELD_NOT_READABLE
 WATCHER = "supervision/monitoring"
@@ -292,11 +292,11 @@ async def test_explain_reads_nothing(mesh: Mesh) -> None:
     answers = [
         await mesh.client(TAX).unary(
             EXPLAIN,
-            federation_pb2.ExplainRequest(query=question(f"cn.uscc:{code}", "customs.Declaration", **REBATE)),
+            federation_pb2.ExplainRequest(query=question(f"cn.uscc:{uscc}", "customs.Declaration", **REBATE)),
             federation_pb2.ExplainResponse,
             timeout=5,
         )
-        for code in (EXPORTER, OTHER, "91990000MA0000009" + "9")
+        for uscc in (EXPORTER, OTHER, code("MA000009"))
     ]
     assert answers[0] == answers[1] == answers[2]
 

@@ -12,11 +12,19 @@ from hutong.api.customs.v1 import clearance_event_pb2, declaration_pb2, operator
 from hutong.api.publicsecurity.v1 import seal_registration_pb2
 from hutong.api.quality.v1 import trace_event_pb2
 from hutong.api.taxation.v1 import taxpayer_status_pb2, vat_filing_pb2
-from services.kit.check_digits import uscc
+from services.kit.check_digits import org_code, uscc
 
-_EXPORTER, _OTHER = "91990000MA0000001", "91990000MA0000002"
-EXPORTER = _EXPORTER + uscc(_EXPORTER)
-OTHER = _OTHER + uscc(_OTHER)
+
+def code(organisation: str) -> str:
+    """Make a social credit code around an organisation code of eight characters, with both check digits right."""
+    body = f"91990000{organisation}{org_code(organisation)}"
+    return body + uscc(body)
+
+
+EXPORTER, OTHER = code("MA000001"), code("MA000002")
+_DOUBTED = "91990000MA0000001"
+DOUBTED = _DOUBTED + uscc(_DOUBTED)
+"""Its own check digit is right, that of the organisation code in it is not."""
 
 
 def moment(text: str) -> Timestamp:

@@ -13,7 +13,7 @@ from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
 from services.kit.config import LiveSection
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Reason, Unavailable
 from tests.exchange.mesh import Mesh, question, records
-from tests.exchange.records import EXPORTER as DOUBTED
+from tests.exchange.records import DOUBTED
 from tests.exchange.test_query import PUBLIC, ask
 from tests.zone import now
 
@@ -174,12 +174,15 @@ async def test_a_row_that_cannot_be_read_is_told_and_not_taken_for_none(live: Me
     """There is no quarantine for it. Who is given rows under conditions only does not even learn that it is there."""
     legacy.put(DOUBTED, "代码可疑有限公司", HZRQ=dt.date(2024, 1, 2))
     subject = f"cn.uscc:{DOUBTED}"
-    (told,) = await ask(live, "taxation/refund", question(subject, "commerce.Enterprise:name", **PUBLIC))
+    asked = question(subject, "commerce.Enterprise:name", **PUBLIC)
+    asked.subject.as_written = True
+    (told,) = await ask(live, "taxation/refund", asked)
     assert (told.status, told.reason) == (exchange_pb2.SECTION_STATUS_UNAVAILABLE, Reason.ROWS_UNREADABLE)
     with pytest.raises(Unavailable) as refused:
         await get(live, DOUBTED)
     assert refused.value.reason is Reason.ROWS_UNREADABLE
     asked = question(subject, "commerce.Enterprise:contact_phone", **REGISTRATION)
+    asked.subject.as_written = True
     (hidden,) = await ask(live, "taxation/registration", asked)
     assert (hidden.status, hidden.reason) == (exchange_pb2.SECTION_STATUS_NO_RECORD, "")
 

@@ -78,6 +78,16 @@ async def test_the_wrong_basis_is_named_as_such(mesh: Mesh) -> None:
     assert (section.status, section.reason) == (DENIED, Reason.BASIS_MISMATCH)
 
 
+async def test_a_doubtful_subject_is_taken_for_mistyped_unless_it_is_meant(mesh: Mesh) -> None:
+    """Real registers hold codes whose check digit fails; far more often one is simply mistyped."""
+    doubtful = question("cn.uscc:91350211M0000XUF46", "commerce.Enterprise:name", **PUBLIC)
+    error = await refused(mesh, "taxation/refund", doubtful)
+    assert (error.reason, "check digit" in error.message) == (Reason.SUBJECT_INVALID, True)
+    doubtful.subject.as_written = True
+    (section,) = await ask(mesh, "taxation/refund", doubtful)
+    assert section.status == NO_RECORD
+
+
 async def test_what_is_refused_is_named(mesh: Mesh) -> None:
     asked = "customs.Declaration:declaration_no,gross_wt_kg,lines.unit_price"
     (section,) = await ask(mesh, "taxation/refund", question(SUBJECT, asked, **REBATE))

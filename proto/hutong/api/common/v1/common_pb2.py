@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hutong/api/common/v1/common.proto\x12\x14hutong.api.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"*\n\tSubjectId\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x18\n\x07\x44\x65\x63imal\x12\r\n\x05value\x18\x01 \x01(\t\"M\n\x05Money\x12\x15\n\rcurrency_code\x18\x01 \x01(\t\x12-\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x1d.hutong.api.common.v1.Decimal\"K\n\x08Quantity\x12,\n\x05value\x18\x01 \x01(\x0b\x32\x1d.hutong.api.common.v1.Decimal\x12\x11\n\tunit_code\x18\x02 \x01(\t\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"%\n\x06Period\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\"\xf5\x01\n\x08\x45nvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\nsupersedes\x18\x03 \x01(\x03\x12-\n\tfact_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsource_system\x18\x06 \x01(\t\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32!.hutong.api.common.v1.RecordState\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c*z\n\x0bRecordState\x12\x1c\n\x18RECORD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_STATE_ACTIVE\x10\x01\x12\x1a\n\x16RECORD_STATE_CORRECTED\x10\x02\x12\x18\n\x14RECORD_STATE_REVOKED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hutong/api/common/v1/common.proto\x12\x14hutong.api.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\">\n\tSubjectId\x12\x0e\n\x06scheme\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nas_written\x18\x03 \x01(\x08\"\x18\n\x07\x44\x65\x63imal\x12\r\n\x05value\x18\x01 \x01(\t\"M\n\x05Money\x12\x15\n\rcurrency_code\x18\x01 \x01(\t\x12-\n\x06\x61mount\x18\x02 \x01(\x0b\x32\x1d.hutong.api.common.v1.Decimal\"K\n\x08Quantity\x12,\n\x05value\x18\x01 \x01(\x0b\x32\x1d.hutong.api.common.v1.Decimal\x12\x11\n\tunit_code\x18\x02 \x01(\t\"0\n\x04\x44\x61te\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x61y\x18\x03 \x01(\x05\"%\n\x06Period\x12\x0c\n\x04year\x18\x01 \x01(\x05\x12\r\n\x05month\x18\x02 \x01(\x05\"\xf5\x01\n\x08\x45nvelope\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\nsupersedes\x18\x03 \x01(\x03\x12-\n\tfact_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecorded_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rsource_system\x18\x06 \x01(\t\x12\x30\n\x05state\x18\x07 \x01(\x0e\x32!.hutong.api.common.v1.RecordState\x12\x0e\n\x06\x64igest\x18\x08 \x01(\x0c*z\n\x0bRecordState\x12\x1c\n\x18RECORD_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13RECORD_STATE_ACTIVE\x10\x01\x12\x1a\n\x16RECORD_STATE_CORRECTED\x10\x02\x12\x18\n\x14RECORD_STATE_REVOKED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.api.common.v1.common_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECORDSTATE']._serialized_start=655
-  _globals['_RECORDSTATE']._serialized_end=777
+  _globals['_RECORDSTATE']._serialized_start=675
+  _globals['_RECORDSTATE']._serialized_end=797
   _globals['_SUBJECTID']._serialized_start=92
-  _globals['_SUBJECTID']._serialized_end=134
-  _globals['_DECIMAL']._serialized_start=136
-  _globals['_DECIMAL']._serialized_end=160
-  _globals['_MONEY']._serialized_start=162
-  _globals['_MONEY']._serialized_end=239
-  _globals['_QUANTITY']._serialized_start=241
-  _globals['_QUANTITY']._serialized_end=316
-  _globals['_DATE']._serialized_start=318
-  _globals['_DATE']._serialized_end=366
-  _globals['_PERIOD']._serialized_start=368
-  _globals['_PERIOD']._serialized_end=405
-  _globals['_ENVELOPE']._serialized_start=408
-  _globals['_ENVELOPE']._serialized_end=653
+  _globals['_SUBJECTID']._serialized_end=154
+  _globals['_DECIMAL']._serialized_start=156
+  _globals['_DECIMAL']._serialized_end=180
+  _globals['_MONEY']._serialized_start=182
+  _globals['_MONEY']._serialized_end=259
+  _globals['_QUANTITY']._serialized_start=261
+  _globals['_QUANTITY']._serialized_end=336
+  _globals['_DATE']._serialized_start=338
+  _globals['_DATE']._serialized_end=386
+  _globals['_PERIOD']._serialized_start=388
+  _globals['_PERIOD']._serialized_end=425
+  _globals['_ENVELOPE']._serialized_start=428
+  _globals['_ENVELOPE']._serialized_end=673
 # @@protoc_insertion_point(module_scope)

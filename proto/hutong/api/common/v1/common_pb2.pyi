@@ -56,19 +56,25 @@ class SubjectId(_message.Message):
 
     SCHEME_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    AS_WRITTEN_FIELD_NUMBER: _builtins.int
     scheme: _builtins.str
     """Registered scheme, for example "cn.uscc", "lei", "cn.declaration_no"."""
     value: _builtins.str
     """The identifier in that scheme, without white space."""
+    as_written: _builtins.bool
+    """It is meant as written although its check digit says otherwise: real registers
+    hold such codes. Without this, one is refused as mistyped.
+    """
     def __init__(
         self,
         *,
         scheme: _builtins.str = ...,
         value: _builtins.str = ...,
+        as_written: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["scheme", b"scheme", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_written", b"as_written", "scheme", b"scheme", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
