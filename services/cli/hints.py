@@ -67,4 +67,5 @@ HINTS: Final[Mapping[str, str]] = {
     "MAPPING_INVALID": "correct the mapping; docs/ describes its words",
     "MAPPING_COLUMN_MISSING": "compare the mapping's columns with the source's header",
     "FILE_ERROR": "check the path and who may read it",
+    # recognition
 }

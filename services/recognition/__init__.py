@@ -1,0 +1,1 @@
+"""Mutual recognition: procedures, cases, statutory clocks, results that travel, and who recognises them."""
