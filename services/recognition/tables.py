@@ -12,8 +12,8 @@ from services.kit.records.tables import UtcDateTime, text_type
 METADATA: Final = sa.MetaData()
 
 
-def _text(name: str, **options: bool) -> "sa.Column[str]":
-    return sa.Column(name, text_type(), nullable=options.pop("nullable", False), **options)
+def _text(name: str, *, primary_key: bool = False) -> "sa.Column[str]":
+    return sa.Column(name, text_type(), primary_key=primary_key, nullable=False)
 
 
 PROCEDURE: Final = sa.Table(
