@@ -12,6 +12,7 @@ from services.cli.lazy import Entry, LazyGroup
 
 _TRY = "Try it"
 _ASK = "Ask"
+_APPROVE = "Approvals"
 _RUN = "Run"
 _KEEP = "Keep records and rules"
 
@@ -48,7 +49,14 @@ class Hutong(LazyGroup):
         Entry("query", "services.cli.query", "Ask one question across agencies.", _ASK),
         Entry("explain", "services.cli.explain", "Show what a question would be given, field by field.", _ASK),
         Entry("catalogue", "services.cli.catalogue", "List record types, or the fields of one.", _ASK),
-        Entry("serve", "services.cli.serve", "Run one node: a room, or the gateway.", _RUN),
+        Entry("case", "services.cli.case", "Submit, work on, show and follow cases.", _APPROVE),
+        Entry("progress", "services.cli.progress", "Show where a case stands, and who holds it.", _APPROVE),
+        Entry("remind", "services.cli.remind", "Remind whoever holds a stage.", _APPROVE),
+        Entry("result", "services.cli.result", "Sign, verify, present and revoke stage results.", _APPROVE),
+        Entry("tasks", "services.cli.tasks", "What an agency has to look at and dispose of.", _APPROVE),
+        Entry("procedure", "services.cli.procedure", "Check and draw procedures.", _APPROVE),
+        Entry("stats", "services.cli.stats", "How long stages take, and where the bottleneck is.", _APPROVE),
+        Entry("serve", "services.cli.serve", "Run one node: a room, recognition, or the gateway.", _RUN),
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
         Entry("load", "services.cli.load", "Load a source into an agency's store through a mapping.", _KEEP),
         Entry("quarantine", "services.cli.quarantine", "Look at rows that could not be loaded; try again.", _KEEP),

@@ -12,11 +12,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from gateway.config import GatewayConfig
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.cli.rooms import GATEWAY
 from services.cli.zone import GATEWAY_SYSTEM, Zone
-from services.kit import config
 from services.kit.client import Client
 from services.kit.config import Duration
 from services.kit.errors import InvalidArgument, Reason
@@ -64,7 +62,7 @@ Bundle = Annotated[Path | None, typer.Option("--bundle", metavar="PEM", help="Th
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where the gateway is and who knocks."""
+    """Where a node is and who knocks."""
 
     target: str
     gateway: SpiffeId
@@ -76,9 +74,19 @@ class Door:
 
 
 def door(
-    folder: Path, caller: str, address: str, gateway_id: str, cert: Path | None, key: Path | None, bundle: Path | None
+    folder: Path,
+    caller: str,
+    address: str,
+    gateway_id: str,
+    cert: Path | None,
+    key: Path | None,
+    bundle: Path | None,
+    node: str = GATEWAY,
 ) -> Door:
-    """Find the gateway and the caller's certificate: in the zone folder, or where the options say."""
+    """Find a node, the gateway where none is named, and the caller's certificate.
+
+    Both lie in the zone folder, or where the options say.
+    """
     if cert is None and not caller:
         raise typer.BadParameter("say who asks: --as AGENCY/SYSTEM, or --cert with --bundle")
     if cert is not None and bundle is None:
@@ -87,13 +95,14 @@ def door(
         # Nothing of a zone folder is needed by a caller that brings everything along.
         files = SvidFiles(cert, key or cert, bundle)
         zone_name = files.load().spiffe_id.trust_domain
-        return Door(address, SpiffeId.parse(gateway_id or f"spiffe://{zone_name}/{GATEWAY_SYSTEM}"), files)
+        usual = GATEWAY_SYSTEM if node == GATEWAY else f"{node}/node"
+        return Door(address, SpiffeId.parse(gateway_id or f"spiffe://{zone_name}/{usual}"), files)
     zone = Zone.open(folder)
-    node = config.read(zone.config_file(GATEWAY), GatewayConfig).node
-    expected = SpiffeId.of(node.zone, node.agency, node.system)
+    there = zone.node(node).node
+    expected = SpiffeId.of(there.zone, there.agency, there.system)
     files = SvidFiles(cert, key or cert, bundle) if cert and bundle else zone.credentials(caller)
     files.load()
-    return Door(address or node.listen, SpiffeId.parse(gateway_id) if gateway_id else expected, files)
+    return Door(address or there.listen, SpiffeId.parse(gateway_id) if gateway_id else expected, files)
 
 
 def request(

@@ -1,6 +1,7 @@
 """The rooms there are: every package under `services` that has a `service.py` with a `ROOM`.
 
-Nothing here knows an agency by name; a new one is found because it is there.
+Nothing here knows an agency by name; a new one is found because it is there. The recognition service and the gateway
+belong to no agency: they are nodes of their own kind, and are asked for by name.
 """
 
 import importlib
@@ -16,12 +17,16 @@ from services.kit.records.catalogue import nearest
 GATEWAY = "gateway"
 """What the gateway is called where a room is asked for."""
 
+RECOGNITION = "recognition"
+"""What the recognition service is called: as a package, as a node, and as the owner of its records."""
+
 
 @cache
 def packages() -> tuple[str, ...]:
     """List the packages under `services` that may be rooms, without importing any."""
-    found = {file.parent.name for base in services.__path__ for file in Path(base).glob("*/service.py")}
-    return tuple(sorted(found))
+    found = {file.parent for base in services.__path__ for file in Path(base).glob("*/service.py")}
+    # Who brings a node of its own is none of the departments, which all have the kit's.
+    return tuple(sorted(folder.name for folder in found if not (folder / "node.py").exists()))
 
 
 @cache
@@ -35,9 +40,19 @@ def room(name: str) -> Room:
     """Import one room; raises `InvalidArgument` ROOM_UNKNOWN naming the nearest."""
     found = _load(name) if name in packages() else None
     if found is None:
-        names = (*packages(), GATEWAY)
+        names = (*packages(), RECOGNITION, GATEWAY)
         raise InvalidArgument(Reason.ROOM_UNKNOWN, f"there is no room {name!r}{nearest(name, names)}", room=name)
     return found
+
+
+def policies() -> Mapping[str, Path]:
+    """Say where the policy of each owner of records lies, as it was delivered: every room's, and recognition's."""
+    found = {agency: room.policy for agency, room in rooms().items()}
+    return found | {RECOGNITION: _recognition() / "policy" / f"{RECOGNITION}.cedar"}
+
+
+def _recognition() -> Path:
+    return next(folder for base in services.__path__ if (folder := Path(base) / RECOGNITION).is_dir())
 
 
 def _load(package: str) -> Room | None:

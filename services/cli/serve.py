@@ -5,7 +5,7 @@ import gc
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import typer
 import uvloop
@@ -13,7 +13,7 @@ import uvloop
 from gateway.config import GatewayConfig
 from gateway.node import GatewayNode
 from services.cli.output import AsJson, print_json
-from services.cli.rooms import GATEWAY, room
+from services.cli.rooms import GATEWAY, RECOGNITION, room
 from services.kit import config, host
 from services.kit.config import DepartmentConfig
 from services.kit.department import DepartmentNode, OpenLive
@@ -25,9 +25,28 @@ app = typer.Typer(rich_markup_mode="rich")
 _STDIN = 0
 
 
+class Node(Protocol):
+    """What is run: a department, the recognition service, or the gateway."""
+
+    @property
+    def host(self) -> Host:
+        """Its frame."""
+        ...
+
+    async def start(self) -> None:
+        """Serve."""
+        ...
+
+    async def stop(self) -> None:
+        """Drain and close."""
+        ...
+
+
 @app.command()
 def serve(
-    name: Annotated[str, typer.Argument(metavar="ROOM", help="An agency that has a room here, or `gateway`.")],
+    name: Annotated[
+        str, typer.Argument(metavar="ROOM", help="An agency that has a room here, `recognition`, or `gateway`.")
+    ],
     file: Annotated[Path, typer.Option("--config", help="The node's config, a TOML file.", show_default=False)],
     check_config: Annotated[
         bool, typer.Option("--check-config", help="Validate config, identity and secret; start nothing.")
@@ -38,7 +57,7 @@ def serve(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one node: an agency's room, or the gateway.
+    """Run one node: an agency's room, the recognition service, or the gateway.
 
     Logs are JSON lines on standard error. SIGTERM and SIGINT drain: no new calls, running ones may end, then it stops.
 
@@ -47,7 +66,7 @@ def serve(
       hutong serve customs --config .hutong/customs/node.toml
       hutong serve gateway --config .hutong/gateway/node.toml --check-config
     """
-    node = _gateway(file) if name == GATEWAY else _department(name, file)
+    node = _node(name, file)
     if check_config:
         if as_json:
             print_json({"config": str(file), "valid": True, "identity": str(node.host.identity)})
@@ -59,7 +78,7 @@ def serve(
         runner.run(_run(node, supervised))
 
 
-async def _run(node: DepartmentNode | GatewayNode, supervised: bool) -> None:
+async def _run(node: Node, supervised: bool) -> None:
     async def start() -> None:
         await node.start()
         # What is loaded now stays: the collector need not look at it again.
@@ -78,6 +97,12 @@ def _stop_at_end() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _node(name: str, file: Path) -> Node:
+    if name == GATEWAY:
+        return _gateway(file)
+    return _recognition(file) if name == RECOGNITION else _department(name, file)
+
+
 def _department(agency: str, file: Path) -> DepartmentNode:
     found = room(agency)
     settings = config.read(file, DepartmentConfig)
@@ -92,6 +117,15 @@ def _open_live(settings: DepartmentConfig, base: Path) -> OpenLive | None:
     from services.cli import live  # noqa: PLC0415
 
     return live.opener(settings, base)
+
+
+def _recognition(file: Path) -> Node:
+    # Only this one node carries what cases and results take.
+    from services.recognition.config import RecognitionConfig  # noqa: PLC0415
+    from services.recognition.node import RecognitionNode  # noqa: PLC0415
+
+    settings = config.read(file, RecognitionConfig)
+    return RecognitionNode(settings, settings.store.read_url(file.parent.absolute()), Host(settings))
 
 
 def _gateway(file: Path) -> GatewayNode:

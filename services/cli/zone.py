@@ -3,7 +3,11 @@
     ZONE/
       certs/                 the zone's authority and identities (`certs.layout`)
       AGENCY/node.toml       a department's config; beside it its secret and its store
+      AGENCY/signing/        the agency's keys for signing stage results; private
+      recognition/node.toml  the recognition service's config; beside it its secret, its store, signing/, and folders
+                             for what the zone adds: procedures/, arrangements/, calendars/
       gateway/node.toml      the gateway's config; beside it its secret
+      keys/AGENCY.jwks.json  the keys of all of these, published: what it takes to verify a result
       policy/AGENCY.cedar    each agency's policy, a copy of the room's: edit it, the nodes follow
       logs/                  what the nodes say
       sample/                the synthetic zone, where the stores were filled from it
@@ -32,11 +36,14 @@ from certs.register import State
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from gateway.config import GatewayConfig
-from services.cli.rooms import GATEWAY, rooms
+from services.cli.rooms import GATEWAY, RECOGNITION, policies, rooms
 from services.kit import config
 from services.kit.config import DepartmentConfig, NodeConfig
+from services.kit.credentials.keys import SigningKeys
+from services.kit.credentials.published import SUFFIX, issuer_uri
 from services.kit.department import Room
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.recognition.config import RecognitionConfig
 
 DEFAULT_FOLDER: Final = Path(".hutong")
 DEFAULT_ZONE: Final = "ftz.example"
@@ -79,7 +86,9 @@ class Zone:
         zone = cls.open(folder)
         with held(zone):
             zone._issue()
+            zone._write_policies()
             zone._write_configs()
+            zone._write_keys()
             if base_port:
                 readdress(zone, base_port)
         make_folder(zone.logs)
@@ -102,8 +111,8 @@ class Zone:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes that have a config: departments, then the gateway."""
-        return tuple(name for name in (*rooms(), GATEWAY) if self.config_file(name).exists())
+        """The nodes that have a config: departments, the recognition service, then the gateway."""
+        return tuple(name for name in (*rooms(), RECOGNITION, GATEWAY) if self.config_file(name).exists())
 
     def config_file(self, node: str) -> Path:
         """Say where a node's config lies."""
@@ -113,17 +122,37 @@ class Zone:
         """Read a department's config; raises `FailedPrecondition` where it does not stand."""
         return config.read(self.config_file(agency), DepartmentConfig)
 
+    def recognition(self) -> RecognitionConfig:
+        """Read the recognition service's config; raises `FailedPrecondition` where it does not stand."""
+        return config.read(self.config_file(RECOGNITION), RecognitionConfig)
+
     def node(self, name: str) -> NodeConfig:
-        """Read the config of a department or of the gateway."""
+        """Read the config of a department, of the recognition service or of the gateway."""
+        if name == RECOGNITION:
+            return self.recognition()
         return config.read(self.config_file(name), GatewayConfig) if name == GATEWAY else self.department(name)
 
     def store_url(self, agency: str) -> str:
-        """Give the URL of a department's store."""
-        return self.department(agency).store.read_url(self.config_file(agency).parent)
+        """Give the URL of the store of a department, or of the recognition service."""
+        found = self.recognition() if agency == RECOGNITION else self.department(agency)
+        return found.store.read_url(self.config_file(agency).parent)
 
     def policy(self, agency: str) -> Path:
         """Say where an agency's policy lies."""
         return self.folder / "policy" / f"{agency}.cedar"
+
+    @property
+    def keys(self) -> Path:
+        """The folder of published signing keys."""
+        return self.folder / "keys"
+
+    def signing(self, agency: str) -> Path:
+        """Say where an agency's own signing keys lie."""
+        return self.folder / agency / "signing"
+
+    def issuer(self, agency: str) -> str:
+        """Write an agency's name as the issuer of results."""
+        return issuer_uri(self.name, agency)
 
     def identity(self, path: str) -> SpiffeId:
         """Make the identity of `agency/system`; raises `InvalidArgument` where it is not written so."""
@@ -138,7 +167,7 @@ class Zone:
 
     def _issue(self) -> None:
         authority = Authority.open(self.certificates.folder)
-        departments = [f"{agency}/node" for agency in rooms()]
+        departments = [f"{agency}/node" for agency in (*rooms(), RECOGNITION)]
         callers = [path for path in CALLERS if path.partition("/")[0] in rooms()]
         standing = authority.current()
         for path in (*departments, GATEWAY_SYSTEM, OPERATOR, *callers):
@@ -148,20 +177,35 @@ class Zone:
                 with suppress(SvidExists):
                     authority.issue(identity, _now())
 
+    def _write_policies(self) -> None:
+        make_folder(self.folder / "policy")
+        for agency, delivered in policies().items():
+            if not self.policy(agency).exists():
+                write_atomically(self.policy(agency), delivered.read_bytes(), PRIVATE)
+
     def _write_configs(self) -> None:
-        names = [name for name in (GATEWAY, *rooms()) if not self.config_file(name).exists()]
+        # The newest last: with --base-port, nodes keep the ports they had before it came.
+        names = [name for name in (GATEWAY, *rooms(), RECOGNITION) if not self.config_file(name).exists()]
         free = _free_ports(2 * len(names))
         addresses = dict(zip(names, zip(free[::2], free[1::2], strict=True), strict=True))
+        if RECOGNITION in addresses:
+            self._write_node(RECOGNITION, _recognition_toml(self.name, *addresses[RECOGNITION]))
+            for own in ("procedures", "arrangements", "calendars"):
+                make_folder(self.folder / RECOGNITION / own)
+        recognition = self.recognition().node.listen
         for agency, room in rooms().items():
-            policy = self.policy(agency)
-            make_folder(policy.parent)
-            if not policy.exists():
-                write_atomically(policy, room.policy.read_bytes(), PRIVATE)
             if agency in addresses:
-                self._write_node(agency, _department_toml(self.name, room, *addresses[agency]))
+                self._write_node(agency, _department_toml(self.name, room, recognition, *addresses[agency]))
         if GATEWAY in addresses:
-            targets = {agency: self.department(agency).node.listen for agency in rooms()}
+            targets = {name: self.node(name).node.listen for name in (*rooms(), RECOGNITION)}
             self._write_node(GATEWAY, _gateway_toml(self.name, targets, *addresses[GATEWAY]))
+
+    def _write_keys(self) -> None:
+        for agency in (*rooms(), RECOGNITION):
+            if not self.signing(agency).exists():
+                SigningKeys.create(self.signing(agency), self.issuer(agency), _now())
+            if not (self.keys / f"{agency}{SUFFIX}").exists():
+                SigningKeys.open(self.signing(agency)).publish(self.keys)
 
     def _write_node(self, name: str, toml: str) -> None:
         path = self.config_file(name)
@@ -175,7 +219,7 @@ class Zone:
 def readdress(zone: Zone, base_port: int) -> None:
     """Move every node to ports from `base_port` on, leaving all else in the configs as it is."""
     names = zone.nodes
-    order = [name for name in (GATEWAY, *rooms()) if name in names]
+    order = [name for name in (GATEWAY, *rooms(), RECOGNITION) if name in names]
     moved = {zone.node(name).node.listen: f"{_HOST}:{base_port + i}" for i, name in enumerate(order)}
     metrics = {zone.node(name).node.metrics: base_port + i + _METRICS_OFFSET for i, name in enumerate(order)}
     moved |= {old: f"{_HOST}:{port}" for old, port in metrics.items() if old}
@@ -239,7 +283,7 @@ revoked = "../certs/revoked.crl"
 """
 
 
-def _department_toml(zone: str, room: Room, port: int, metrics: int) -> str:
+def _department_toml(zone: str, room: Room, recognition: str, port: int, metrics: int) -> str:
     return f"""\
 # The department {room.agency}. `hutong serve {room.agency} --config FILE --check-config` validates this file.
 secret = "secret"
@@ -251,6 +295,29 @@ migrate = true
 
 [policy]
 files = ["../policy/{room.agency}.cedar"]
+
+[events.{RECOGNITION}]
+target = "{recognition}"
+"""
+
+
+def _recognition_toml(zone: str, port: int, metrics: int) -> str:
+    return f"""\
+# The recognition service. `hutong serve {RECOGNITION} --config FILE --check-config` validates this file.
+secret = "secret"
+gateways = ["{GATEWAY_SYSTEM}"]
+keys = "../keys"
+signing = "signing"
+procedures = "procedures"
+arrangements = "arrangements"
+calendars = "calendars"
+{_node_toml(zone, RECOGNITION, "node", port, metrics)}
+[store]
+url = "sqlite+aiosqlite:///cases.db"
+migrate = true
+
+[policy]
+files = ["../policy/{RECOGNITION}.cedar"]
 """
 
 

@@ -141,6 +141,14 @@ class LiveSection(DatabaseSection):
     """The mapping of the table, a YAML file."""
 
 
+class EventsSection(Section):
+    """A node of another agency whose events are followed."""
+
+    target: Address
+    system: str = "node"
+    """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
+
+
 class NodeConfig(Section):
     """What every node's config has; rooms add their own sections."""
 
@@ -161,6 +169,8 @@ class DepartmentConfig(NodeConfig):
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
     live: dict[str, LiveSection] = {}
     """Record types that are read live, by name."""
+    events: dict[str, EventsSection] = {}
+    """Whose events for this agency are followed, by the agency they come from, for example `[events.recognition]`."""
 
 
 C = TypeVar("C", bound=NodeConfig)

@@ -1,4 +1,4 @@
-"""A department's node: a host with a store, a policy and the two doors.
+"""A department's node: a host with a store, a policy, the two doors, and an inbox for what other nodes tell.
 
 A room says only who it is (`Room`); everything else follows from its contracts and from the files beside it, which
 have the same names in every room: `access.yaml`, `policy/<agency>.cedar`, `migrations/`, `mappings/`.
@@ -11,13 +11,18 @@ from pathlib import Path
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from hutong.api.exchange.v1 import record_source_pb2
+from certs.spiffe import SpiffeId
+from hutong.api.exchange.v1 import event_pb2, record_source_pb2
 from services.kit import jurisdiction
+from services.kit.client import Client
 from services.kit.clock import Clock
 from services.kit.config import DepartmentConfig
 from services.kit.context import ContextVerifier
 from services.kit.doors import RecordSourceService, TypedService
 from services.kit.errors import FailedPrecondition, Reason
+from services.kit.events.follower import Follower, Remote
+from services.kit.events.inbox import Inbox
+from services.kit.events.service import InboxService
 from services.kit.host import Host
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
@@ -109,9 +114,10 @@ class DepartmentNode:
         self._url = url
         self._open_live = open_live
         self._source: RecordSourceService | None = None
+        self._followers: list[Follower] = []
 
     async def start(self) -> None:
-        """Open the store, load the policy, serve."""
+        """Open the store, load the policy, serve, follow other nodes' events."""
         config, room, host = self._config, self._room, self.host
         owned = room.catalogue()
         secret = read_secret(config.secret)
@@ -130,8 +136,28 @@ class DepartmentNode:
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
         self._source = uniform = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
         typed = TypedService(room.service, owned, reader)
+        inbox = Inbox(store, room.agency, host.clock)
         exchange = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"]
-        await host.start((*bind(exchange, uniform), *bind(room.service, typed)), [room.access])
+        inboxes = event_pb2.DESCRIPTOR.services_by_name["InboxService"]
+        doors = (*bind(exchange, uniform), *bind(inboxes, InboxService(inbox, room.agency)), *bind(room.service, typed))
+        self._followers = [self._follower(agency, inbox) for agency in config.events]
+        await host.start(doors, [room.access])
+        # Whoever is away now is no reason not to serve: they are heard when they come back.
+        for follower in self._followers:
+            follower.start()
+
+    def _follower(self, agency: str, inbox: Inbox) -> Follower:
+        section, node, host = self._config.events[agency], self._config.node, self.host
+        identity = SpiffeId.parse(f"spiffe://{node.zone}/{agency}/{section.system}")
+        client = Client(section.target, identity, host.files, response_bytes=self._config.limits.response_bytes)
+        host.on_stop(client.close)
+        source = f"{agency}/{section.system}"
+        follower = Follower(source, node.agency, Remote(client, source), inbox)
+        name = "".join(letter if letter.isalnum() else "_" for letter in agency)
+        host.telemetry.gauge(
+            f"hutong_events_{name}_followed", f"Whether events of {source} are followed now", lambda: follower.connected
+        )
+        return follower
 
     def _live(self, owned: Catalogue) -> Mapping[str, RecordSource]:
         for name in self._config.live:
@@ -141,7 +167,9 @@ class DepartmentNode:
         return self._open_live(self.host.clock) if self._open_live else {}
 
     async def stop(self) -> None:
-        """End watches, drain, close."""
+        """End watches, stop following, drain, close."""
         if self._source:
             self._source.stop()
+        for follower in self._followers:
+            await follower.stop()
         await self.host.stop()

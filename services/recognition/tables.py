@@ -44,8 +44,10 @@ CASE: Final = sa.Table(
     sa.Column("closed_at", UtcDateTime()),
     sa.Column("next_at", UtcDateTime()),
     _text("calendar"),
+    _text("dues"),
 )
-"""One row per case: its version is the number of its last event; `next_at` is when the scheduler looks next."""
+"""One row per case: its version is the number of its last event; `next_at` is when the scheduler looks next, `dues` the
+due moments of the clocks that run, as JSON: a calendar published later is compared with them."""
 sa.Index("case_head_request_uq", CASE.c.submitter, CASE.c.request_id, unique=True)
 sa.Index("case_head_subject_ix", CASE.c.scheme, CASE.c.subject)
 sa.Index("case_head_next_ix", CASE.c.next_at, sqlite_where=CASE.c.next_at.isnot(None))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.rooms import packages, rooms
+from services.cli.rooms import policies
 from tests.cli.conftest import run
 
 
@@ -15,13 +15,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_check_knows_every_room() -> None:
+def test_check_knows_every_owner_of_records() -> None:
     result = run("policy", "check", "--json")
     assert result.exit_code == 0, result.stderr
-    assert set(json.loads(result.stdout)["agencies"]) == set(rooms())
+    assert set(json.loads(result.stdout)["agencies"]) == set(policies())
 
 
-@pytest.mark.parametrize("agency", packages())
+@pytest.mark.parametrize("agency", sorted(policies()))
 def test_a_rooms_scenarios_come_out_and_touch_every_policy(agency: str) -> None:
     result = run("policy", "test", agency, "--json")
     assert result.exit_code == 0, result.stdout

@@ -8,14 +8,15 @@ import pytest
 
 from certs.authority import Authority
 from certs.register import RevocationReason, State
-from services.cli.rooms import rooms
+from services.cli.rooms import RECOGNITION, rooms
 from services.cli.zone import CALLERS, OPERATOR, Zone, held
+from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 
 
 def test_a_new_zone_is_whole(zone: Zone) -> None:
-    assert set(zone.nodes) == {*rooms(), "gateway"}
-    for path in (*CALLERS, OPERATOR, "gateway/main", *(f"{agency}/node" for agency in rooms())):
+    assert set(zone.nodes) == {*rooms(), "recognition", "gateway"}
+    for path in (*CALLERS, OPERATOR, "gateway/main", *(f"{agency}/node" for agency in (*rooms(), RECOGNITION))):
         assert zone.credentials(path).load().spiffe_id == zone.identity(path)
     listening = {zone.node(name).node.listen for name in zone.nodes} | {zone.node(n).node.metrics for n in zone.nodes}
     assert len(listening) == 2 * len(zone.nodes)
@@ -26,6 +27,20 @@ def test_keys_and_secrets_are_their_owners_only(zone: Zone) -> None:
     assert len(secret) > 2 * len(rooms())
     assert {stat.S_IMODE(path.stat().st_mode) for path in secret} == {0o600}
     assert stat.S_IMODE(zone.folder.stat().st_mode) == 0o700
+
+
+def test_every_agency_can_sign_and_everybody_can_verify(zone: Zone) -> None:
+    now = dt.datetime.now(dt.UTC)
+    published = PublishedKeys.load(zone.recognition().keys)
+    assert set(published.agencies()) == {*rooms(), RECOGNITION}
+    for agency in published.agencies():
+        key = SigningKeys.open(zone.signing(agency)).active(now)
+        assert key.issuer == published.issuer(agency) == f"spiffe://{zone.name}/{agency}"
+        assert published.find(agency, key.kid, now)
+        assert stat.S_IMODE(zone.signing(agency).stat().st_mode) == 0o700
+    private = [*zone.folder.rglob("*.private.jwk.json")]
+    assert len(private) == len(published.agencies())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
 
 
 def test_preparing_again_changes_nothing(zone: Zone) -> None:
@@ -60,8 +75,10 @@ def test_a_base_port_moves_every_node_and_the_gateway_follows(zone: Zone) -> Non
     ports = sorted(int(zone.node(name).node.listen.rpartition(":")[2]) for name in zone.nodes)
     assert ports == list(range(21000, 21000 + len(zone.nodes)))
     gateway = zone.config_file("gateway").read_text()
-    for agency in rooms():
+    for agency in (*rooms(), RECOGNITION):
         assert f'target = "{zone.node(agency).node.listen}"' in gateway
+    for agency in rooms():
+        assert zone.department(agency).events[RECOGNITION].target == zone.recognition().node.listen
     assert zone.department("customs").limits.drain == dt.timedelta(seconds=3)
 
 

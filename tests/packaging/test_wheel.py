@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from services.cli.rooms import packages
+from services.cli.rooms import packages, policies
 from services.kit.records import catalogue
 from tests.cli.processes import gone
 
@@ -140,7 +140,7 @@ def test_the_executable_knows_what_it_brought(application: Installed, tmp_path: 
     assert json.loads(application.hutong("policy", "check", "--json", cwd=tmp_path))["ok"] is True
     tested = json.loads(application.hutong("policy", "test", "--json", cwd=tmp_path))
     assert tested["ok"] is True
-    assert len(tested["files"]) == len(packages())
+    assert len(tested["files"]) == len(policies())
 
 
 def test_its_sample_is_that_of_the_repository(application: Installed, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def as_json(result: Result) -> Any:
 def test_check_of_all_known_files_passes() -> None:
     result = run("check")
     assert result.exit_code == 0
-    assert "ok: 5 files" in result.stdout
+    assert "ok: 6 files" in result.stdout
     found = as_json(run("check", "--json"))
     assert found["ok"]
     assert set(found["agencies"]) == set(ROOMS)
@@ -51,7 +51,7 @@ def test_check_tells_every_mistake(tmp_path: Path) -> None:
 def test_test_runs_the_scenarios_of_rooms_and_files(tmp_path: Path) -> None:
     result = run("test")
     assert result.exit_code == 0
-    assert "ok: 43 of 43 scenarios" in result.stdout
+    assert "ok: 57 of 57 scenarios" in result.stdout
     assert "R07: tax sees a cleared export" in run("test", "customs").stdout
     for name in ("customs.cedar", "scenarios.yaml"):
         text = (SERVICES / "customs" / "policy" / name).read_text(encoding="utf-8")

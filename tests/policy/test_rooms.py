@@ -24,7 +24,7 @@ def policies(*rooms: str) -> PolicySet:
 
 
 def test_every_room_has_policies_and_scenarios() -> None:
-    assert ROOMS == ["commerce", "customs", "publicsecurity", "quality", "taxation"]
+    assert ROOMS == ["commerce", "customs", "publicsecurity", "quality", "recognition", "taxation"]
     assert set(catalogue.load().owners()) == set(ROOMS)
 
 
@@ -47,11 +47,12 @@ def test_the_rules_that_were_asked_for_are_there() -> None:
     ids = {policy.id for policy in policies(*ROOMS)}
     assert {f"R{n:02}" for n in range(1, 16)} - {"R16"} <= ids
     assert {"R17", "R18", "R19", "R23"} <= ids
+    assert {"R27-case", "R27-events", "R29-case", "R29-events", "R29-results", "R29-tasks"} <= ids
 
 
 def test_nothing_withheld_is_ever_given_in_clear_whoever_asks_for_whatever() -> None:
     engine = PolicyEngine(policies(*ROOMS), catalogue.load(), LAW, SECRET, SetClock())
-    agencies = [*ROOMS, "logistics", "supervision", "partner-customs", "partner-authority", "nobody"]
+    agencies = [*ROOMS, "logistics", "supervision", "partner-customs", "partner-authority", "enterprise", "nobody"]
     bases = {rule: code for code, basis in LAW.bases.items() for rule in basis.rules}
     seen = 0
     for policy in engine.policies:

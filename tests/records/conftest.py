@@ -58,6 +58,7 @@ def migrated_postgres(postgres_server: Postgres, migrated_database: str) -> str:
     postgres_server.execute(
         f"TRUNCATE {tables}",
         "INSERT INTO change_clock VALUES (1, 0, NULL)",
+        "INSERT INTO inbox_clock VALUES (1, 0)",
         database=sa.make_url(migrated_database).database,
     )
     return migrated_database

@@ -21,11 +21,12 @@ from hutong.api.exchange.v1 import exchange_pb2
 from hutong.api.schema.v1 import options_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
+from services.kit.durations import duration_seconds
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.policy import schema
 from services.kit.policy.mask import FieldGrant, ReadMask
-from services.kit.policy.policies import Policy, PolicySet, duration_seconds
+from services.kit.policy.policies import Policy, PolicySet
 from services.kit.policy.transforms import MIN_SECRET, least_revealing, pseudonym_key
 from services.kit.records.catalogue import Catalogue, Field, RecordType, nearest
 from services.kit.records.values import Column

@@ -16,10 +16,11 @@ from typing import Any
 import cedarpy
 
 from hutong.api.schema.v1 import options_pb2
+from services.kit.durations import duration_seconds
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.jurisdiction.pack import Jurisdiction
 from services.kit.policy import nesting, reach
-from services.kit.policy.policies import AgencyPolicies, Policy, PolicySet, duration_seconds
+from services.kit.policy.policies import AgencyPolicies, Policy, PolicySet
 from services.kit.policy.reach import FieldReader
 from services.kit.policy.schema import NAMESPACE, SHARES, groups, schema
 from services.kit.policy.transforms import Transform

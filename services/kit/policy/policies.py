@@ -7,7 +7,6 @@ only ever decide over that agency's records. `services.kit.policy.loader` makes 
 import datetime as dt
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,19 +17,6 @@ import cedarpy
 from services.kit.policy.reach import context_read
 from services.kit.policy.transforms import Transform
 from services.kit.records.conditions import Condition
-
-_DURATION = re.compile(
-    r"P(?=[\dT])(?:(\d+)Y)?(?:(\d+)M)?(?:(\d+)W)?(?:(\d+)D)?(?:T(?=\d)(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?"
-)
-_SECONDS = (31_556_952, 2_629_746, 604_800, 86_400, 3_600, 60, 1)
-
-
-def duration_seconds(text: str) -> int:
-    """Measure an ISO 8601 duration, years and months at their mean length; raises `ValueError` for anything else."""
-    found = _DURATION.fullmatch(text)
-    if not found:
-        raise ValueError(f"{text!r} is no ISO 8601 duration; write P180D, P10Y or PT24H")
-    return sum(int(count) * seconds for count, seconds in zip(found.groups("0"), _SECONDS, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

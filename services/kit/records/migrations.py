@@ -151,7 +151,7 @@ def revise(url: str, folder: Path, catalogue: Catalogue, message: str = "initial
     """Write the migration from a room's newest revision to the tables its contracts ask for now; gives its file.
 
     `url` is a scratch database, brought to that revision first. What comes out is a draft to be read and tidied, except
-    the first revision, which is whole.
+    a room's first two revisions, which are whole and are written together; that gives the first one's file.
     """
     versions = folder / "versions"
     versions.mkdir(parents=True, exist_ok=True)
@@ -159,6 +159,7 @@ def revise(url: str, folder: Path, catalogue: Catalogue, message: str = "initial
     if not numbers:
         path = versions / f"0001_{message}.py"
         path.write_text(first_text(catalogue), encoding="utf-8")
+        (versions / "0002_inbox.py").write_text(second_text(catalogue), encoding="utf-8")
         return path
     from alembic import command  # noqa: PLC0415 - see `_migrate`
 
@@ -199,6 +200,30 @@ def downgrade() -> None:
     """Drop every table, with all that it holds."""
     first.drop_tables(
 {drops}    )
+'''
+
+
+def second_text(catalogue: Catalogue) -> str:
+    """Write the second revision of a room that owns these record types, the same in every room."""
+    owners = ", ".join(catalogue.owners())
+    return f'''"""The inbox of {owners}: what other nodes sent, and how far each has been followed."""
+
+from services.kit.events import revisions
+
+revision: str = "0002"
+down_revision: str | None = "0001"
+branch_labels: str | None = None
+depends_on: str | None = None
+
+
+def upgrade() -> None:
+    """Create the inbox."""
+    revisions.create_inbox_tables()
+
+
+def downgrade() -> None:
+    """Drop the inbox, with all that it received."""
+    revisions.drop_inbox_tables()
 '''
 
 

@@ -133,6 +133,17 @@ def _add_indexes(table: RecordTable) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class InboxTables:
+    """The tables of an inbox."""
+
+    event: sa.Table
+    position: sa.Table
+    """How far each source's log has been kept."""
+    clock: sa.Table
+    """One row: the last position given. Whoever keeps events locks it, so that positions are committed in order."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tables:
     """Every table of one department's database."""
 
@@ -147,6 +158,8 @@ class Tables:
     applied_row: sa.Table
     """Rows already applied, for sources whose every row is a version of its own."""
     watermark: sa.Table
+    inbox: "InboxTables"
+    """Events that other nodes sent, see `services.kit.events`."""
 
     def of(self, record_type: RecordType) -> RecordTable:
         """Get a record type's table; raises `FailedPrecondition` where this database does not hold the type."""
@@ -216,6 +229,41 @@ def _quarantine(metadata: sa.MetaData) -> sa.Table:
     )
 
 
+def add_inbox(metadata: sa.MetaData) -> InboxTables:
+    """Add the tables of an inbox to a database's."""
+    event = sa.Table(
+        "inbox_event",
+        metadata,
+        sa.Column("position", sa.BigInteger(), primary_key=True, autoincrement=False),
+        sa.Column("source", text_type(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("event_id", text_type(), nullable=False),
+        sa.Column("kind", text_type(), nullable=False),
+        sa.Column("key", text_type(), nullable=False),
+        sa.Column("recorded_at", UtcDateTime(), nullable=False),
+        sa.Column("received_at", UtcDateTime(), nullable=False),
+        sa.Column("payload", text_type(), nullable=False),
+        # Also the promise that an event that comes again is known.
+        sa.Index("inbox_event_uq", "source", "event_id", unique=True),
+        sa.Index("inbox_event_kind_ix", "kind", "position"),
+        sa.Index("inbox_event_key_ix", "key", "position"),
+    )
+    position = sa.Table(
+        "inbox_position",
+        metadata,
+        sa.Column("source", text_type(), primary_key=True),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+    )
+    clock = sa.Table(
+        "inbox_clock",
+        metadata,
+        sa.Column("id", sa.SmallInteger(), primary_key=True, autoincrement=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("id = 1", name="inbox_clock_one_row"),
+    )
+    return InboxTables(event, position, clock)
+
+
 def derive(types: Iterable[RecordType]) -> Tables:
     """Derive every table of a database that holds these record types.
 
@@ -238,5 +286,6 @@ def derive(types: Iterable[RecordType]) -> Tables:
         sa.Column("value", text_type(), nullable=False),
         sa.Column("run_id", text_type(), nullable=False),
     )
+    inbox = add_inbox(metadata)
     records = {t.name: _record_table(metadata, t) for t in types}
-    return Tables(metadata, records, clock, runs, quarantine, applied, watermark)
+    return Tables(metadata, records, clock, runs, quarantine, applied, watermark, inbox)

@@ -357,6 +357,8 @@ class StageEvent(_message.Message):
     DUE_AFTER_FIELD_NUMBER: _builtins.int
     OFFICER_FIELD_NUMBER: _builtins.int
     OFFICER_PSEUD_FIELD_NUMBER: _builtins.int
+    SUBJECT_USCC_FIELD_NUMBER: _builtins.int
+    SUBJECT_TOKEN_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     """The case."""
     sequence: _builtins.int
@@ -395,6 +397,10 @@ class StageEvent(_message.Message):
     """The officer who did it, by the agency's own reference; for the agency itself."""
     officer_pseud: _builtins.str
     """The same officer for everybody else: leaves as a pseudonym only."""
+    subject_uscc: _builtins.str
+    """Unified social credit code of the enterprise the case is about."""
+    subject_token: _builtins.str
+    """Token of whom the case is about, where that is no enterprise with a code."""
     @_builtins.property
     def envelope(self) -> _common_pb2.Envelope:
         """What is known about the record beside its content."""
@@ -442,10 +448,12 @@ class StageEvent(_message.Message):
         due_after: _timestamp_pb2.Timestamp | None = ...,
         officer: _builtins.str = ...,
         officer_pseud: _builtins.str = ...,
+        subject_uscc: _builtins.str = ...,
+        subject_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_after", b"due_after", "due_before", b"due_before", "envelope", b"envelope", "event_time", b"event_time", "recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addressee", b"addressee", "agency", b"agency", "approval_ref", b"approval_ref", "arrangement", b"arrangement", "calendar_id", b"calendar_id", "case_id", b"case_id", "due_after", b"due_after", "due_before", b"due_before", "envelope", b"envelope", "event_time", b"event_time", "extension", b"extension", "officer", b"officer", "officer_pseud", b"officer_pseud", "pause", b"pause", "reason_code", b"reason_code", "recorded_at", b"recorded_at", "result_code", b"result_code", "result_ref", b"result_ref", "sequence", b"sequence", "source_agency", b"source_agency", "stage_code", b"stage_code", "stage_event", b"stage_event", "stage_event_id", b"stage_event_id", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addressee", b"addressee", "agency", b"agency", "approval_ref", b"approval_ref", "arrangement", b"arrangement", "calendar_id", b"calendar_id", "case_id", b"case_id", "due_after", b"due_after", "due_before", b"due_before", "envelope", b"envelope", "event_time", b"event_time", "extension", b"extension", "officer", b"officer", "officer_pseud", b"officer_pseud", "pause", b"pause", "reason_code", b"reason_code", "recorded_at", b"recorded_at", "result_code", b"result_code", "result_ref", b"result_ref", "sequence", b"sequence", "source_agency", b"source_agency", "stage_code", b"stage_code", "stage_event", b"stage_event", "stage_event_id", b"stage_event_id", "subject_token", b"subject_token", "subject_uscc", b"subject_uscc", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -308,6 +308,7 @@ class CaseView(_message.Message):
     PROVISIONAL_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     LOCAL_TITLE_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its version: the sequence of its last event."""
     light: Global___Light.ValueType
@@ -334,6 +335,10 @@ class CaseView(_message.Message):
     def expected_by(self) -> _timestamp_pb2.Timestamp:
         """When it ends if every stage takes its whole limit."""
 
+    @_builtins.property
+    def clock(self) -> Global___ClockView:
+        """The clock of the whole case; absent where its procedure limits stages only."""
+
     def __init__(
         self,
         *,
@@ -346,10 +351,11 @@ class CaseView(_message.Message):
         provisional: _builtins.bool = ...,
         title: _builtins.str = ...,
         local_title: _builtins.str = ...,
+        clock: Global___ClockView | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "expected_by", b"expected_by"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "clock", b"clock", "expected_by", b"expected_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "events", b"events", "expected_by", b"expected_by", "light", b"light", "local_title", b"local_title", "provisional", b"provisional", "stages", b"stages", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "clock", b"clock", "events", b"events", "expected_by", b"expected_by", "light", b"light", "local_title", b"local_title", "provisional", b"provisional", "stages", b"stages", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,71 @@
+"""Signs the result of a stage where the agency's keys lie: the entry of the status list first, then the credential."""
+
+import datetime as dt
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service_pb2
+from services.cli.approval import CASES, RESULTS, Way
+from services.cli.zone import Zone
+from services.kit.client import Client
+from services.kit.clock import system_clock
+from services.kit.credentials import results
+from services.kit.credentials.keys import SigningKeys
+from services.kit.credentials.results import Statement
+from services.recognition.calendars import Calendars
+from services.recognition.procedure import Fact
+from services.recognition.procedures import Procedures
+
+_WAIT = 10.0
+
+
+async def certify(
+    client: Client,
+    way: Way,
+    zone: Zone,
+    request: case_service_pb2.AppendStageEventRequest,
+    values: Mapping[str, str],
+) -> str:
+    """Sign the result that a request is about; empty where its stage proves no fact.
+
+    Raises the `HutongError` of the service, or of the keys.
+    """
+    asked = case_service_pb2.GetCaseRequest(case_id=request.case_id, context=way.context())
+    case = (await client.unary(f"{CASES}/GetCase", asked, case_service_pb2.GetCaseResponse, timeout=_WAIT)).view.case
+    fact = _fact(zone, case, request.stage_code)
+    if fact is None:
+        return ""
+    now = request.event_time.ToDatetime(dt.UTC) if request.HasField("event_time") else system_clock()
+    statement = Statement(
+        ref=str(uuid.uuid4()),
+        issuer=way.caller.partition("/")[0],
+        scheme="cn.uscc" if case.subject_uscc else "hutong.token",
+        subject=case.subject_uscc or case.subject_token,
+        fact=fact.code,
+        assurance=fact.assurance,
+        issued_at=system_clock(),
+        valid_from=now,
+        valid_until=fact.until(now),
+        value=dict(values),
+        case_id=case.case_id,
+        stage=request.stage_code,
+    )
+    return await sign(client, zone, statement)
+
+
+async def sign(client: Client, zone: Zone, statement: Statement, disclosable: Collection[str] | None = None) -> str:
+    """Reserve the entry of a statement's status and sign it with its issuer's key."""
+    keys = SigningKeys.open(zone.signing(statement.issuer))
+    asked = result_service_pb2.ReserveStatusRequest(result_ref=statement.ref)
+    entry = await client.unary(
+        f"{RESULTS}/ReserveStatus", asked, result_service_pb2.ReserveStatusResponse, timeout=_WAIT
+    )
+    return results.issue(replace(statement, status_uri=entry.uri, status_index=entry.index), keys, disclosable)
+
+
+def _fact(zone: Zone, case: case_pb2.Case, stage: str) -> Fact | None:
+    settings = zone.recognition()
+    calendars = Calendars.load(settings.calendars)
+    known = Procedures.load(settings.procedures, calendars=[*calendars], demands=False)
+    return known.get(f"{case.procedure_code}@{case.procedure_version}").stage(stage).proves

@@ -1,0 +1,1 @@
+"""The commands of `hutong result`, each in a module of its own."""

@@ -1,0 +1,156 @@
+"""The receiver's side: follows a source for as long as the node runs, whatever becomes of the source meanwhile."""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import aclosing
+from typing import Final, cast
+
+from hutong.api.exchange.v1 import event_pb2
+from services.kit.client import Client
+from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.events.seam import Batch, Event, EventSink, EventSource
+
+_FOLLOW: Final = "/hutong.api.exchange.v1.EventService/Follow"
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds between tries. Short, so that a source that comes back is heard at once; a try that fails costs little."""
+
+_SILENCE: Final = 35.0
+"""Seconds without a word after which a stream is taken for dead: three heartbeats, and some."""
+
+_log = logging.getLogger(__name__)
+
+
+class Remote:
+    """Another node's `EventService` as an `EventSource`."""
+
+    def __init__(self, client: Client, node: str) -> None:
+        """`node` is `agency/system` of the node that `client` calls, whose certificate proves it."""
+        self._client = client
+        self._node = node
+
+    async def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
+        """Give the events for our own agency; the other side goes by our certificate. See `EventSource`."""
+        request = event_pb2.FollowRequest(after=after)
+        responses = self._client.stream(_FOLLOW, request, event_pb2.FollowResponse, timeout=None)
+        async with aclosing(cast("AsyncGenerator[event_pb2.FollowResponse]", responses)) as stream:
+            async for response in stream:
+                yield Batch(tuple(self._events(response.events)), response.until)
+
+    def _events(self, messages: Iterable[event_pb2.Event]) -> Iterator[Event]:
+        for message in messages:
+            try:
+                recorded_at = message.recorded_at.ToDatetime(dt.UTC)
+            except ValueError:
+                fields = {"source": self._node, "sequence": message.sequence}
+                _log.error("An event was refused: no calendar has its moment", extra={"fields": fields})
+                continue
+            yield Event(
+                event_id=message.event_id,
+                sequence=message.sequence,
+                audience=message.audience,
+                kind=message.kind,
+                key=message.key,
+                recorded_at=recorded_at,
+                payload=message.payload,
+                # What the certificate proved, not what the message says.
+                source=self._node,
+            )
+
+
+class Follower:
+    """Carries events from a source into a sink, at least once and in order, for as long as it runs."""
+
+    def __init__(
+        self,
+        node: str,
+        audience: str,
+        source: EventSource,
+        sink: EventSink,
+        on_new: Callable[[tuple[Event, ...]], None] | None = None,
+        *,
+        silence: float = _SILENCE,
+    ) -> None:
+        """`node` names the source in the sink; `on_new` is told of what was kept, after the commit, at most once."""
+        self._node = node
+        self._audience = audience
+        self._source = source
+        self._sink = sink
+        self._on_new = on_new
+        self._silence = silence
+        self._pause = _FIRST_PAUSE
+        self._task: asyncio.Task[None] | None = None
+        self._why = ""
+        self.connected = False
+        """Whether the source can be heard now."""
+
+    def start(self) -> None:
+        """Begin to follow; returns at once, wherever the source is."""
+        self._task = asyncio.create_task(self._run(), name=f"follow {self._node}")
+
+    async def stop(self) -> None:
+        """Stop at once; what is not kept yet comes again the next time."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+        self.connected = False
+
+    async def _run(self) -> None:
+        while True:
+            self._away(await self._try())
+            await asyncio.sleep(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    async def _try(self) -> str:
+        """Follow until that ends; tells why it did."""
+        try:
+            await self._follow()
+        except HutongError as error:
+            return error.reason
+        except TimeoutError:
+            return Reason.DEPARTMENT_TIMEOUT
+        except Exception:
+            # Ours is the fault. Whatever it is, trying again is better than events that stop until somebody looks.
+            _log.exception("Following failed", extra={"fields": {"source": self._node}})
+            return Reason.INTERNAL
+        return Reason.SHUTTING_DOWN
+
+    async def _follow(self) -> None:
+        after = await self._sink.position(self._node)
+        try:
+            async with aclosing(self._source.follow(self._audience, after)) as batches:
+                while True:
+                    async with asyncio.timeout(self._silence):
+                        batch = await anext(batches, None)
+                    if batch is None:
+                        return
+                    self._heard()
+                    if batch.events or batch.until > after:
+                        await self._keep(batch)
+                        after = batch.until
+        except FailedPrecondition as error:
+            if error.reason is Reason.EVENTS_AHEAD:
+                _log.error("A source's log began anew", extra={"fields": {"source": self._node, "after": after}})
+                await self._sink.rewind(self._node)
+            raise
+
+    async def _keep(self, batch: Batch) -> None:
+        fresh = await self._sink.keep(self._node, batch)
+        if fresh and self._on_new:
+            self._on_new(fresh)
+
+    def _heard(self) -> None:
+        self._pause = _FIRST_PAUSE
+        if not self.connected:
+            self.connected, self._why = True, ""
+            _log.info("Events are followed", extra={"fields": {"source": self._node}})
+
+    def _away(self, why: str) -> None:
+        self.connected = False
+        if why != self._why:
+            # Once for each cause, not for each try: a source may be away for hours.
+            self._why = why
+            _log.warning("Events cannot be followed now", extra={"fields": {"source": self._node, "reason": why}})

@@ -1,0 +1,94 @@
+"""The embedded transport of events and the door to an inbox, as gRPC services."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Generator
+from contextlib import aclosing, contextmanager
+
+from hutong.api.exchange.v1 import event_pb2
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason, ResourceExhausted
+from services.kit.events.inbox import Inbox
+from services.kit.events.seam import MAX_NAME, Event, EventSource
+from services.kit.rpc import Call
+
+STREAMS = 16
+"""Most streams of one caller at a time: one for each replica of its node, and some that have just been cut off."""
+
+_PAGE = 20
+_MAX_PAGE = 200
+
+
+def to_proto(event: Event, source: str = "") -> event_pb2.Event:
+    """Write an event as a message; `source` names the node where the event itself does not."""
+    message = event_pb2.Event(
+        event_id=event.event_id,
+        sequence=event.sequence,
+        source=event.source or source,
+        audience=event.audience,
+        kind=event.kind,
+        key=event.key,
+        payload=event.payload,
+    )
+    message.recorded_at.FromDatetime(event.recorded_at)
+    return message
+
+
+class EventService:
+    """`EventService`: gives every caller what is for its own agency, and nothing else."""
+
+    def __init__(self, source: EventSource, node: str, *, streams: int = STREAMS) -> None:
+        """`node` is `agency/system` of the node that serves; `streams` are each caller's."""
+        self._source = source
+        self._node = node
+        self._streams = streams
+        self._following: Counter[str] = Counter()
+
+    async def follow(self, request: event_pb2.FollowRequest, call: Call) -> AsyncIterator[event_pb2.FollowResponse]:
+        """Send events for the caller's agency until the source stops.
+
+        Raises `ResourceExhausted` STREAMS_TOO_MANY, and what `EventSource.follow` raises.
+        """
+        if request.after < 0:
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative")
+        with self._counted(call.caller.spiffe_id):
+            # Whose events these are is for the certificate to say, not for the request.
+            async with aclosing(self._source.follow(call.caller.agency, request.after)) as batches:
+                async for batch in batches:
+                    events = [to_proto(event, self._node) for event in batch.events]
+                    yield event_pb2.FollowResponse(events=events, until=batch.until)
+
+    @contextmanager
+    def _counted(self, caller: str) -> Generator[None]:
+        if self._following[caller] >= self._streams:
+            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {self._streams} streams at a time")
+        self._following[caller] += 1
+        try:
+            yield
+        finally:
+            self._following[caller] -= 1
+            # Without what stands at zero, of which there would be more and more.
+            self._following = +self._following
+
+
+class InboxService:
+    """`InboxService`: what an agency's node has received, for the agency's own systems."""
+
+    def __init__(self, inbox: Inbox, agency: str) -> None:
+        self._inbox = inbox
+        self._agency = agency
+
+    async def list_inbox_events(
+        self, request: event_pb2.ListInboxEventsRequest, call: Call
+    ) -> event_pb2.ListInboxEventsResponse:
+        """List received events; raises `PermissionDenied` for other agencies, whatever the access list says."""
+        if call.caller.agency != self._agency:
+            raise PermissionDenied(Reason.CALLER_NOT_LISTED, "an inbox is its own agency's")
+        if request.after < 0:
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, "positions are not negative")
+        if request.page_size < 0:
+            raise InvalidArgument(Reason.PAGE_SIZE_INVALID, "a page size is not negative")
+        for text in (request.kind, request.key):
+            if len(text) > MAX_NAME or not text.isprintable():
+                raise InvalidArgument(Reason.EVENT_INVALID, f"kind and key are text of at most {MAX_NAME} characters")
+        size = min(request.page_size or _PAGE, _MAX_PAGE)
+        received = await self._inbox.list(request.after, size, kind=request.kind, key=request.key)
+        return event_pb2.ListInboxEventsResponse(events=map(to_proto, received.events), next_after=received.next_after)

@@ -1,0 +1,173 @@
+"""The recognition node: a host with the store of cases, the register of results, what becomes due, and the doors."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from hutong.api.exchange.v1 import event_pb2, record_source_pb2
+from hutong.api.recognition.v1 import case_service_pb2, result_service_pb2
+from services.kit import jurisdiction
+from services.kit.context import ContextVerifier
+from services.kit.credentials.keys import PublishedKeys, SigningKeys
+from services.kit.department import read_secret
+from services.kit.doors import RecordSourceService
+from services.kit.errors import FailedPrecondition, Reason
+from services.kit.events.outbox import Outbox
+from services.kit.events.service import EventService
+from services.kit.host import Host
+from services.kit.policy.engine import PolicyEngine
+from services.kit.policy.reload import PolicyFiles
+from services.kit.reader import Reader
+from services.kit.records import catalogue, migrations
+from services.kit.records.database import Database
+from services.kit.records.pages import PageTokens, ResumeTokens
+from services.kit.rpc import Rpc, bind
+from services.recognition import reach
+from services.recognition.agencies import Agencies
+from services.recognition.arrangements import Arrangements
+from services.recognition.calendars import Calendars
+from services.recognition.cases import Cases
+from services.recognition.config import RecognitionConfig
+from services.recognition.door import Door, Terms
+from services.recognition.procedures import Procedures
+from services.recognition.publication import CalendarFiles
+from services.recognition.result_service import ResultService, TaskService
+from services.recognition.results import Results
+from services.recognition.scheduler import Scheduler
+from services.recognition.service import CaseService
+from services.recognition.source import RecognitionSource
+from services.recognition.watching import Watching
+
+AGENCY: Final = "recognition"
+"""Under which name this service owns records, has keys and a policy."""
+
+_HERE: Final = Path(__file__).parent
+ACCESS: Final = _HERE / "access.yaml"
+MIGRATIONS: Final = _HERE / "migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is data: what cases run on, and what counts between agencies."""
+
+    agencies: Agencies
+    procedures: Procedures
+    arrangements: Arrangements
+
+    @staticmethod
+    def load(config: RecognitionConfig) -> "Rules":
+        """Load and check all of it; raises `FailedPrecondition` where anything does not hold together."""
+        agencies = Agencies.load()
+        procedures = Procedures.load(config.procedures, agencies=agencies)
+        return Rules(
+            agencies,
+            procedures,
+            Arrangements.load(config.arrangements, agencies=agencies, procedures=procedures),
+        )
+
+
+class RecognitionNode:
+    """The recognition node, running."""
+
+    def __init__(self, config: RecognitionConfig, url: str, host: Host) -> None:
+        """`url` is the store's; `host` is the frame it runs in."""
+        if config.node.agency != AGENCY:
+            raise FailedPrecondition(Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {AGENCY}'s")
+        self.host = host
+        self._config = config
+        self._url = url
+        self._watching: Watching | None = None
+        self._outbox: Outbox | None = None
+        self._source: RecordSourceService | None = None
+
+    async def start(self) -> None:
+        """Load the rules, open the store, look after what becomes due, serve."""
+        config, host = self._config, self.host
+        rules = await asyncio.to_thread(Rules.load, config)
+        calendars = await asyncio.to_thread(CalendarFiles, config.calendars) if config.calendars else None
+        published, signing = PublishedKeys.load(config.keys), SigningKeys.open(config.signing)
+        secret = read_secret(config.secret)
+        self.database = database = await self._open()
+        self._outbox = outbox = Outbox(database)
+        self.cases = cases = Cases(
+            database,
+            rules.procedures,
+            calendars.calendars if calendars else Calendars.load(),
+            rules.agencies,
+            rules.arrangements,
+            published,
+            host.clock,
+            skew=config.skew,
+            backdating=config.backdating,
+        )
+        cases.listeners.append(lambda _case_id, _version: outbox.ring())
+        await cases.open()
+        self.engine = engine = self._engine(secret)
+        owned = catalogue.load().owned_by(AGENCY)
+        door = Door(database, engine, owned, Terms(config.agency, config.enterprise), reach.Results(rules.arrangements))
+        self._watching = watching = Watching(cases, door, host.clock)
+        pages = PageTokens(secret)
+        results = Results(database, cases, signing, host.clock, outbox.ring)
+        source = RecognitionSource(database, door.results, host.clock)
+        contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
+        reader = Reader(source, engine, pages, host.clock)
+        self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
+        if calendars is not None:
+            self.calendar_files = calendars
+            host.on_stop(calendars.watch(cases, config.policy.reload.total_seconds()))
+        self._look_after(cases)
+        await host.start(
+            [
+                *_bound(
+                    case_service_pb2,
+                    "CaseService",
+                    CaseService(cases, rules.procedures, door, watching, pages, host.clock),
+                ),
+                *_bound(result_service_pb2, "ResultService", ResultService(results, door, pages, host.clock)),
+                *_bound(result_service_pb2, "TaskService", TaskService(results, door, pages, host.clock)),
+                *_bound(event_pb2, "EventService", EventService(outbox, f"{AGENCY}/{config.node.system}")),
+                *_bound(record_source_pb2, "RecordSourceService", uniform),
+            ],
+            [config.access or ACCESS],
+        )
+
+    async def _open(self) -> Database:
+        """Open the store; raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away."""
+        if self._config.store.migrate:
+            await asyncio.to_thread(migrations.upgrade, self._url, MIGRATIONS)
+        await asyncio.to_thread(migrations.check, self._url, MIGRATIONS)
+        database = Database(self._url)
+        self.host.on_stop(lambda: asyncio.to_thread(database.close))
+        return database
+
+    def _engine(self, secret: bytes) -> PolicyEngine:
+        policy, owned = self._config.policy, catalogue.load().owned_by(AGENCY)
+        pack = jurisdiction.load(policy.jurisdiction)
+        self.policy_files = files = PolicyFiles(policy.files, owned, pack)
+        engine = PolicyEngine(files.policies, owned, pack, secret, self.host.clock)
+        self.host.on_stop(files.watch(engine, policy.reload.total_seconds()))
+        return engine
+
+    def _look_after(self, cases: Cases) -> None:
+        """Look after what becomes due, until the node stops."""
+        scheduler = Scheduler(cases, self.host.clock, self._config.tick)
+        cases.listeners.append(lambda _case_id, _version: scheduler.wake())
+        running = asyncio.create_task(scheduler.run(), name="scheduler")
+
+        async def stop() -> None:
+            scheduler.stop()
+            await running
+
+        self.host.on_stop(stop)
+
+    async def stop(self) -> None:
+        """End watches, drain, finish what is being looked after, close."""
+        for part in (self._watching, self._outbox, self._source):
+            if part is not None:
+                part.stop()
+        await self.host.stop()
+
+
+def _bound(module: Any, name: str, implementation: object) -> tuple[Rpc, ...]:
+    return bind(module.DESCRIPTOR.services_by_name[name], implementation)

@@ -1,0 +1,136 @@
+"""The status lists of the register: one row of lists for each issuer, an entry for each credential.
+
+An entry is reserved before its credential is signed. Its place in the list is random, so that neighbours say nothing
+of when, or for whom, they were issued; once a list has become crowded, the next one is begun.
+"""
+
+import datetime as dt
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from services.kit.credentials.results import Statement
+from services.kit.credentials.status import Status
+from services.kit.errors import InvalidArgument, NotFound, Reason
+from services.recognition.ledger import insert_or_ignore
+from services.recognition.tables import STATUS
+
+SIZE: Final = 2**16
+"""Entries of a list."""
+
+_PREFIX: Final = "urn:hutong:status:"
+_URI: Final = re.compile(
+    re.escape(_PREFIX) + r"(?P<issuer>[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?):(?P<number>[1-9]\d{0,8})"
+)
+_REF: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{7,127}")
+_TRIES: Final = 8
+"""A list in which this many random places are taken is crowded: one that is half full in one of 256 reservations, one
+of which nine tenths are taken in two of five."""
+
+
+class State(StrEnum):
+    """Whether a result stands."""
+
+    VALID = "VALID"
+    SUSPENDED = "SUSPENDED"
+    REVOKED = "REVOKED"
+    SUPERSEDED = "SUPERSEDED"
+
+
+_STATUS: Final = {
+    State.VALID: Status.VALID,
+    State.REVOKED: Status.INVALID,
+    State.SUSPENDED: Status.SUSPENDED,
+    State.SUPERSEDED: Status.SUPERSEDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """An entry, as a credential names it."""
+
+    uri: str
+    index: int
+
+
+def uri_of(issuer: str, number: int) -> str:
+    """Write the URI of a list."""
+    return f"{_PREFIX}{issuer}:{number}"
+
+
+def read_uri(uri: str) -> tuple[str, int]:
+    """Read the URI of a list: its issuer and number; raises `NotFound` with STATUS_LIST_INVALID."""
+    found = _URI.fullmatch(uri)
+    if not found:
+        raise NotFound(Reason.STATUS_LIST_INVALID, "there is no such status list")
+    return found["issuer"], int(found["number"])
+
+
+def reserve(connection: sa.Connection, issuer: str, ref: str, now: dt.datetime) -> Reserved:
+    """Reserve the entry of a result that will be signed; asked again for the same one, it gives the same entry.
+
+    Raises `InvalidArgument`: RESULT_MALFORMED for what is no reference, RESULT_ID_REUSED for one of another issuer.
+    """
+    if not _REF.fullmatch(ref):
+        raise InvalidArgument(Reason.RESULT_MALFORMED, "the reference of a result is a UUID of its own")
+    if (known := entry(connection, ref)) is not None:
+        return _own(known, issuer, ref)
+    newest = sa.select(sa.func.max(STATUS.c.list)).where(STATUS.c.issuer == issuer)
+    number = connection.execute(newest).scalar() or 1
+    while True:
+        for _ in range(_TRIES):
+            row = {"issuer": issuer, "list": number, "index": secrets.randbelow(SIZE), "result_ref": ref, "value": 0}
+            if inserted(connection, STATUS, row):
+                return Reserved(uri_of(issuer, number), int(row["index"]))
+            # The place is taken; or another asks for the same reference at this very moment.
+            if (known := entry(connection, ref)) is not None:
+                return _own(known, issuer, ref)
+        number += 1
+
+
+def inserted(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Put a row in unless a unique index has it already; tells whether it was put in."""
+    return bool(connection.execute(insert_or_ignore(connection, table).values(**row)).rowcount)
+
+
+def _own(known: tuple[str, Reserved], issuer: str, ref: str) -> Reserved:
+    if known[0] != issuer:
+        raise InvalidArgument(Reason.RESULT_ID_REUSED, "this reference is another's already", result_ref=ref)
+    return known[1]
+
+
+def entry(connection: sa.Connection, ref: str) -> tuple[str, Reserved] | None:
+    """Find the entry of a result, and whose it is."""
+    select = sa.select(STATUS.c.issuer, STATUS.c.list, STATUS.c.index).where(STATUS.c.result_ref == ref)
+    row = connection.execute(select).one_or_none()
+    return None if row is None else (row[0], Reserved(uri_of(row[0], row[1]), row[2]))
+
+
+def check(connection: sa.Connection, statement: Statement) -> None:
+    """See that a credential names the entry that was reserved for it; raises `InvalidArgument` STATUS_LIST_INVALID."""
+    named = (statement.issuer, Reserved(statement.status_uri, statement.status_index))
+    if entry(connection, statement.ref) != named:
+        message = "the credential does not name the entry of the status list that was reserved for it"
+        raise InvalidArgument(Reason.STATUS_LIST_INVALID, message, result_ref=statement.ref)
+
+
+def mark(connection: sa.Connection, ref: str, state: State) -> None:
+    """Write a result's state into its entry."""
+    update = sa.update(STATUS).where(STATUS.c.result_ref == ref)
+    connection.execute(update.values(value=int(_STATUS[state])))
+
+
+def values(connection: sa.Connection, uri: str) -> dict[int, int]:
+    """Give the entries of a list that are not VALID, by index; raises `NotFound` where there is no such list."""
+    issuer, number = read_uri(uri)
+    here = sa.and_(STATUS.c.issuer == issuer, STATUS.c.list == number)
+    select = sa.select(STATUS.c.index, STATUS.c.value).where(here, STATUS.c.value != 0)
+    found = {row[0]: row[1] for row in connection.execute(select)}
+    if not found and connection.execute(sa.select(STATUS.c.index).where(here).limit(1)).first() is None:
+        raise NotFound(Reason.STATUS_LIST_INVALID, "there is no such status list")
+    return found
