@@ -106,12 +106,10 @@ def show(
     procedure = _find(name, procedures, calendars)
     if svg:
         _write(drawing.svg(procedure), svg)
-        if str(svg) == "-":
-            return
-    if as_json:
+    elif as_json:
         print_json(_as_json(procedure))
-        return
-    _describe(procedure)
+    else:
+        _describe(procedure)
 
 
 def _load(folder: Path | None, calendars: Path | None) -> Procedures:

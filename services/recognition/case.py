@@ -197,14 +197,15 @@ class CaseState:
         stage.ref = stage.source_agency = stage.arrangement = ""
         stage.result = stage.opened_at = stage.ended_at = stage.passed_at = stage.passed_as = None
         stage.suspensions, stage.extensions, stage.extended, stage.revoked = (), 0, 0, False
-        stage.ready_at = stage.started_at = event.at
-        self.stand(stage, StageStatus.READY)
+        stage.ready_at = stage.started_at = None
+        stage.reopened_at = event.at
+        self.stand(stage, StageStatus.WAITING)
         self.broken.add(event.stage)
-        for code in self.layout.behind[event.stage]:
+        behind = self.layout.behind[event.stage]
+        for code in behind:
             take_back(self, code)
-        for code in self.layout.behind[event.stage]:
+        for code in (event.stage, *behind):
             look(self, code)
-        doubt(self)
         self._reckon_status(event.at)
 
     def _withdraw(self, event: Event) -> None:
@@ -259,12 +260,11 @@ class CaseState:
             stage.revoked = False
         if of.reaches and status in SATISFIED:
             self._reach(Status(of.reaches), at)
-        if passed and stage.passed_at is None:
-            stage.passed_at, stage.passed_as = at, stage.result or ResultCode.PASS
-            self._settle(at, event.stage)
+        if not passed:
             return
-        doubt(self)
-        self._reckon_status(at)
+        if stage.passed_at is None:
+            stage.passed_at, stage.passed_as = at, stage.result or ResultCode.PASS
+        self._settle(at, event.stage)
 
     def _reach(self, status: Status, at: dt.datetime) -> None:
         self.reached.setdefault(status, at)
@@ -274,7 +274,6 @@ class CaseState:
         """Let those behind a stage begin where they can, and the case end where nothing is left."""
         for behind in self.layout.behind[code]:
             look(self, behind)
-        doubt(self)
         closing = self.layout.closing
         if all(self.stages[c].passed_at is not None for c in closing) and closing:
             self._close(Status.DELIVERED, at)
@@ -303,6 +302,7 @@ class CaseState:
         doubt(self)
 
     def _reckon_status(self, at: dt.datetime) -> None:
+        doubt(self)
         if self.closed_at is not None:
             return
         rank = self._rank

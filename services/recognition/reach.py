@@ -11,7 +11,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -81,7 +81,7 @@ def of_agency(connection: sa.Connection, agency: str, case_id: str) -> Reached |
     return Reached(frozenset(given)) if given else None
 
 
-def _given(agency: str, case_id: str = "") -> sa.CompoundSelect[Any]:
+def _given(agency: str, case_id: str = "") -> "sa.CompoundSelect[str, str]":
     """Select case and stage of what an agency was given by a recognition or a task, of one case or of all."""
     recognised = sa.select(RECOGNITION.c.case_id, RECOGNITION.c.stage).where(RECOGNITION.c.recogniser == agency)
     tasks = sa.select(TASK.c.case_id, TASK.c.stage).where(TASK.c.owner_agency == agency)

@@ -8,7 +8,7 @@ into the outbox last. `revoke` takes a stronger lock than the others: a transact
 """
 
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -25,7 +25,7 @@ from services.recognition.reasons import Ground
 from services.recognition.stage_results import COLUMNS, Result, State, get, of_row, of_subject
 from services.recognition.standing import ABOUT, TROUBLE, Standing, standing
 from services.recognition.status_lists import Reserved, reserve
-from services.recognition.tables import RECOGNITION, RESTS_ON, RESULT
+from services.recognition.tables import RESTS_ON, RESULT
 from services.recognition.tasks import Desk, Task
 
 __all__ = [
@@ -39,7 +39,6 @@ __all__ = [
     "enter",
     "get",
     "of_subject",
-    "reliance",
     "reserve",
     "revoke",
     "standing",
@@ -288,11 +287,3 @@ def _reinstated(connection: sa.Connection, result: Result) -> State:
         for r in valid
     )
     return State.SUPERSEDED if newer else State.VALID
-
-
-def reliance(connection: sa.Connection, case_id: str) -> Mapping[str, str]:
-    """Give the results that a case stands on by recognition, not refused since, with the stage of each."""
-    select = sa.select(RECOGNITION.c.result_ref, RECOGNITION.c.stage).where(
-        RECOGNITION.c.case_id == case_id, RECOGNITION.c.refused_at.is_(None)
-    )
-    return {row[0]: row[1] for row in connection.execute(select)}

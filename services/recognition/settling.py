@@ -27,9 +27,9 @@ def look(state: "CaseState", code: str) -> None:
         status = StageStatus.NOT_APPLICABLE
         state.stand(stage, status)
         _stop_clock(stage)
-    if of.clock_from and stage.started_at is None and status is StageStatus.WAITING:
+    if of.clock_from and stage.started_at is None and status is StageStatus.WAITING and not stage.rounds:
         stage.started_at = state.stages[of.clock_from].passed_at
-    moment = state.applied_at
+    moment = stage.reopened_at or state.applied_at
     for before in of.after:
         passed = state.stages[before].passed_at
         if passed is None:
@@ -68,7 +68,7 @@ def take_back(state: "CaseState", code: str) -> None:
     if stage.status in _NOT_OPENED and stage.opened_at is None:
         stage.ready_at = None
         clock_from = state.procedure.stages[code].clock_from
-        if not clock_from or state.stages[clock_from].passed_at is None:
+        if not clock_from or stage.rounds or state.stages[clock_from].passed_at is None:
             _stop_clock(stage)
         standing = stage.status is StageStatus.SUSPENDED and stage.suspensions
         state.stand(stage, StageStatus.SUSPENDED if standing else StageStatus.WAITING)

@@ -60,7 +60,7 @@ class StageState:
 
     status: StageStatus = StageStatus.WAITING
     ready_at: dt.datetime | None = None
-    """When the last of what it waits for was out of the way; when its recognition was refused, after that."""
+    """When the last of what it waits for was out of the way; not before its recognition was refused, where it was."""
     started_at: dt.datetime | None = None
     """When its clock started, which may be before it is ready."""
     opened_at: dt.datetime | None = None
@@ -89,7 +89,9 @@ class StageState:
     refused_refs: tuple[str, ...] = ()
     """Results that were refused here, and are never recognised here again."""
     rounds: int = 0
-    """How often it was opened again after a refusal."""
+    """How often its recognition was refused."""
+    reopened_at: dt.datetime | None = None
+    """When that was last."""
     revoked: bool = False
     """Its result was revoked."""
     doubtful: bool = False

@@ -263,30 +263,12 @@ def list_(
     return [_of(row) for row in connection.execute(ordered)]
 
 
-def of_case(connection: sa.Connection, case_id: str) -> list[Task]:
-    """List the tasks of a case, whoever owns them, in the order they were raised."""
-    select = sa.select(*_COLUMNS).where(TASK.c.case_id == case_id).order_by(TASK.c.raised_at, TASK.c.task_id)
-    return [_of(row) for row in connection.execute(select)]
-
-
 def of_revocation(connection: sa.Connection, ref: str) -> list[Task]:
     """List the tasks that what became of a result has raised, whoever owns them."""
     start = f"{TaskKind.RESULT_REVOKED}:{ref}"
     # Everything that begins with it and a colon, by the index on causes; ";" comes right behind ":".
     select = sa.select(*_COLUMNS).where(TASK.c.cause > f"{start}:", TASK.c.cause < f"{start};")
     return [_of(row) for row in connection.execute(select.order_by(TASK.c.raised_at, TASK.c.task_id))]
-
-
-def concern(connection: sa.Connection, agency: str, case_id: str) -> bool:
-    """Tell whether a case has ever raised a task at an agency, so that it may look at it."""
-    select = sa.select(TASK.c.task_id).where(TASK.c.owner_agency == agency, TASK.c.case_id == case_id)
-    return connection.execute(select.limit(1)).first() is not None
-
-
-def cases_of(connection: sa.Connection, agency: str) -> tuple[str, ...]:
-    """List the cases that have ever raised a task at an agency."""
-    select = sa.select(TASK.c.case_id).where(TASK.c.owner_agency == agency, TASK.c.case_id != "").distinct()
-    return tuple(connection.execute(select.order_by(TASK.c.case_id)).scalars())
 
 
 def get(connection: sa.Connection, task_id: str, *, owner: str, lock: bool = False) -> Task:

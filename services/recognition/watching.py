@@ -11,6 +11,7 @@ from hutong.api.recognition.v1 import case_service_pb2 as pb
 from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, Reason, ResourceExhausted
 from services.kit.rpc import Call
+from services.recognition import asked
 from services.recognition.case import CaseState
 from services.recognition.cases import Cases
 from services.recognition.casework import Snapshot
@@ -64,7 +65,7 @@ class Watching:
         """
         if request.after < 0:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative", field="after")
-        with self._counted(call.caller.spiffe_id), self._bell(request.case_id) as bell:
+        with self._counted(call.caller.spiffe_id), self._bell(asked.case_id(request.case_id)) as bell:
             async for response in self._watched(request, call, bell):
                 yield response
 

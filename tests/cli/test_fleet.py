@@ -4,11 +4,13 @@ import asyncio
 import datetime as dt
 import socket
 import urllib.request
+import uuid
 
 import pytest
 
 from certs.authority import Authority
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
+from hutong.api.recognition.v1 import case_service_pb2
 from services.cli import question
 from services.cli.fleet import Fleet, Node, renew
 from services.cli.query import SERVICE
@@ -36,6 +38,23 @@ async def test_a_node_that_is_killed_comes_back(mesh: Fleet, exporter: Subject) 
     back = mesh.nodes["quality"]
     assert back.running
     assert back.process is not process
+
+
+async def test_a_case_is_begun_and_found_through_the_gateway(mesh: Fleet, exporter: Subject) -> None:
+    """The recognition service is a process like the others, and the gateway asks it like the others."""
+    submit = case_service_pb2.SubmitCaseRequest(request_id=str(uuid.uuid4()), procedure_code="AEO-CERT")
+    submit.subject.scheme, _, submit.subject.value = exporter.text.partition(":")
+    method = "/hutong.api.recognition.v1.CaseService/SubmitCase"
+    client = mesh.client("customs/release", "recognition")
+    begun = await client.unary(method, submit, case_service_pb2.SubmitCaseResponse, timeout=10)
+    asked = question.request(
+        ["P-APPROVAL"], "CN-ADMIN-LICENSING", exporter.text, ["recognition.Case:case_id", "commerce.Enterprise:name"]
+    )
+    gateway = mesh.client("customs/release")
+    answer = await gateway.unary(f"{SERVICE}/Query", asked, federation_pb2.QueryResponse, timeout=10)
+    case, _ = answer.sections
+    assert case.agency == "recognition"
+    assert begun.view.case.case_id.encode() in case.records[0].value
 
 
 async def test_every_node_can_be_scraped(mesh: Fleet, exporter: Subject) -> None:

@@ -29,5 +29,5 @@ def credential(agencies: Agencies) -> str:
 
 @pytest.fixture(scope="session")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Agencies:
-    """One agency for many examples."""
-    return Agencies.found(tmp_path_factory.mktemp("one"), "publicsecurity")
+    """Agencies for many examples, none of which changes anything."""
+    return Agencies.found(tmp_path_factory.mktemp("one"), "publicsecurity", "customs")

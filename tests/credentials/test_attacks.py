@@ -19,6 +19,25 @@ from services.kit.errors import HutongError, Reason
 from tests.credentials.making import NOW, SUBJECT, Agencies, forged, refusal, statement
 from tests.credentials.test_strict import JSON
 
+
+@pytest.fixture(scope="module")
+def agencies(one: Agencies) -> Agencies:
+    """The same for every attempt: none of them changes anything."""
+    return one
+
+
+@pytest.fixture(scope="module")
+def published(agencies: Agencies) -> PublishedKeys:
+    """What they have published."""
+    return agencies.published
+
+
+@pytest.fixture(scope="module")
+def credential(agencies: Agencies) -> str:
+    """A credential of public security, with every disclosure."""
+    return results.issue(statement(), agencies.signing["publicsecurity"])
+
+
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 

@@ -105,22 +105,21 @@ class Brute:
         return found[0][1].at if found and not self.refuses(found[0][1]) else None
 
     def ready(self, code: str, k: int) -> dt.datetime | None:
-        if refused := self.refusal(code, k):
-            return refused[1].at
-        touched = self.touched_at(code, k)
-        return self.behind_all(code, k if touched is None else touched)
+        touched, refused = self.touched_at(code, k), self.refusal(code, k)
+        moment = self.behind_all(code, k if touched is None else touched)
+        return moment and max(moment, refused[1].at if refused else moment)
 
     def started(self, code: str, k: int) -> dt.datetime | None:
         """When the stage's clock started."""
-        if refused := self.refusal(code, k):
-            return refused[1].at
         touched = self.touched_at(code, k)
         if touched is not None:
             return self.started(code, touched)
         if self.excluded(code) or self.turned_away(code, k):
             return None
         source = self.procedure.stages[code].clock.removeprefix("started:")
-        return self.passes(source, k) if source in self.procedure.stages else self.ready(code, k)
+        if source not in self.procedure.stages or self.refusal(code, k):
+            return self.ready(code, k)
+        return self.passes(source, k)
 
     def since_clock(self, code: str, k: int) -> list[Event]:
         """Events of the stage since its clock last began."""
@@ -184,7 +183,8 @@ class Brute:
                 return j, "WITHDRAWN"
             if event.kind is Kind.RESULT and self.refuses(event) and not self.is_opinion(j):
                 return j, "REFUSED"
-            if needed and all(self.passes(s.code, j) is not None for s in needed):
+            ends = (event.kind in RESULTS and not self.is_opinion(j)) or event.kind is Kind.WITHDRAW
+            if ends and needed and all(self.passes(s.code, j) is not None for s in needed):
                 return j, "DELIVERED"
         return None
 

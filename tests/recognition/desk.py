@@ -276,6 +276,7 @@ def build(
     *,
     procedures: Iterable[str] = (DEMO, EXPRESS),
     calendars: Calendars | None = None,
+    kind: type[Cases] = Cases,
     **more: Any,
 ) -> Bed:
     """Make cases on a database that is migrated, with the keys in a folder; for processes of their own too."""
@@ -283,7 +284,7 @@ def build(
     published = PublishedKeys.load(folder / "keys")
     arrangements = Arrangements.load(agencies=agencies, procedures=known)
     database = Database(url)
-    cases = Cases(database, known, calendars or Calendars.load(), agencies, arrangements, published, clock, **more)
+    cases = kind(database, known, calendars or Calendars.load(), agencies, arrangements, published, clock, **more)
     return Bed(url, folder, cases, database, clock)
 
 

@@ -4,9 +4,9 @@ import contextlib
 import datetime as dt
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gateway.config import DepartmentSection, GatewayConfig
 from gateway.node import GatewayNode
@@ -202,11 +202,12 @@ class Mesh:
         self, who: str, case_id: str, stage: str, kind: str, **more: Any
     ) -> case_service_pb2.AppendStageEventResponse:
         """Append an event: `event("customs/release", case, "E5c", "START")`."""
+        given: dict[str, Any] = {"stage_event_id": fresh()} | more
         request = case_service_pb2.AppendStageEventRequest(
             case_id=case_id,
             stage_code=stage,
             stage_event=Kind.Value(f"STAGE_EVENT_KIND_{kind}"),
-            **{"stage_event_id": fresh(), **more},
+            **given,
         )
         method = f"{CASES}AppendStageEvent"
         return await self.client(who).unary(method, request, case_service_pb2.AppendStageEventResponse, timeout=10)
@@ -294,10 +295,11 @@ class Mesh:
         method = f"{CASES}ListCases"
         return await self.client(who).unary(method, request, case_service_pb2.ListCasesResponse, timeout=10)
 
-    def watch(self, who: str, case_id: str, after: int = 0) -> AsyncIterator[case_service_pb2.WatchCaseResponse]:
+    def watch(self, who: str, case_id: str, after: int = 0) -> AsyncGenerator[case_service_pb2.WatchCaseResponse]:
         request = case_service_pb2.WatchCaseRequest(case_id=case_id, context=context_of(who), after=after)
         method = f"{CASES}WatchCase"
-        return self.client(who).stream(method, request, case_service_pb2.WatchCaseResponse, timeout=30)
+        stream = self.client(who).stream(method, request, case_service_pb2.WatchCaseResponse, timeout=30)
+        return cast("AsyncGenerator[case_service_pb2.WatchCaseResponse]", stream)
 
 
 @contextlib.asynccontextmanager

@@ -115,9 +115,7 @@ class Register:
     def recognise(self, ref: str, case_id: str, stage: str, recogniser: str) -> None:
         with self.write() as (connection, _):
             match = Match(ref, "publicsecurity", "TEST@1.0.0", Assurance.SUBSTANTIVE, None)
-            recognising.note(
-                connection, case_id=case_id, stage=stage, match=match, recogniser=recogniser, now=self.now
-            )
+            recognising.note(connection, case_id=case_id, stage=stage, match=match, recogniser=recogniser, now=self.now)
 
     def change(
         self,

@@ -152,11 +152,11 @@ async def test_a_task_opens_its_stage_and_no_more(mesh: Mesh) -> None:
     """An agency that takes no part, and to which something of the case was given."""
     assert mesh.node is not None
     case_id = await mesh.accepted(firm())
-    who = "environment/desk"
+    who = "logistics/desk"
     with pytest.raises(NotFound):
         await mesh.get(who, case_id)
     desk = mesh.node.cases.rulebook.desk
-    raised = NewTask(TaskKind.LATE_OPINION, "environment", case_id, "E2", cause=fresh())
+    raised = NewTask(TaskKind.LATE_OPINION, "logistics", case_id, "E2", cause=fresh())
     moment = now()
 
     def work(connection: Any) -> None:

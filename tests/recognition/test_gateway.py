@@ -182,8 +182,9 @@ async def test_the_source_gives_nothing_to_nobody(zone: Mesh) -> None:
     subject = firm()
     await zone.accepted(subject)
     assert len((await source(zone).fetch(query(subject))).records) == 1
-    for more in ({"params": {}}, {"params": {"caller_agency": None}}, {"params": {"caller_agency": "enterprise"}}):
-        assert not (await source(zone).fetch(query(subject, **more))).records
+    nobody: list[dict[str, str | None]] = [{}, {"caller_agency": None}, {"caller_agency": "enterprise"}]
+    for params in nobody:
+        assert not (await source(zone).fetch(query(subject, params=params))).records
     assert not (await source(zone).fetch(query(subject, groups=()))).records
     assert not (await source(zone).fetch(dataclasses.replace(query(subject), subject=None))).records
     kind = catalogue.load().get("recognition.Case")

@@ -10,13 +10,26 @@ from typing import Any
 import pytest
 
 from hutong.api.exchange.v1 import event_pb2, record_source_pb2
-from hutong.api.recognition.v1 import case_pb2, result_service_pb2
+from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service_pb2
 from services.kit import config
+from services.kit.client import Client
 from services.kit.config import StoreSection
 from services.kit.errors import FailedPrecondition, HutongError, Reason
 from services.recognition.config import RecognitionConfig
 from services.recognition.node import RecognitionNode
-from tests.recognition.mesh import CUSTOMS, POLICE, REGISTRY, RESULTS, TAX, Mesh, enterprise, firm, fresh, running
+from tests.recognition.mesh import (
+    CASES,
+    CUSTOMS,
+    POLICE,
+    REGISTRY,
+    RESULTS,
+    TAX,
+    Mesh,
+    enterprise,
+    firm,
+    fresh,
+    running,
+)
 from tests.zone import now
 
 INBOX = "/hutong.api.exchange.v1.InboxService/ListInboxEvents"
@@ -110,6 +123,31 @@ async def test_a_restart_keeps_everything_and_a_follower_goes_on(tmp_path: Path)
         assert [e.SerializeToString() for e in after.events] == [e.SerializeToString() for e in before.events]
         assert [s.SerializeToString() for s in after.stages] == [s.SerializeToString() for s in before.stages]
         assert (await anext(mesh.watch(TAX, case_id, after=3))).event.sequence == 4
+
+
+async def test_what_another_replica_records_is_seen_here(own: Mesh) -> None:
+    """Two nodes over one store: a watch at one tells what is sent to the other, and neither loses anything."""
+    config_ = own.config()
+    other = RecognitionNode(config_, own.url, own.zone.frame(config_))
+    await other.start()
+    client = Client(other.host.address, other.host.identity, own.zone.files(POLICE))
+    try:
+        case_id = await own.accepted(firm())
+        watch = own.watch(TAX, case_id, after=4)
+        await anext(watch)
+        request = case_service_pb2.AppendStageEventRequest(
+            case_id=case_id,
+            stage_event_id=fresh(),
+            stage_code="E2",
+            stage_event=case_pb2.STAGE_EVENT_KIND_START,
+            expected_version=4,
+        )
+        method = f"{CASES}AppendStageEvent"
+        await client.unary(method, request, case_service_pb2.AppendStageEventResponse, timeout=10)
+        assert (await anext(watch)).event.sequence == 5
+    finally:
+        await client.close()
+        await other.stop()
 
 
 async def test_the_node_runs_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
@@ -259,9 +297,9 @@ async def test_a_calendar_published_while_it_runs_moves_deadlines_visibly(tmp_pa
         published = {"id": "CN", "year": year, "source": "a test", "published": "2020-01-01", "holidays": every}
         (folder / f"CN-{year}.yaml").write_text(json.dumps(published), encoding="utf-8")
         async with asyncio.timeout(10):
-            async for response in watch:
-                if response.event.stage_event == case_pb2.STAGE_EVENT_KIND_RECOMPUTE:
-                    break
+            response = await anext(watch)
+            while response.event.stage_event != case_pb2.STAGE_EVENT_KIND_RECOMPUTE:
+                response = await anext(watch)
         assert response.event.stage_code == "E2"
         assert response.event.due_before.ToDatetime(dt.UTC) == before["E2"]
         (stage,) = [s for s in (await mesh.get(POLICE, case_id)).stages if s.code == "E2"]

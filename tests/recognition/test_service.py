@@ -226,15 +226,15 @@ async def test_lists_go_on_where_they_ended_and_nowhere_else(mesh: Mesh) -> None
     ids = [(await mesh.submit(subject=subject)).case.case_id for _ in range(5)]
     about = common_pb2.SubjectId(scheme="cn.uscc", value=subject)
     found: list[str] = []
-    token = ""
+    last = ""
+    page = await mesh.list(REGISTRY, subject=about, page_size=2)
     while True:
-        page = await mesh.list(REGISTRY, subject=about, page_size=2, page_token=token)
         assert len(page.cases) <= 2
         found += [view.case.case_id for view in page.cases]
-        token = page.next_page_token
-        if not token:
+        if not page.next_page_token:
             break
-        last = token
+        last = page.next_page_token
+        page = await mesh.list(REGISTRY, subject=about, page_size=2, page_token=last)
     assert found == ids[::-1]
     assert await reason_of(mesh.list(POLICE, subject=about, page_token=last)) is Reason.PAGE_TOKEN_MISMATCH
     assert await reason_of(mesh.list(REGISTRY, page_token=last)) is Reason.PAGE_TOKEN_MISMATCH

@@ -5,6 +5,7 @@ rules. `procedures` and `histories` are strategies for hypothesis; `worlds` draw
 """
 
 import datetime as dt
+import random
 from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -255,33 +256,55 @@ def permits(state: CaseState, event: Event, now: dt.datetime = LATER) -> bool:
     return True
 
 
-_STEPS: Final = st.sampled_from((dt.timedelta(0), HOUR, 5 * HOUR, DAY, 3 * DAY))
+_STEPS: Final = (dt.timedelta(0), HOUR, 5 * HOUR, DAY, 3 * DAY)
+_WEIGHTS: Final = {
+    Kind.START: 6.0,
+    Kind.RESULT: 5.0,
+    Kind.SUPPLEMENT_RECEIVED: 3.0,
+    Kind.SUSPEND: 3.0,
+    Kind.RESUME: 3.0,
+    Kind.RECOGNISE: 2.0,
+    Kind.REFUSE_RECOGNITION: 4.0,
+    Kind.REMIND: 0.3,
+    Kind.RECOMPUTE: 0.3,
+}
+"""How often things happen, so that much of a case happens; everything else once."""
 
 
 @st.composite
-def histories(draw: st.DrawFn, procedure: Procedure, most: int = 14) -> list[Event]:
-    """Events that the rules allow one after the other, the application first."""
-    answers = draw(st.sampled_from(({}, {"foreign": "true"})))
-    events = [submit(procedure, answers=answers)]
+def histories(draw: st.DrawFn, procedure: Procedure, most: int = 16) -> list[Event]:
+    """Events that the rules allow one after the other, the application first.
+
+    A seed chooses them, and the length is drawn beside it: what fails shrinks to its beginning.
+    """
+    length = min(most, draw(st.integers(0, 3 * most)))
+    chance = random.Random(draw(st.integers(0, 2**32 - 1)))
+    events = [submit(procedure, answers=chance.choice(({}, {"foreign": "true"})))]
     state = CaseState.begin(procedure, events[0])
     now = T0
-    for number in range(2, 2 + draw(st.integers(0, most))):
-        now += draw(_STEPS)
-        found = list(allowed(state, now, number, draw(st.integers(0, 5))))
+    for number in range(2, 2 + length):
+        now += chance.choice(_STEPS)
+        found = list(allowed(state, now, number, chance.randrange(6)))
+        whole = Event(f"e{number}", Kind.WITHDRAW, WHOLE_CASE, procedure.lead, now, now, reason="WHY")
+        if permits(state, whole):
+            found.append(whole)
         if not found:
             break
-        # What ends a case comes last in turn, so that more happens before.
-        found.append(Event(f"e{number}", Kind.WITHDRAW, WHOLE_CASE, procedure.lead, now, now, reason="WHY"))
-        event = found[draw(st.integers(0, len(found) - 1))]
-        if event.stage == WHOLE_CASE and not permits(state, event):
-            break
+        event = chance.choices(found, [_weight(procedure, e) for e in found])[0]
         events.append(event)
         state.apply(event)
     return events
 
 
+def _weight(procedure: Procedure, event: Event) -> float:
+    ends = event.stage == WHOLE_CASE or (
+        event.result is ResultCode.FAIL and procedure.stages[event.stage].on_fail is OnFail.REFUSE
+    )
+    return 0.2 if ends else _WEIGHTS.get(event.kind, 1.0)
+
+
 @st.composite
-def worlds(draw: st.DrawFn, stages: int = 5, steps: int = 14) -> tuple[Procedure, list[Event]]:
+def worlds(draw: st.DrawFn, stages: int = 5, steps: int = 16) -> tuple[Procedure, list[Event]]:
     """A procedure and a history on it."""
     found = draw(procedures(stages))
     return found, draw(histories(found, steps))
