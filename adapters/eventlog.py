@@ -3,7 +3,8 @@
 A log is read whole before anything is done with it, since a table may tell of a case anywhere, and a file that was cut
 must leave nothing behind. What makes the log itself doubtful refuses all of it: a file that was cut, is damaged or too
 large, is neither XES nor a table with the columns needed, has a document type, or times that nobody can place. What is
-wrong with one case leaves out that case.
+wrong with one case leaves out that case. A table that was cut between two lines, or in the last cell of one, cannot be
+told from a shorter one: it has no mark at its end.
 """
 
 from collections.abc import Iterable

@@ -1,12 +1,13 @@
-"""Event logs as XES (IEEE 1849): XML with traces of events, read case by case.
+"""Event logs as XES (IEEE 1849): XML with traces of events, read case by case and never kept as a tree.
 
-Document types, entities and the network are off: a file that has a document type is refused before it is parsed on.
+The parser reads elements and attributes and nothing else: it fetches nothing, and a document type, without which there
+are no entities, refuses the file where it begins.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
-
-from lxml import etree
+from xml.parsers import expat
 
 from adapters.logged import (
     Gathered,
@@ -20,133 +21,159 @@ from adapters.logged import (
     refused,
 )
 from adapters.logstream import Limits, LogStream
+from services.kit.errors import InvalidArgument
 
-_TRACE: Final = "{*}trace"
-_DOCTYPE: Final = tuple("<!DOCTYPE".encode(name) for name in ("ascii", "utf-16-le", "utf-16-be"))
+_CHUNK: Final = 1 << 16
+_BETWEEN: Final = " "
+"""Between a namespace and a name, where the parser tells of both."""
+
+Told = dict[str, str]
 
 
 def read(stream: LogStream, columns: LogColumns, limits: Limits) -> Iterator[Gathered]:
     """Read the cases of a log, in its order; raises `InvalidArgument` LOG_INVALID where it is none."""
-    name = stream.log_name
-    parser = etree.iterparse(
-        _Guarded(stream),
-        events=("start", "end"),
-        tag=("{*}log", _TRACE),
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
-    cases = _Traces(name, columns, limits)
-    try:
-        for step, element in parser:
-            if step == "end" and element is not cases.root:
-                yield cases.gather(element)
-                stream.mark()
-                _forget(element)
-            elif cases.root is None:
-                cases.begin(element)
-    except etree.XMLSyntaxError as error:
-        told = str(error.msg).partition(", line ")[0]
-        raise refused(name, f"it is no XES, or was cut: {told}", error.lineno or 0) from None
-    if cases.root is None:
-        raise refused(name, f"it is no XES: its root is no <log> but <{etree.QName(parser.root).localname}>")
+    traces = _Traces(stream.log_name)
+    cases = _Cases(stream.log_name, columns, limits)
+    more = True
+    while more:
+        data = stream.read(_CHUNK)
+        more = bool(data)
+        for trace in traces.feed(data or b""):
+            stream.mark()
+            yield cases.gather(trace)
 
 
-class _Guarded:
-    """Bytes on their way to the parser, in which no document type begins."""
+class _Trace:
+    """One trace, as it stands in the file."""
 
-    def __init__(self, stream: LogStream) -> None:
-        self._stream = stream
-        self._tail = b""
+    __slots__ = ("events", "line", "lines", "said")
 
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size) or b""
-        seen = self._tail + data
-        if any(word in seen for word in _DOCTYPE):
-            raise refused(self._stream.log_name, "document types and entities are not read")
-        self._tail = seen[-20:]
-        return data
-
-
-def _forget(trace: Any) -> None:
-    """Let go of a trace, and of what stands before it."""
-    trace.clear()
-    parent = trace.getparent()
-    while trace.getprevious() is not None:
-        del parent[0]
+    def __init__(self, line: int) -> None:
+        self.line = line
+        self.said: Told = {}
+        self.events: list[Told] = []
+        self.lines: list[int] = []
 
 
 class _Traces:
+    """Finds the traces in a stream of XML."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._done: deque[_Trace] = deque()
+        self._parser = expat.ParserCreate(namespace_separator=_BETWEEN)
+        self._parser.StartDoctypeDeclHandler = self._doctype
+        self._listen()
+
+    def feed(self, data: bytes) -> Iterator[_Trace]:
+        """Parse on, and give the traces that have ended; without data, the file has."""
+        try:
+            self._parser.Parse(data, not data)
+        except expat.ExpatError as error:
+            told = expat.ErrorString(error.code)
+            raise refused(self._name, f"it is no XES, or was cut: {told}", error.lineno) from None
+        while self._done:
+            yield self._done.popleft()
+
+    def _doctype(self, *_: object) -> None:
+        raise forbidden(self._name)
+
+    def _listen(self) -> None:  # noqa: C901 - called for every element of a long file, so that all is at hand
+        """Set the handlers: what stands inside an event, what stands elsewhere, and ends."""
+        parser, done = self._parser, self._done
+        depth = 0
+        trace_tag = event_tag = ""
+        trace: _Trace | None = None
+        event: Told = {}
+
+        def inside(_tag: str, attributes: Mapping[str, str]) -> None:
+            nonlocal depth
+            if depth == 3:  # what is nested deeper says something of the attribute, not of the event
+                event[attributes.get("key", "")] = attributes.get("value", "")
+            depth += 1
+
+        def elsewhere(tag: str, attributes: Mapping[str, str]) -> None:
+            nonlocal depth, trace_tag, event_tag, trace, event
+            if depth == 2 and trace is not None:
+                if tag == event_tag:
+                    event = {}
+                    trace.events.append(event)
+                    trace.lines.append(parser.CurrentLineNumber)
+                    parser.StartElementHandler = inside
+                elif "value" in attributes:
+                    trace.said[attributes.get("key", "")] = attributes["value"]
+            elif depth == 1:
+                trace = _Trace(parser.CurrentLineNumber) if tag == trace_tag else None
+            elif depth == 0:
+                space = self._space(tag)
+                trace_tag, event_tag = f"{space}trace", f"{space}event"
+            depth += 1
+
+        def end(_tag: str) -> None:
+            nonlocal depth, trace
+            depth -= 1
+            if depth == 2:
+                parser.StartElementHandler = elsewhere
+            elif depth == 1 and trace is not None:
+                done.append(trace)
+                trace = None
+
+        parser.StartElementHandler = elsewhere
+        parser.EndElementHandler = end
+
+    def _space(self, root: str) -> str:
+        """Look at the root, and give what stands before the names of its namespace."""
+        space, between, local = root.rpartition(_BETWEEN)
+        if local != "log":
+            message = f"it is no XES: its root is no <log> but <{local[:64]}>"
+            raise refused(self._name, message, self._parser.CurrentLineNumber)
+        return space + between
+
+
+def forbidden(name: str) -> InvalidArgument:
+    """Word the refusal of a log with a document type."""
+    return refused(name, "document types and entities are not read")
+
+
+class _Cases:
     """Makes cases of traces."""
 
     def __init__(self, name: str, columns: LogColumns, limits: Limits) -> None:
-        self.root: Any = None
         self._name = name
         self._columns = columns
         self._limits = limits
         self._moments = Moments(columns.zone)
         self._events = 0
-        self._event_tag = ""
 
-    def begin(self, element: Any) -> None:
-        """Look at the root: the first element that the parser tells of, if it is a log."""
-        if element.getparent() is not None or etree.QName(element).localname != "log":
-            root = etree.QName(element.getroottree().getroot()).localname
-            raise refused(self._name, f"it is no XES: its root is no <log> but <{root}>", element.sourceline or 0)
-        if element.getroottree().docinfo.doctype:
-            raise refused(self._name, "document types and entities are not read")
-        self.root = element
-        space = etree.QName(element).namespace
-        self._event_tag = f"{{{space}}}event" if space else "event"
-
-    def gather(self, trace: Any) -> Gathered:
+    def gather(self, trace: _Trace) -> Gathered:
         """Make a case of a trace."""
-        said: dict[str, str] = {}
-        events: list[Any] = []
-        for child in trace:
-            if child.tag == self._event_tag:
-                events.append(child)
-            elif (value := child.get("value")) is not None:
-                said[child.get("key", "")] = value
-        line = trace.sourceline or 0
-        case = Gathered(said.get(self._columns.case, ""), line)
-        self._count(len(events), case)
-        try:
-            check_id(case.case_id)
-            case.attributes = self._attributes(said, case)
-        except Wrong as wrong:
-            case.spoil(str(wrong), line)
-            return case
-        self._add(case, events)
-        return case
-
-    def _attributes(self, said: dict[str, str], case: Gathered) -> Any:
-        try:
-            return attributes_of(said, self._columns, self._moments)
-        except NoOffset as wrong:
-            raise refused(self._name, str(wrong), case.line, case.case_id) from None
-
-    def _count(self, events: int, case: Gathered) -> None:
-        self._events += events
+        case = Gathered(trace.said.get(self._columns.case, ""), trace.line)
+        self._events += len(trace.events)
         if self._events > self._limits.events:
             raise refused(self._name, f"it has more than {self._limits.events} events", case.line, case.case_id)
+        try:
+            check_id(case.case_id)
+            case.attributes = attributes_of(trace.said, self._columns, self._moments)
+        except NoOffset as wrong:
+            raise refused(self._name, str(wrong), case.line, case.case_id) from None
+        except Wrong as wrong:
+            case.spoil(str(wrong), trace.line)
+            return case
+        self._add(case, trace)
+        return case
 
-    def _add(self, case: Gathered, events: list[Any]) -> None:
-        columns, moments = self._columns, self._moments
-        for element in events:
-            said = {child.get("key"): child.get("value") or "" for child in element}
-            get = said.get
+    def _add(self, case: Gathered, trace: _Trace) -> None:
+        columns, moment = self._columns, self._moments.read
+        for number, said in enumerate(trace.events):
+            get: Any = said.get
             try:
                 activity = get(columns.activity)
                 if not activity:
-                    raise Wrong(f"event {len(case.events) + 1} has no {columns.activity}")
+                    raise Wrong(f"event {number + 1} has no {columns.activity}")
                 case.add(
                     LoggedEvent(
                         activity,
-                        moments.read(get(columns.time) or ""),
+                        moment(get(columns.time, "")),
                         get(columns.group, ""),
                         get(columns.resource, ""),
                         get(columns.instance, ""),
@@ -154,7 +181,7 @@ class _Traces:
                     )
                 )
             except NoOffset as wrong:
-                raise refused(self._name, str(wrong), element.sourceline or 0, case.case_id) from None
+                raise refused(self._name, str(wrong), trace.lines[number], case.case_id) from None
             except Wrong as wrong:
-                case.spoil(str(wrong), element.sourceline or 0)
+                case.spoil(str(wrong), trace.lines[number])
                 return

@@ -1,8 +1,9 @@
 """What the commands about cases, results and tasks share: the way to the recognition service, and why one asks."""
 
 import asyncio
+import json
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ TASKS: Final = f"/{result_service_pb2.DESCRIPTOR.services_by_name['TaskService']
 ENTERPRISE: Final = "enterprise"
 """The agency in the names of enterprises' systems: `enterprise/CODE`."""
 
-_WAIT: Final = 10.0
+WAIT: Final = 10.0
+"""Seconds that an answer may take."""
 
 As = Annotated[
     str,
@@ -42,6 +44,8 @@ As = Annotated[
 Address = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="A recognition service elsewhere.")]
 Officer = Annotated[str, typer.Option(metavar="REF", help="The officer, by the agency's own reference; never a name.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="CODE", help="Why: a code from the closed list.")]
+PageSize = Annotated[int, typer.Option(min=0, metavar="N", help="How many on one page; 0 is the usual 20.")]
+PageToken = Annotated[str, typer.Option(metavar="TOKEN", help="Go on where an earlier list ended.")]
 CaseId = Annotated[str, typer.Argument(metavar="CASE", help="Id of the case.")]
 RequestId = Annotated[
     str, typer.Option("--id", metavar="UUID", help="Id of this request: sent again with it, nothing happens twice.")
@@ -74,7 +78,7 @@ class Way:
         """Make one call."""
 
         async def calling(client: Client) -> R:
-            return await client.unary(method, request, response, timeout=_WAIT)
+            return await client.unary(method, request, response, timeout=WAIT)
 
         return self.run(calling)
 
@@ -103,16 +107,41 @@ def new_id(given: str) -> str:
     return given or str(uuid.uuid4())
 
 
-def named(values: "_EnumTypeWrapper[V]", prefix: str, text: str, what: str) -> V:
-    """Read a member of an enumeration as it is written here: `PASS`, `supplement-request`.
+def named(values: "_EnumTypeWrapper[V]", prefix: str, text: str, what: str, *, besides: Collection[str] = ()) -> V:
+    """Read a member of an enumeration as it is written here: `pass`, `supplement-request`; none of those in `besides`.
 
     Raises `typer.BadParameter` naming the nearest there is.
     """
-    name = text.upper().replace("-", "_")
-    known = [member.removeprefix(prefix) for member in values.keys() if not member.endswith("_UNSPECIFIED")]  # noqa: SIM118
-    if name not in known:
-        raise typer.BadParameter(f"there is no {what} {text!r}{nearest(name, known)}; one of {', '.join(known)}")
-    return values.Value(prefix + name)
+    members = (member.removeprefix(prefix) for member in values.keys())  # noqa: SIM118
+    known = [word(member) for member in members if member != "UNSPECIFIED" and member not in besides]
+    if word(text) not in known:
+        there_are = f"one of {', '.join(known)}"
+        if not text:
+            raise typer.BadParameter(f"say which {what}: {there_are}")
+        raise typer.BadParameter(f"there is no {what} {text!r}{nearest(word(text), known)}; {there_are}")
+    return values.Value(prefix + text.upper().replace("-", "_"))
+
+
+def word(name: str) -> str:
+    """Write a name of an enumeration as it is typed."""
+    return name.lower().replace("_", "-")
+
+
+def claims(texts: list[str] | None) -> dict[str, object]:
+    """Read what a result says: `NAME=TEXT`, of which true and false are no text, or `NAME:=JSON` for anything else.
+
+    Raises `typer.BadParameter`.
+    """
+    found: dict[str, object] = {}
+    for name, value in pairs(texts, "--value").items():
+        if not name.endswith(":"):
+            found[name] = {"true": True, "false": False}.get(value, value)
+            continue
+        try:
+            found[name[:-1]] = json.loads(value)
+        except ValueError:
+            raise typer.BadParameter(f"--value {name}= takes JSON, not {value!r}") from None
+    return found
 
 
 def pairs(texts: list[str] | None, option: str) -> dict[str, str]:

@@ -45,6 +45,5 @@ def remind(
         print_json(as_dict(response))
         return
     for event in response.events:
-        typer.echo(f"{event.stage_code}: reminded {event.addressee or event.agency}")
-    if not response.events:
-        typer.echo("nothing to remind of")
+        # Which office of an agency it goes to is for agencies to know.
+        typer.echo(f"{event.stage_code}: reminded {event.addressee or 'the agency that holds it'}")

@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli.results import checking, issuing, keys, showing, signing
+from services.cli.results import checking, fetching, issuing, keys, showing, signing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ app = typer.Typer(
     "holder shows as much of the rest as is needed. Anyone with the issuer's [bold]published keys[/bold] can verify "
     "it, and look up in a [bold]status list[/bold] whether it still stands.\n\n"
     "\b\nExamples:\n"
+    "  hutong result get RESULT --as enterprise/91999901ma07hy2e6f --out result.sdjwt\n"
     "  hutong result verify result.sdjwt\n"
     "  hutong result present result.sdjwt --keep method\n"
     "  hutong result keys list publicsecurity\n",
@@ -22,5 +23,8 @@ app.command("present")(showing.present)
 app.command("sign")(signing.sign)
 app.command("issue")(issuing.issue)
 app.command("revoke")(issuing.revoke)
-app.command("status")(issuing.status)
+app.command("get")(fetching.get)
+app.command("list")(fetching.list_)
+app.command("status")(fetching.status)
+keys.app.command("fetch")(fetching.fetch)
 app.add_typer(keys.app, name="keys")

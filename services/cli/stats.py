@@ -88,6 +88,8 @@ def _head(found: Stats) -> list[tuple[str, str]]:
         rows.append(("application to end", _spread(found.throughput)))
     if found.rest:
         rows.append(("last event to end", _spread(found.rest)))
+    if found.recognised:
+        rows.append(("recognised", ", ".join(f"{stage} {count}" for stage, count in found.recognised.items())))
     if late.stated:
         rows.append(("ended after the deadline", str(late.ended_after_deadline)))
         rows.append(("ended after the planned end", str(late.ended_after_planned_end)))
@@ -103,8 +105,6 @@ def _table(title: str, found: tuple[Times, ...], measured: bool, *, agency: bool
     columns = ["Stage" if agency else "Agency", "Title", "Cases", "Times", "Median", "P90", "Of all time"]
     columns += ["Waiting", "Still", "Working"] if measured else []
     columns += ["Most at"] if agency else []
-    recognised = any(times.recognised for times in found)
-    columns += ["Recognised"] if recognised else []
     rows: list[list[str]] = []
     for times in found:
         row = [times.code, times.title, str(times.cases), str(times.took.count)]
@@ -112,7 +112,6 @@ def _table(title: str, found: tuple[Times, ...], measured: bool, *, agency: bool
         if measured:
             row += [span(part.median) if part else "" for part in (times.waited, times.stood, times.worked)]
         row += [times.agency] if agency else []
-        row += [str(times.recognised or "")] if recognised else []
         rows.append(row)
     return table(title, columns, rows)
 
@@ -143,8 +142,9 @@ def as_dict(found: Stats) -> dict[str, Any]:
         "ended_after_planned_end": late.ended_after_planned_end,
         "last_event_after_deadline": late.last_event_after_deadline,
         "bottleneck": None if narrow is None else {"stage": narrow.code, "agency": narrow.agency},
-        "stages": [_times(times) | {"agency": times.agency, "recognised": times.recognised} for times in found.stages],
+        "stages": [_times(times) | {"agency": times.agency} for times in found.stages],
         "agencies": [_times(times) for times in found.agencies],
+        "recognised": dict(found.recognised),
     }
 
 

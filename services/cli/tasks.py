@@ -1,37 +1,43 @@
 """`hutong tasks`: what an agency has to look at and dispose of."""
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from hutong.api.recognition.v1 import result_service_pb2, stage_result_pb2
-from services.cli import approval, question
+from services.cli import approval
 from services.cli.answer import as_dict
-from services.cli.approval import TASKS, Address, As, Officer, Reason
+from services.cli.approval import TASKS, Address, As, Officer, PageSize, PageToken, Reason
 from services.cli.output import AsJson, console, print_json, table
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.zone import DEFAULT_FOLDER
 
 app = typer.Typer(
-    no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Tasks: what an agency has to look at and dispose of.\n\n"
+    help="Tasks: what an agency has to look at and dispose of, the soonest due first.\n\n"
     "A revoked result undoes nothing by itself: whoever recognised it, or built on it, gets a task with a due time.\n\n"
     "\b\nExamples:\n"
-    "  hutong tasks list --as customs/release\n"
+    "  hutong tasks --as customs/release\n"
+    "  hutong tasks --as customs/release --all --case CASE\n"
     "  hutong tasks dispose TASK upheld --reason DECISION_STANDS --as customs/release\n",
 )
 
+CaseOption = Annotated[str, typer.Option("--case", metavar="CASE", help="Only of this case.")]
+Disposed = Annotated[bool, typer.Option("--all", help="Those disposed of too.")]
 
-@app.command("list")
-def list_(
+
+@app.callback(invoke_without_command=True)
+def tasks(
+    context: typer.Context,
     caller: As = "",
-    case_id: Annotated[str, typer.Option("--case", metavar="CASE", help="Only of this case.")] = "",
-    disposed: Annotated[bool, typer.Option("--all", help="Those disposed of too.")] = False,
-    page_size: question.PageSize = 0,
-    page_token: Annotated[str, typer.Option(metavar="TOKEN", help="Go on where an earlier list ended.")] = "",
+    case_id: CaseOption = "",
+    disposed: Disposed = False,
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
     folder: Folder = DEFAULT_FOLDER,
     address: Address = "",
     cert: Cert = None,
@@ -39,7 +45,26 @@ def list_(
     bundle: Bundle = None,
     as_json: AsJson = False,
 ) -> None:
-    """List one's agency's tasks, the soonest due first."""
+    """List tasks, unless something is to be done about one."""
+    if context.invoked_subcommand is None:
+        list_(caller, case_id, disposed, page_size, page_token, folder, address, cert, key, bundle, as_json)
+
+
+@app.command("list")
+def list_(
+    caller: As = "",
+    case_id: CaseOption = "",
+    disposed: Disposed = False,
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    folder: Folder = DEFAULT_FOLDER,
+    address: Address = "",
+    cert: Cert = None,
+    key: Key = None,
+    bundle: Bundle = None,
+    as_json: AsJson = False,
+) -> None:
+    """List one's agency's tasks, the soonest due first: what `hutong tasks` does by itself."""
     way = approval.way(folder, caller, address, cert, key, bundle)
     request = result_service_pb2.ListTasksRequest(
         disposed=disposed, case_id=case_id, page_size=page_size, page_token=page_token
@@ -49,23 +74,30 @@ def list_(
         print_json(as_dict(response))
         return
     out = console()
-    now = response.as_of.ToDatetime(dt.UTC)
-    columns = ("Task", "What for", "Case", "Stage", "Result", "Reason", "Due", "Done")
-    out.print(table("", columns, (_row(task, now) for task in response.tasks)))
+    if response.tasks:
+        out.print(_table(response.tasks, response.as_of.ToDatetime(dt.UTC)))
+    else:
+        out.print(Text(f"{way.caller.partition('/')[0]} has no {'' if disposed else 'open '}tasks."))
     if response.next_page_token:
         out.print(Text(f"more: --page-token {response.next_page_token}", style="dim"))
+
+
+def _table(tasks: Iterable[stage_result_pb2.Task], now: dt.datetime) -> Table:
+    columns = ("Task", "What for", "Stage", "Case", "Due", "Done")
+    made = table("", columns, (_row(task, now) for task in tasks))
+    made.columns[0].no_wrap = True  # to be copied
+    return made
 
 
 def _row(task: stage_result_pb2.Task, now: dt.datetime) -> list[str | Text]:
     due = task.due_at.ToDatetime(dt.UTC)
     late = due <= now and not task.disposed_at.ByteSize()
+    kind = stage_result_pb2.TaskKind.Name(task.kind).removeprefix("TASK_KIND_")
     return [
         task.task_id,
-        stage_result_pb2.TaskKind.Name(task.kind).removeprefix("TASK_KIND_"),
-        task.case_id,
+        ": ".join(word for word in (kind, task.reason_code) if word),
         task.stage_code,
-        task.result_ref,
-        task.reason_code,
+        task.case_id,
         Text(f"{due:%Y-%m-%d %H:%M}Z", style="red" if late else ""),
         _word(task.disposition) if task.disposition else "",
     ]
@@ -88,7 +120,14 @@ def dispose(
     bundle: Bundle = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what was done about a task. It is disposed of once."""
+    """Say what was done about a task. It is disposed of once.
+
+    After `reexamined` a stage that stands recognised is its agency's to examine again.
+
+    \b
+    Example:
+      hutong tasks dispose TASK upheld --reason DECISION_STANDS --officer 7731 --as customs/release
+    """
     way = approval.way(folder, caller, address, cert, key, bundle)
     number = approval.named(stage_result_pb2.Disposition, "DISPOSITION_", disposition, "disposition")
     request = result_service_pb2.DisposeTaskRequest(
@@ -101,9 +140,7 @@ def dispose(
     if as_json:
         print_json(as_dict(task))
     else:
-        typer.echo(
-            f"{task.task_id}: {stage_result_pb2.Disposition.Name(task.disposition).removeprefix('DISPOSITION_')}"
-        )
+        typer.echo(f"{task.task_id}: {_word(task.disposition)}")
 
 
 def _word(disposition: "stage_result_pb2.Disposition.ValueType") -> str:

@@ -139,6 +139,10 @@ class Agencies:
             return line[min(1, len(line) - 1)].code
         return self.supervision.code if to == SUPERVISION else to
 
+    def home(self, office: str) -> str:
+        """Say whose line an office stands in, by its code; empty for one that is nobody's, as supervision is."""
+        return next((agency.code for agency in self.agencies.values() for o in agency.line if o.code == office), "")
+
     def knows_office(self, to: str) -> bool:
         """Tell whether `addressee` can make something of it."""
         return to in {DESK, SUPERIOR, SUPERVISION} or self.office(to) is not None

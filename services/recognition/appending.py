@@ -11,14 +11,12 @@ import sqlalchemy as sa
 from services.kit.credentials import results
 from services.kit.credentials.results import Statement
 from services.kit.errors import Aborted, FailedPrecondition, HutongError, InvalidArgument, Reason
-from services.recognition import examinations, locks, recognising, registry, rules, tasks
+from services.recognition import bases, deadlines, examinations, locks, recognising, registry, rules
 from services.recognition.casework import APPLICANT, Act, Appended
 from services.recognition.dossier import Dossier
 from services.recognition.events import WHOLE_CASE, Assurance, Event, Kind, ResultCode
 from services.recognition.examinations import Examination
-from services.recognition.procedure import Stage
 from services.recognition.reasons import Ground
-from services.recognition.recognising import Match
 from services.recognition.registry import Change
 from services.recognition.rulebook import Rulebook
 from services.recognition.stages import StageStatus
@@ -48,6 +46,8 @@ class Outcome:
 
     appended: Appended | None = None
     refused: HutongError | None = None
+    version: int = 0
+    """The case's version now."""
     fresh: Statement | None = None
     """The result that it entered, which other cases may be waiting for."""
     revoked: str = ""
@@ -87,7 +87,7 @@ def append(
             version=str(dossier.version),
         )
     dossier.settle(spare=(act.stage, act.at) if act.at is not None and act.kind is Kind.RESULT else None)
-    _tell(dossier, act)
+    _tell(dossier, act, sender)
     return _Appending(dossier, act, sender).run()
 
 
@@ -108,10 +108,10 @@ def _again(dossier: Dossier, sequence: int, act: Act, sender: Sender) -> Appende
     return Appended(event, sequence, dossier.version, duplicate=True)
 
 
-def _tell(dossier: Dossier, act: Act) -> None:
+def _tell(dossier: Dossier, act: Act, sender: Sender) -> None:
     """Tell an agency that is about to examine what a result has just been found for."""
     taken = next((e for e in dossier.added if e.kind is Kind.RECOGNISE and e.stage == act.stage), None)
-    if act.kind is Kind.START and taken is not None:
+    if act.kind is Kind.START and taken is not None and sender.name == dossier.procedure.stage(act.stage).agency:
         raise FailedPrecondition(
             Reason.EXAMINATION_VALID,
             f"a result of {taken.source_agency} stands, and takes the place of {act.stage}",
@@ -144,10 +144,10 @@ class _Appending:
             enterprise=self.sender.enterprise,
             reasons=rulebook.reasons,
         )
+        deadlines.check(dossier.state, self.event, rulebook.calendars.get(dossier.procedure.calendar), dossier.now)
         self._verify()
         if (refused := self._before()) is not None:
-            dossier.save()
-            return Outcome(refused=refused)
+            return Outcome(refused=refused, version=dossier.save())
         sequence = dossier.add(self.event)
         self._after()
         dossier.settle()
@@ -155,7 +155,7 @@ class _Appending:
             examinations.close(dossier.connection, dossier.case_id, None, dossier.now)
         version = dossier.save()
         revoked = self.event.ref if self.act.kind is Kind.REVOKE else ""
-        return Outcome(Appended(self.event, sequence, version), fresh=self.statement, revoked=revoked)
+        return Outcome(Appended(self.event, sequence, version), fresh=self.statement, revoked=revoked, version=version)
 
     def _word(self) -> Event:
         act, now = self.act, self.dossier.now
@@ -201,6 +201,11 @@ class _Appending:
             raise InvalidArgument(
                 Reason.RESULT_FACT, f"{of.code} proves its fact at {of.proves.assurance}, and the result says less"
             )
+        longest = of.proves.until(statement.valid_from)
+        if longest is not None and (statement.valid_until is None or statement.valid_until > longest):
+            raise InvalidArgument(
+                Reason.RESULT_FACT, f"{of.code} proves its fact for {of.proves.valid_for}, and the result says longer"
+            )
         self.statement = statement
         self.event = replace(self.event, ref=statement.ref)
 
@@ -239,14 +244,17 @@ class _Appending:
         dossier, act = self.dossier, self.act
         of = dossier.procedure.stage(act.stage)
         locks.building(dossier.connection)
-        rests_on: list[str] = []
+        rests_on: tuple[str, ...] = ()
         if act.result is not ResultCode.FAIL and dossier.state.stages[of.code].status is not StageStatus.DEEMED:
-            refused = self._check_bases(of, rests_on)
-            if refused is not None:
-                return refused
+            found = bases.look(dossier, of)
+            if found.refused is not None:
+                return found.refused
+            rests_on = found.refs
         if self.statement is not None and of.proves is not None:
-            recognisers = dossier.rules.arrangements.recognisers(of.agency, of.proves.code, dossier.now)
-            registry.enter(
+            recognisers = dossier.rules.arrangements.recognisers(
+                of.agency, of.proves.code, dossier.now, dossier.procedure.takes_part
+            )
+            entered = registry.enter(
                 dossier.connection,
                 self.statement,
                 act.credential,
@@ -254,80 +262,16 @@ class _Appending:
                 stage=of.code,
                 rests_on=rests_on,
                 now=dossier.now,
-                recognisers=[r for r in recognisers if r != of.agency],
+                recognisers=recognisers,
                 post=dossier.post,
             )
-        return None
-
-    def _check_bases(self, of: Stage, rests_on: list[str]) -> HutongError | None:
-        dossier, rulebook = self.dossier, self.dossier.rules
-        stages = dossier.state.stages
-        before = [stages[code] for code in dossier.procedure.order if code in dossier.procedure.ancestors(of.code)]
-        refs = [stage.ref for stage in before if stage.ref and stage.satisfied]
-        standings = registry.standing(
-            dossier.connection, rulebook.published, refs, dossier.now, case_id=dossier.case_id
-        )
-        fallen = {ref: found for ref, found in standings.items() if not found.ok}
-        if fallen:
-            recognising.question(
-                dossier.connection,
-                rulebook.desk,
-                case_id=dossier.case_id,
-                standings=fallen,
-                now=dossier.now,
-                post=dossier.post,
-            )
-            ref, found = next(iter(fallen.items()))
-            return FailedPrecondition(
-                Reason.RECOGNISED_RESULT_INVALID,
-                "a result that this decision rests on does not stand any more; a task was raised",
-                result_ref=ref,
-                cause=str(found.reason or ""),
-            )
-        rests_on += refs
-        rests_on += self._demanded(of)
-        return None
-
-    def _demanded(self, of: Stage) -> list[str]:
-        """Find the results from outside the case that prove what the stage demands and no stage of the case proves."""
-        dossier, rulebook = self.dossier, self.dossier.rules
-        said = dossier.state.submission
-        found = recognising.demanded(
-            dossier.connection,
-            rulebook.arrangements,
-            rulebook.published,
-            scheme=said.scheme,
-            subject=said.subject,
-            stage=of,
-            procedure=dossier.procedure,
-            proven=_proven(dossier),
-            now=dossier.now,
-        )
-        for demand, match in found.items():
-            if match is not None:
-                self._rely(of, match)
-            else:
-                raise FailedPrecondition(
-                    Reason.FACT_NOT_PROVEN,
-                    f"{of.code} needs {demand.fact} to be proven, and no result that {of.agency} accepts stands",
-                    fact=demand.fact,
-                    stage=of.code,
+            if not entered.fresh:
+                raise InvalidArgument(
+                    Reason.RESULT_ID_REUSED,
+                    "this result was handed in already: an examination gives a result of its own",
+                    result_ref=self.statement.ref,
                 )
-        return [match.ref for match in found.values() if match is not None]
-
-    def _rely(self, of: Stage, match: Match) -> None:
-        """Note that a decision builds on a result, so that a revocation finds it."""
-        dossier = self.dossier
-        if tasks.recognised(dossier.connection, dossier.case_id, of.code, match.ref):
-            return  # decided once more
-        recognising.note(
-            dossier.connection,
-            case_id=dossier.case_id,
-            stage=of.code,
-            match=match,
-            recogniser=of.agency,
-            now=dossier.now,
-        )
+        return None
 
     # After the event: what it brings about in the store.
 
@@ -382,11 +326,3 @@ class _Appending:
                 change=Change.REVOKE,
                 post=self.dossier.post,
             )
-
-
-def _proven(dossier: Dossier) -> set[str]:
-    """Name the facts that stages of the case have proven, or would prove if they applied."""
-    settled = {StageStatus.NOT_APPLICABLE, StageStatus.WITHDRAWN}
-    provers = dossier.procedure.provers.items()
-    stages = dossier.state.stages
-    return {fact for fact, of in provers if stages[of.code].satisfied or stages[of.code].status in settled}

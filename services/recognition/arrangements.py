@@ -152,6 +152,12 @@ class Arrangements:
                 newest[procedure.code] = procedure
         return list(newest.values())
 
+    def proves(self, issuer: str, fact: str) -> bool:
+        """Tell whether a fact is an agency's to prove: by any arrangement, or in a stage of any procedure."""
+        explicit = (version for versions in self._explicit.get(fact, {}).values() for version in versions)
+        stages = (procedure.provers.get(fact) for procedure in self._procedures)
+        return any(issuer in a.issuers for a in explicit) or any(s is not None and s.agency == issuer for s in stages)
+
     def recognisers(
         self, issuer: str, fact: str, at: dt.datetime, taking_part: Collection[str] = ()
     ) -> tuple[str, ...]:

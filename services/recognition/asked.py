@@ -20,6 +20,15 @@ MOST_TEXT: Final = 200
 
 MOST_ANSWERS: Final = 64
 
+_BELONGS: Final[Mapping[str, frozenset[Kind]]] = {
+    "result_code": frozenset({Kind.RESULT}),
+    "pause": frozenset({Kind.SUSPEND, Kind.SUPPLEMENT_REQUEST}),
+    "extension": frozenset({Kind.EXTEND}),
+    "approval_ref": frozenset({Kind.EXTEND}),
+    "despite": frozenset({Kind.START}),
+}
+"""Which kinds of events say what else."""
+
 _UNSPECIFIED: Final = "UNSPECIFIED"
 E = TypeVar("E")
 
@@ -48,6 +57,7 @@ def act(request: case_service_pb2.AppendStageEventRequest, *, applicant: bool) -
     kind = named(case_pb2.StageEventKind.DESCRIPTOR, request.stage_event, {k.value: k for k in Kind})
     if kind is None:
         raise _malformed("say what happened: stage_event")
+    _check_belongs(request, kind)
     return Act(
         id=request.stage_event_id,
         kind=kind,
@@ -63,6 +73,13 @@ def act(request: case_service_pb2.AppendStageEventRequest, *, applicant: bool) -
         officer="" if applicant else text(request.officer, "officer"),
         despite=text(request.despite, "despite"),
     )
+
+
+def _check_belongs(request: case_service_pb2.AppendStageEventRequest, kind: Kind) -> None:
+    """Refuse what an event of this kind does not say: it would stand in the case, and read as if it meant something."""
+    for name, kinds in _BELONGS.items():
+        if getattr(request, name) and kind not in kinds:
+            raise _malformed(f"{name} says nothing with {kind}: leave it out", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ How stages follow one another:
 - A stage is *out of the way* (`passed_at`) once it is satisfied: passed, also under conditions, recognised or deemed;
   where it failed and the procedure goes on; where it does not apply or was dropped, from the moment everything before
   it is out of the way, so that leaving a stage out never lets those behind it overtake those before it.
-- A stage is ready once everything it waits for is out of the way, at the latest of those moments. Its clock starts
-  then, or at the end of the stage that its procedure names.
+- A stage is ready once everything it needs is out of the way, at the latest of those moments: what it waits for, and
+  what its clock or whether it applies hangs on, which may be open again. Its clock starts then, or at the end of the
+  stage that its procedure names.
 - A refused recognition opens its stage again, as the agency's own, with a new clock. Stages behind it that nobody has
   touched wait again; those that were opened or ended stay as they are, and are doubtful until it ends anew.
 - A revoked result undoes nothing. Its stage, and every stage behind it that has begun, is doubtful until the stage
@@ -102,6 +103,9 @@ class CaseState:
         state = CaseState(procedure, submission, event.at, layout.answers, stages, event.at, layout)
         for code in layout.left_out:
             stages[code].status = StageStatus.NOT_APPLICABLE
+        for code in layout.free:
+            stage = stages[code]
+            stage.status, stage.ready_at, stage.started_at = StageStatus.READY, event.at, event.at
         for code in layout.at_once:
             look(state, code)
         return state
@@ -127,7 +131,7 @@ class CaseState:
 
     def is_clear(self, code: str) -> bool:
         """Tell whether everything a stage waits for is out of the way."""
-        return all(self.stages[before].passed_at is not None for before in self.procedure.stages[code].after)
+        return all(self.stages[before].passed_at is not None for before in self.layout.needs[code])
 
     # What each event does.
 
@@ -272,10 +276,11 @@ class CaseState:
 
     def _settle(self, at: dt.datetime, code: str) -> None:
         """Let those behind a stage begin where they can, and the case end where nothing is left."""
-        for behind in self.layout.behind[code]:
-            look(self, behind)
-        closing = self.layout.closing
-        if all(self.stages[c].passed_at is not None for c in closing) and closing:
+        behind, closing = self.layout.behind[code], self.layout.closing
+        for other in behind:
+            look(self, other)
+        ends = bool(closing) and (code in closing or bool(behind))
+        if ends and all(self.stages[c].passed_at is not None for c in closing):
             self._close(Status.DELIVERED, at)
         else:
             self._reckon_status(at)
@@ -293,11 +298,15 @@ class CaseState:
         if of.stops_clocks and stage.ended_at is None and begun is not None and at > begun:
             self.stopped = (*self.stopped, Suspension(begun, at))
 
-    def _close(self, status: Status, at: dt.datetime) -> None:
+    def _close(self, how: Status, at: dt.datetime) -> None:
         for code, stage in self.stages.items():
-            if stage.status in UNDER_WAY or stage.status is StageStatus.WAITING:
+            status = stage.status
+            if status is StageStatus.READY and not self.procedure.stages[code].stops_clocks:
+                # Most are this, in a procedure that orders little: the same as below, in less time.
+                stage.status, stage.ended_at = StageStatus.WITHDRAWN, at
+            elif status in UNDER_WAY or status is StageStatus.WAITING:
                 self._drop(code, at)
-        self.status, self.closed_at = status, at
+        self.status, self.closed_at = how, at
         self._stop_standing(at)
         doubt(self)
 

@@ -115,6 +115,7 @@ class Cases:
                 await self._attend(case_id, now)  # the result that was found may take the stage's place
             raise
         if outcome.refused is not None:
+            self.ring(case_id, outcome.version)
             raise outcome.refused
         return await self._came_of(case_id, outcome)
 

@@ -33,7 +33,7 @@ class Application:
     scheme: str
     subject: str
     mode: Mode = Mode.NORMAL
-    answers: Mapping[str, str] = field(default_factory=dict)
+    answers: Mapping[str, str] = field(default_factory=dict[str, str])
     commitment_id: str = ""
     explicit_request_id: str = ""
     applied_at: dt.datetime | None = None

@@ -7,7 +7,8 @@ microseconds since 1970 in UTC.
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 from operator import attrgetter
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _DAY: Final = 86_400_000_000
 _SECOND: Final = 1_000_000
 _delta: Final = dt.timedelta
 
+_quote: Final[Callable[[str], str]] = encode_basestring
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 _read = json.JSONDecoder().raw_decode
 """Reads what begins with JSON; our own bytes need no look at what follows."""
@@ -61,22 +63,24 @@ def moment(count: int) -> dt.datetime:
 
 def encode(event: Event) -> bytes:
     """Write an event as the store keeps it."""
-    more: dict[str, Any] = {}
+    # Written by hand: that takes half the time, and a long log has hundreds of thousands of events.
+    more: list[str] = []
     if event.reason:
-        more["reason"] = event.reason
+        more.append(f'"reason":{_quote(event.reason)}')
     if event.result is not None:
-        more["result"] = event.result
+        more.append(f'"result":{_quote(event.result)}')
     if event.ref:
-        more["ref"] = event.ref
+        more.append(f'"ref":{_quote(event.ref)}')
     if event.officer:
-        more["officer"] = event.officer
+        more.append(f'"officer":{_quote(event.officer)}')
     # One look at most: the events of a long log have none of these.
     if _RARE(event) != _NOTHING:
-        _encode_rare(event, more)
-    plain = [event.id, event.kind, event.stage, event.agency, micros(event.at), micros(event.recorded_at)]
-    if more:
-        plain.append(more)
-    return _write(plain).encode()
+        rare: dict[str, Any] = {}
+        _encode_rare(event, rare)
+        more.append(_write(rare)[1:-1])
+    last = f",{{{','.join(more)}}}]" if more else "]"
+    plain = f"[{_quote(event.id)},{_quote(event.kind)},{_quote(event.stage)},{_quote(event.agency)}"
+    return f"{plain},{micros(event.at)},{micros(event.recorded_at)}{last}".encode()
 
 
 def _encode_rare(event: Event, more: dict[str, Any]) -> None:

@@ -33,6 +33,9 @@ TASK: Final = "recognition.Task"
 
 CREDENTIAL: Final = "credential"
 
+CALLER: Final = "caller_agency"
+"""Who reads, among the parameters that conditions may use."""
+
 _BASE: Final = ("stage_code",)
 _MOVES: Final = ("stage_code", "stage_event", "event_time")
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -124,7 +127,9 @@ class Disclosure:
 
     def event(self, head: Head, sequence: int, event: Event, reached: Reached = ALL) -> case_pb2.StageEvent | None:
         """Make an event as the caller may see it; None where it may see nothing of it."""
-        return self._cut(self.event_mask, messages.event(head, sequence, event)) if shows(reached, event) else None
+        if not shows(reached, event):
+            return None
+        return self._cut(self.event_mask, messages.event(head, sequence, event, self.params[CALLER]))
 
     def stages(self, snapshot: Snapshot, reached: Reached = ALL) -> list[case_service_pb2.StageView]:
         """Make the stages of a case as the caller may see them."""

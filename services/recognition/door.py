@@ -10,7 +10,7 @@ from services.kit.caller import Caller
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import Database
-from services.recognition import asked, ledger, reach
+from services.recognition import asked, reach
 from services.recognition.config import ContextSection
 from services.recognition.disclosure import Disclosure
 from services.recognition.ledger import Head, Selection
@@ -63,9 +63,8 @@ class Door:
         """Find a case that a caller reaches; raises `NotFound`, also where it is there and not this caller's."""
 
         def work(connection: sa.Connection) -> ReachedCase | None:
-            head = ledger.load_head(connection, asked.case_id(case_id))
-            part = None if head is None else reach.case(connection, caller, head)
-            return None if head is None or part is None else ReachedCase(head, part)
+            found = reach.find(connection, caller, asked.case_id(case_id))
+            return None if found is None else ReachedCase(*found)
 
         found = await self.database.read(work, short=True)
         if found is None:

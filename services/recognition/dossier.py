@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import uuid
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -28,6 +28,8 @@ from services.recognition.stages import StageState, StageStatus
 from services.recognition.tables import RESULT
 from services.recognition.tasks import NewTask, TaskKind
 from services.recognition.view import view
+
+_LATER: Final = dt.timedelta(minutes=1)
 
 
 class Dossier:
@@ -151,14 +153,18 @@ class Dossier:
 
     # Writing it.
 
-    def save(self) -> int:
-        """Write what was added, and tell the others; gives the case's version. The last thing in a transaction."""
-        ledger.append(self.connection, self.stored, self.added, self._head())
+    def save(self, *, attended: bool = False) -> int:
+        """Write what was added, and tell the others; gives the case's version. The last thing in a transaction.
+
+        `attended` says that all that was due is done.
+        """
+        head = head_of(self.rules, self.state, replace(self.stored.head, version=self.version), self.now)
+        if attended and head.next_at is not None and head.next_at <= self.now:
+            # Something is due and cannot be done: it must not hold up the others, over and over.
+            head = replace(head, next_at=self.now + _LATER)
+        ledger.append(self.connection, self.stored, self.added, head)
         outbox.put(self.connection, self.post, self.now)
         return self.version
-
-    def _head(self) -> Head:
-        return head_of(self.rules, self.state, replace(self.stored.head, version=self.version), self.now)
 
 
 def _takes(of: Stage, stage: StageState) -> bool:
@@ -171,7 +177,7 @@ def head_of(rules: Rulebook, state: CaseState, head: Head, now: dt.datetime) -> 
     if state.closed_at is not None:
         return replace(head, status=state.status.value, closed_at=state.closed_at, next_at=None, dues="{}")
     agencies = rules.agencies_of(state.procedure)
-    next_at = reminding.next_at(state, rules.calendars, agencies, now)
+    next_at = reminding.next_at(state, rules.calendars, agencies, now) if state.procedure.timed else None
     return replace(
         head,
         status=state.status.value,
@@ -184,7 +190,7 @@ def head_of(rules: Rulebook, state: CaseState, head: Head, now: dt.datetime) -> 
 
 def dues(rules: Rulebook, state: CaseState, now: dt.datetime) -> dict[str, dt.datetime]:
     """Tell when the clocks that run are due, by stage."""
-    if state.closed_at is not None:
+    if state.closed_at is not None or not state.procedure.timed:
         return {}
     stages = view(state, rules.calendars, now).stages
     running = {code: stage.clock.due_at for code, stage in stages.items() if stage.clock is not None and stage.runs}

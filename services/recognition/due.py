@@ -49,7 +49,7 @@ def attend(connection: sa.Connection, rulebook: Rulebook, case_id: str, now: dt.
     agencies = rulebook.agencies_of(dossier.procedure)
     for reminder in reminding.due_now(dossier.state, rulebook.calendars, agencies, now):
         _remind(dossier, reminder, reminder.threshold, str(uuid.uuid4()))
-    return Attended(len(dossier.added), dossier.save())
+    return Attended(len(dossier.added), dossier.save(attended=True))
 
 
 def _remind(dossier: Dossier, reminder: Reminder, unique: str, event_id: str) -> Event | None:
@@ -73,12 +73,16 @@ def _remind(dossier: Dossier, reminder: Reminder, unique: str, event_id: str) ->
         threshold=reminder.threshold,
         addressee=reminder.addressee,
     )
-    dossier.post.append(_message(dossier, event))
+    dossier.post.extend(_messages(dossier, event))
     return event
 
 
-def _message(dossier: Dossier, event: Event) -> NewEvent:
-    of = dossier.procedure.stages.get(event.stage)
+def _messages(dossier: Dossier, event: Event) -> list[NewEvent]:
+    """Tell the agency that is reminded; and where the reminder goes to an office that is not its own, that one's.
+
+    An office of no agency, as supervision is, hears of it through the lead agency.
+    """
+    lead, of = dossier.procedure.lead, dossier.procedure.stages.get(event.stage)
     payload = {
         "case_id": dossier.case_id,
         "stage_code": event.stage,
@@ -87,8 +91,12 @@ def _message(dossier: Dossier, event: Event) -> NewEvent:
         "procedure": dossier.procedure.label,
         "stage_event_id": event.id,
     }
-    agency = dossier.procedure.lead if of is None else of.agency
-    return NewEvent(agency, REMINDED, dossier.case_id, payload, f"{REMINDED}:{event.id}")
+    reminded = lead if of is None else of.agency
+    home = dossier.rules.agencies_of(dossier.procedure).home(event.addressee) or lead
+    return [
+        NewEvent(agency, REMINDED, dossier.case_id, payload, f"{REMINDED}:{event.id}:{agency}")
+        for agency in dict.fromkeys((reminded, home))
+    ]
 
 
 def remind(

@@ -12,6 +12,7 @@ from services.recognition.clocks import WITHOUT, Clock, clock_of, pause_clock, s
 from services.recognition.procedure import Stage
 from services.recognition.settling import applies
 from services.recognition.stages import StageState, StageStatus, Status
+from services.recognition.statutory import Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,9 @@ class _Ahead:
             if limit is None:
                 return max(before, self._now) if of.instant else None
             begin = self._passed[of.clock_from] if of.clock_from else before
+            if begin > self._now and limit.unit is not Unit.HOUR:
+                # What takes its whole limit ends on the last day in time, not at the first moment after it.
+                begin -= dt.timedelta.resolution
             clock = Clock(begin, limit, (), None, self._state.procedure.roll)
         due, provisional = clock.due_by(self._calendar, self._runs_again(code, of))
         self._provisional |= provisional

@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from adapters.eventlog import Log, LoggedCase, WrongCase
-from services.kit.errors import Aborted, Reason, Unavailable
+from services.kit.errors import Aborted, Internal, Reason, Unavailable
 from services.kit.records.database import Database
 from services.recognition import ledger
 from services.recognition.dossier import head_of
@@ -69,6 +69,23 @@ class Imported:
 
 
 @dataclass(frozen=True, slots=True)
+class _Case:
+    """A case of the log, ready to be stored."""
+
+    logged_id: str
+    new: NewCase
+    """As it is stored if it is not there yet."""
+
+    @property
+    def case_id(self) -> str:
+        return self.new.head.case_id
+
+    @property
+    def events(self) -> Sequence[Event]:
+        return self.new.events
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """What came of the cases of one transaction."""
 
@@ -99,22 +116,25 @@ class Importer:
         self._replayer = Replayer(procedure, profile, now, source, rulebook.reasons)
 
     async def run(self, log: Log, show: ShowCases | None = None) -> Imported:
-        """Import a log; raises `Unavailable` where the store fails: whole cases that were written until then stay."""
+        """Import a log.
+
+        Raises `Unavailable` or `Internal` where the store fails: the whole cases that were written until then stay.
+        """
         done = Imported(log.name, log.form, self._procedure.label)
         for start in range(0, len(log.cases), _BATCH):
             some = log.cases[start : start + _BATCH]
-            replayed = list(self._replay(some, done))
+            ready = list(self._ready(some, done))
             try:
-                batch = await self._write(replayed)
-            except Unavailable as error:
+                batch = await self._write(ready)
+            except (Unavailable, Internal) as error:
                 kept = f"; {done.loaded + done.unchanged} cases are kept, import the log again to go on"
-                raise Unavailable(error.reason, error.message + kept) from None
+                raise type(error)(error.reason, error.message + kept) from None
             _count(done, batch, len(some))
             if show is not None:
                 show(done.read, len(log.cases))
         return done
 
-    def _replay(self, cases: Iterable[LoggedCase | WrongCase], done: Imported) -> Iterator[Replayed]:
+    def _ready(self, cases: Iterable[LoggedCase | WrongCase], done: Imported) -> Iterator[_Case]:
         for case in cases:
             if isinstance(case, WrongCase):
                 done.refused.append(Refusal(case.case_id, Reason.LOG_INVALID, case.why, line=case.line))
@@ -125,26 +145,28 @@ class Importer:
                 done.refused.append(refused.refusal)
                 continue
             done.moved += replayed.moved
-            yield replayed
+            # What was folded is let go of at once: a long log would be thousands of states.
+            yield _Case(replayed.logged_id, self._new(replayed))
 
-    async def _write(self, replayed: Sequence[Replayed]) -> _Batch:
+    async def _write(self, ready: Sequence[_Case]) -> _Batch:
         for _ in range(_TRIES - 1):
             try:
-                return await self._database.write(lambda c: self._store(c, replayed))
+                return await self._database.write(lambda c: self._store(c, ready))
             except Aborted:
                 continue  # somebody else imports the same, or adds to one of the cases: look again
-        return await self._database.write(lambda c: self._store(c, replayed))
+        return await self._database.write(lambda c: self._store(c, ready))
 
-    def _store(self, connection: sa.Connection, replayed: Sequence[Replayed]) -> _Batch:
-        self._rules.keep(connection, self._procedure, self._now)
-        ids = tuple(case.case_id for case in replayed)
+    def _store(self, connection: sa.Connection, ready: Sequence[_Case]) -> _Batch:
+        ids = tuple(case.case_id for case in ready)
         heads = ledger.list_heads(connection, Selection(case_ids=ids), limit=len(ids))
         known = {stored.head.case_id: stored for stored in ledger.load_many(connection, heads)}
-        fresh = [self._new(case) for case in replayed if case.case_id not in known]
+        fresh = [case.new for case in ready if case.case_id not in known]
+        if fresh:
+            self._rules.keep(connection, self._procedure, self._now)
         events = ledger.bulk_create(connection, fresh)
         refused: list[Refusal] = []
         grown = unchanged = 0
-        for case in replayed:
+        for case in ready:
             stored = known.get(case.case_id)
             if stored is None:
                 continue
@@ -162,15 +184,16 @@ class Importer:
 
     def _head(self, case: Replayed) -> Head:
         submitter = f"{self._procedure.lead}/{IMPORT}"
-        blank = blank_head(self._procedure, case.events[0], case.case_id, case.request_id, submitter)
-        return head_of(self._rules, case.state, replace(blank, version=len(case.events)), self._now)
+        first, version = case.events[0], len(case.events)
+        blank = blank_head(self._procedure, first, case.case_id, case.request_id, submitter, version)
+        return head_of(self._rules, case.state, blank, self._now)
 
     def _agencies(self, case: Replayed) -> set[str]:
         """Say who takes part: who did something, and while the case is open everybody who may have to."""
         found = {event.agency for event in case.events[1:]}
         return found if case.state.closed_at is not None else found | self._procedure.takes_part
 
-    def _differs(self, stored: Stored, case: Replayed) -> Refusal | None:
+    def _differs(self, stored: Stored, case: _Case) -> Refusal | None:
         """Say why a case of the log cannot be the one in the store; None where it is, or where one goes on further."""
         pairs = zip(stored.events, case.events, strict=False)
         for number, (there, here) in enumerate(pairs):
@@ -182,13 +205,13 @@ class Importer:
             return Refusal(case.logged_id, Reason.CASE_EXISTS, message)
         return None
 
-    def _grow(self, connection: sa.Connection, case: Replayed) -> int:
+    def _grow(self, connection: sa.Connection, case: _Case) -> int:
         stored = ledger.load(connection, case.case_id, lock=True)
         if stored is None or len(stored.events) > len(case.events):
             raise Aborted(Reason.VERSION_CONFLICT, "the case has changed meanwhile")
         more = case.events[len(stored.events) :]
-        ledger.append(connection, stored, more, self._head(case))
-        rows = [{"agency": agency, "case_id": case.case_id} for agency in sorted(self._agencies(case))]
+        ledger.append(connection, stored, more, case.new.head)
+        rows = [{"agency": agency, "case_id": case.case_id} for agency in sorted(case.new.agencies)]
         connection.execute(insert_or_ignore(connection, CASE_AGENCY), rows)
         return len(more)
 

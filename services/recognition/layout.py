@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.recognition.procedure import CLOSING, Procedure
+from services.recognition.procedure import CLOSING, Procedure, Stage
 
 _KEPT: Final = 512
 """Layouts kept at most: a few per procedure in force, and far more than a node has."""
@@ -17,8 +17,14 @@ class Layout:
     answers: Mapping[str, str] = field(default_factory=dict[str, str])
     left_out: frozenset[str] = frozenset()
     """Stages that the answers leave out."""
+    free: tuple[str, ...] = ()
+    """Stages that are ready when the case begins, whatever else happens: they wait for nothing, and no answer or result
+    leaves them out."""
     at_once: tuple[str, ...] = ()
-    """Stages to look at when the case begins, each after those it waits for."""
+    """Other stages to look at when the case begins, each after those it waits for."""
+    needs: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """For each stage, those that have to be out of the way for it: those it waits for, and those before them that its
+    clock runs from or that it hangs on whether it applies, which may be open again."""
     behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """For each stage, those that wait for it, directly or not, each after those it waits for."""
     acceptance: frozenset[str] = frozenset()
@@ -51,16 +57,28 @@ def _lay_out(procedure: Procedure, given: tuple[tuple[str, str], ...]) -> Layout
     answers = defaults | dict(given)
     applying = {stage.code for stage in procedure.applicable(answers)}
     left_out = frozenset(procedure.stages) - applying
+    free = tuple(code for code in procedure.order if code in applying and _is_free(procedure.stages[code]))
     acceptors = [code for code in applying if procedure.stages[code].reaches == "ACCEPTED"]
     return Layout(
         answers=answers,
         left_out=left_out,
-        at_once=tuple(_at_once(procedure, left_out)),
+        free=free,
+        at_once=tuple(code for code in _at_once(procedure, left_out) if code not in free),
+        needs={stage.code: _needs(stage) for stage in procedure.stages.values()},
         behind={code: tuple(c for c in procedure.order if code in procedure.ancestors(c)) for code in procedure.stages},
         acceptance=frozenset(acceptors).union(*(procedure.ancestors(code) for code in acceptors)),
         accepts=bool(acceptors),
         closing=_closing(procedure, applying),
     )
+
+
+def _is_free(stage: Stage) -> bool:
+    return not (stage.after or stage.clock_from or stage.when_result)
+
+
+def _needs(stage: Stage) -> tuple[str, ...]:
+    named = (*stage.after, stage.clock_from, *stage.when_result)
+    return tuple(dict.fromkeys(code for code in named if code))
 
 
 def _at_once(procedure: Procedure, left_out: frozenset[str]) -> Iterator[str]:

@@ -52,9 +52,14 @@ def mode_number(mode: Mode) -> case_pb2.CaseMode.ValueType:
     return case_pb2.CaseMode.Value(f"CASE_MODE_{mode}")
 
 
-def event(head: Head, sequence: int, event: Event) -> case_pb2.StageEvent:
-    """Make the record of an event, with whom its case is about."""
+def event(head: Head, sequence: int, event: Event, reader: object) -> case_pb2.StageEvent:
+    """Make the record of an event, with whom its case is about, for an agency to read.
+
+    An agency's own reference of its officer leaves it in no record of another's, whatever a policy says of it.
+    """
     made = codec.to_proto(head.case_id, sequence, event)
+    if event.agency != reader:
+        made.officer = ""
     made.subject_uscc, made.subject_token = _subject(head.scheme, head.subject)
     return made
 
@@ -106,6 +111,7 @@ def fill_reckoning(view: case_service_pb2.CaseView, reckoning: CaseReckoning) ->
     if (expected := timestamp(reckoning.expected_by)) is not None:
         view.expected_by.CopyFrom(expected)
     view.provisional = reckoning.provisional
+    view.calendar = reckoning.calendar
     if (clock := _clock(reckoning.clock, reckoning.calendar)) is not None:
         view.clock.CopyFrom(clock)
 

@@ -56,15 +56,21 @@ class Rules:
     arrangements: Arrangements
 
     @staticmethod
-    def load(config: RecognitionConfig) -> "Rules":
-        """Load and check all of it; raises `FailedPrecondition` where anything does not hold together."""
+    def load(config: RecognitionConfig, calendars: Calendars) -> "Rules":
+        """Load and check all of it; raises `FailedPrecondition` where anything does not hold together.
+
+        What one says of another is checked last: procedures may demand what only an arrangement promises.
+        """
         agencies = Agencies.load()
-        procedures = Procedures.load(config.procedures, agencies=agencies)
-        return Rules(
-            agencies,
-            procedures,
-            Arrangements.load(config.arrangements, agencies=agencies, procedures=procedures),
+        procedures = Procedures.load(config.procedures, agencies=agencies, calendars=[*calendars], demands=False)
+        arrangements = Arrangements.load(
+            config.arrangements,
+            agencies=agencies,
+            procedures=procedures,
+            jurisdiction=jurisdiction.load(config.policy.jurisdiction),
         )
+        procedures.check_demands(arrangements)
+        return Rules(agencies, procedures, arrangements)
 
 
 class RecognitionNode:
@@ -84,8 +90,9 @@ class RecognitionNode:
     async def start(self) -> None:
         """Load the rules, open the store, look after what becomes due, serve."""
         config, host = self._config, self.host
-        rules = await asyncio.to_thread(Rules.load, config)
-        calendars = await asyncio.to_thread(CalendarFiles, config.calendars) if config.calendars else None
+        files = await asyncio.to_thread(CalendarFiles, config.calendars) if config.calendars else None
+        calendars = files.calendars if files else await asyncio.to_thread(Calendars.load)
+        rules = await asyncio.to_thread(Rules.load, config, calendars)
         published, signing = PublishedKeys.load(config.keys), SigningKeys.open(config.signing)
         secret = read_secret(config.secret)
         self.database = database = await self._open()
@@ -93,7 +100,7 @@ class RecognitionNode:
         self.cases = cases = Cases(
             database,
             rules.procedures,
-            calendars.calendars if calendars else Calendars.load(),
+            calendars,
             rules.agencies,
             rules.arrangements,
             published,
@@ -113,9 +120,9 @@ class RecognitionNode:
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
         reader = Reader(source, engine, pages, host.clock)
         self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
-        if calendars is not None:
-            self.calendar_files = calendars
-            host.on_stop(calendars.watch(cases, config.policy.reload.total_seconds()))
+        if files is not None:
+            self.calendar_files = files
+            host.on_stop(files.watch(cases, config.policy.reload.total_seconds()))
         self._look_after(cases)
         await host.start(
             [

@@ -332,6 +332,11 @@ class Procedure:
         )
 
     @cached_property
+    def timed(self) -> bool:
+        """Whether any stage has a limit; without one, nothing ever becomes due."""
+        return any(stage.limit or stage.limits_by for stage in self.stages.values())
+
+    @cached_property
     def takes_part(self) -> frozenset[str]:
         """Every agency that leads or has a stage."""
         return frozenset({self.lead, *(stage.agency for stage in self.stages.values())})

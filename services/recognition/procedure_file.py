@@ -5,12 +5,13 @@ A file is named `CODE@version.yaml`, in lower case: `ftz-est@1.0.0.yaml`.
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from services.kit.errors import FailedPrecondition, Reason
-from services.recognition.agencies import Agencies, Party, agency_of
+from services.recognition.agencies import Agencies, AgencyEntry, Party, agency_of
 from services.recognition.calendars import Calendars
 from services.recognition.procedure import Escalation, Lights, Procedure, Question
 from services.recognition.procedure_checks import Checks
@@ -59,6 +60,21 @@ def parse(
     if problems or draft.head is None:
         raise ProcedureRefused(problems)
     return _procedure(draft.head, draft, text)
+
+
+def restore(text: str, agencies: Agencies) -> Procedure:
+    """Read a text that passed every check when the first case began on it, whatever checks have come since.
+
+    An agency that there is no more stays this procedure's own, as one office: its stages still have to be done. Raises
+    `ProcedureRefused` where the text itself cannot be read.
+    """
+    draft = read_draft(text)
+    if draft.head is None or draft.unreadable_words or draft.unreadable or not draft.stages:
+        raise ProcedureRefused(Problem(Reason.PROCEDURE_INVALID, "stored", code, said) for code, said in draft.problems)
+    procedure = _procedure(draft.head, draft, text)
+    gone = sorted(procedure.takes_part - agencies.agencies.keys() - procedure.agencies.keys())
+    own = {code: agency_of(code, AgencyEntry(title=code, local_title=code)) for code in gone}
+    return replace(procedure, agencies=MappingProxyType({**procedure.agencies, **own}))
 
 
 @cache

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from services.kit.errors import FailedPrecondition
@@ -43,7 +43,8 @@ class CalendarFiles:
 
     async def poll(self, cases: Cases) -> int:
         """Look whether the files have changed; gives how many cases' deadlines moved for it."""
-        if not await asyncio.to_thread(self._load_if_changed):
+        needed = {procedure.calendar for procedure in cases.rulebook.procedures}
+        if not await asyncio.to_thread(self._load_if_changed, needed):
             return 0
         moved = await cases.recompute(self.calendars)
         _log.info("Calendars changed", extra={"fields": {"cases": moved}})
@@ -59,18 +60,21 @@ class CalendarFiles:
                 _log.exception("Calendars could not be looked at")
                 self._seen = b""
 
-    def _load_if_changed(self) -> bool:
+    def _load_if_changed(self, needed: Iterable[str]) -> bool:
         seen = self._fingerprint()
         if seen == self._seen:
             return False
         self._seen = seen
         try:
-            self.calendars = Calendars.load(self._folder)
+            found = Calendars.load(self._folder)
+            for name in needed:
+                found.get(name)  # a calendar that is taken away would stop every case that runs on it
         except FailedPrecondition as error:
             self.last_error = error
             fields = {"reason": error.reason, "mistakes": error.message}
             _log.error("Changed calendars do not pass, the old ones stay in force", extra={"fields": fields})
             return False
+        self.calendars = found
         self.last_error = None
         return True
 

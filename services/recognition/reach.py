@@ -66,6 +66,19 @@ def own_subject(caller: Caller) -> tuple[str, str] | None:
     return (USCC, caller.system.upper()) if caller.agency == ENTERPRISE else None
 
 
+def find(connection: sa.Connection, caller: Caller, case_id: str) -> tuple[Head, Reached] | None:
+    """Find a case that a caller reaches, and what of it; none where it is not there, or not this caller's.
+
+    The two look at the same things in the same order: how long it takes must not tell which it was.
+    """
+    if (subject := own_subject(caller)) is not None:
+        part = ALL if ledger.concerns(connection, case_id, *subject) else None
+    else:
+        part = of_agency(connection, caller.agency, case_id)
+    head = None if part is None else ledger.load_head(connection, case_id)
+    return None if head is None or part is None else (head, part)
+
+
 def case(connection: sa.Connection, caller: Caller, head: Head) -> Reached | None:
     """Say what of a case a caller reaches; None where nothing."""
     if (subject := own_subject(caller)) is not None:

@@ -99,9 +99,16 @@ class Reasons:
             raise InvalidArgument(Reason.REASON_UNKNOWN, f"{code[:64]!r} is no reason here{hint}")
 
     def check_event(self, event: Event) -> None:
-        """Check an event's reason, where its kind needs one; raises `InvalidArgument` as `check` does."""
+        """Check an event's reason; raises `InvalidArgument` as `check` does, and for one where none is needed.
+
+        Reasons are read by everyone who sees the event, and what is free text ends up as whatever people write.
+        """
         if ground := ground_of(event):
             self.check(ground, event.reason)
+        elif event.reason and event.kind is Kind.START:
+            self.check(Ground.DESPITE, event.reason)
+        elif event.reason:
+            raise InvalidArgument(Reason.REASON_UNKNOWN, f"{event.kind} needs no reason, and takes none")
 
 
 def ground_of(event: Event) -> Ground | None:

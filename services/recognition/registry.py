@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from services.kit.credentials import results, sdjwt
 from services.kit.credentials.results import Statement
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from services.kit.events import outbox
 from services.kit.events.outbox import NewEvent
 from services.recognition import cascade, locks, status_lists, tasks
 from services.recognition.events import Assurance
@@ -101,13 +102,14 @@ def enter(
     one of the same issuer, subject, fact and stage. Raises `InvalidArgument`: RESULT_ID_REUSED for a reference that
     stands for something else, or is another case's; RESULT_DISCLOSURE for a credential that withholds something;
     RESULT_SUBJECT for one that names another case or stage; STATUS_LIST_INVALID for one that does not name the entry
-    that was reserved for it; RESULT_MALFORMED.
+    that was reserved for it; RESULT_MALFORMED. Raises `FailedPrecondition` RESULT_REVOKED or RESULT_SUSPENDED for one
+    that was entered before, and taken back since.
     """
     locks.building(connection)
     locks.fact(connection, statement.issuer, statement.scheme, statement.subject, statement.fact)
     new = _result(statement, credential, case_id, stage, now)
     if known := connection.execute(sa.select(*COLUMNS).where(RESULT.c.result_ref == new.result_ref)).one_or_none():
-        return Entered(_same(of_row(known), new), fresh=False)
+        return Entered(_standing(_same(of_row(known), new)), fresh=False)
     _check(statement, case_id, stage)
     status_lists.check(connection, statement)
     older, newer = _rivals(connection, statement, new)
@@ -116,6 +118,7 @@ def enter(
     # The connection's own lock is on the fact, not on the reference, which may be used for two facts at once.
     if not status_lists.inserted(connection, RESULT, _row(new)):
         return Entered(_same(get(connection, new.result_ref), new), fresh=False)
+    status_lists.fill(connection, new.result_ref, now)
     for ref in (r.result_ref for r in older):
         _set_state(connection, ref, State.SUPERSEDED, "", now)
     if newer:
@@ -176,6 +179,14 @@ def _same(known: Result, new: Result) -> Result:
     return known
 
 
+def _standing(known: Result) -> Result:
+    """See that a result that is handed in again has not been taken back meanwhile."""
+    if known.state in {State.REVOKED, State.SUSPENDED}:
+        message = f"this result is {known.state}: it cannot be handed in again"
+        raise FailedPrecondition(TROUBLE[known.state], message, result_ref=known.result_ref)
+    return known
+
+
 def _rivals(connection: sa.Connection, statement: Statement, new: Result) -> tuple[list[Result], list[Result]]:
     """Find what stands of the same issuer on the same: what is not newer, and what is."""
     standing_now = of_subject(connection, new.scheme, new.subject, fact=new.fact, states=[State.VALID])
@@ -213,14 +224,21 @@ def _payload(result: Result, reason: str = "") -> dict[str, str]:
 
 
 def _told(result: Result, agency: str) -> NewEvent:
-    return NewEvent(agency, ISSUED, result.case_id or result.result_ref, _payload(result))
+    # Its id says who was told of which result: they are told, too, what becomes of it.
+    event_id = f"{_issued(result.result_ref)}:{agency}"
+    return NewEvent(agency, ISSUED, result.case_id or result.result_ref, _payload(result), event_id)
+
+
+def _issued(ref: str) -> str:
+    return f"issued:{ref}"
 
 
 def _news(
     connection: sa.Connection, kind: str, result: Result, reason: str, more: Iterable[str] = ()
 ) -> list[NewEvent]:
-    """Tell everyone who recognised a result, and `more`, what became of it."""
+    """Tell everyone who recognised a result or was told that it is there, and `more`, what became of it."""
     told = {a.owner for a in cascade.recognisers(connection, [result.result_ref])} | set(more)
+    told |= outbox.audiences(connection, _issued(result.result_ref))
     key, payload = result.case_id or result.result_ref, _payload(result, reason)
     return [NewEvent(agency, kind, key, payload) for agency in sorted(told - {result.issuer})]
 
@@ -248,6 +266,8 @@ def revoke(
         raise NotFound(Reason.RESULT_NOT_FOUND, "there is no such result")
     if change is not Change.REINSTATE:
         desk.reasons.check(Ground.REVOKE, reason)
+    else:
+        reason = ""  # what stands again needs none, and free text ends up as whatever people write
     state = _next_state(connection, result, change)
     if state is result.state:
         return Changed(result, changed=False)

@@ -15,7 +15,7 @@ from services.recognition.calendars import Calendar, Calendars
 from services.recognition.case import CaseState
 from services.recognition.clocks import Clock, clock_of
 from services.recognition.procedure import Overdue
-from services.recognition.statutory import add
+from services.recognition.statutory import Unit, add
 
 YELLOW: Final = "yellow"
 RED: Final = "red"
@@ -104,4 +104,6 @@ def _thresholds(
         return
     yield RED, DESK, due_at
     for number, step in enumerate(state.procedure.escalation, 1):
-        yield f"{ESCALATION}{number}", step.to, add(calendar, due_at, step.after, roll=clock.roll)[0]
+        # Counted from the last moment in time: the first day of overdue is a whole one.
+        last = due_at if step.after.unit is Unit.HOUR else due_at - dt.timedelta.resolution
+        yield f"{ESCALATION}{number}", step.to, add(calendar, last, step.after, roll=clock.roll)[0]

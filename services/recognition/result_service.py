@@ -4,6 +4,8 @@ import datetime as dt
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import sqlalchemy as sa
+
 from hutong.api.recognition.v1 import result_service_pb2 as pb
 from hutong.api.recognition.v1 import stage_result_pb2
 from services.kit import reader
@@ -12,14 +14,15 @@ from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, NotFound, Reason
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import Call
-from services.recognition import asked, reach
+from services.recognition import asked, reach, stage_results
 from services.recognition.codec import timestamp
 from services.recognition.disclosure import Disclosure
 from services.recognition.door import Door
+from services.recognition.events import Assurance
 from services.recognition.reach import Depth
 from services.recognition.registry import Change
 from services.recognition.results import Results
-from services.recognition.stage_results import Result
+from services.recognition.stage_results import Result, State
 from services.recognition.tasks import Disposition, Task
 
 _BATCH: Final = 100
@@ -53,12 +56,24 @@ class ResultService:
         """Get a result that the caller reaches."""
         shown = self._door.decide(call.caller, request.context)
         shown.require_result()
-        result = await self._results.get(_ref(request.result_ref))
-        depths = await self._depths(call.caller, [result])
-        record = shown.result(result, depths[result.result_ref])
+        result = await self._reached(call.caller, _ref(request.result_ref))
+        record = None if result is None else shown.result(*result)
         if record is None:
             raise _no_result()
         return pb.GetResultResponse(result=record)
+
+    async def _reached(self, caller: Caller, ref: str) -> tuple[Result, Depth] | None:
+        """Find a result, and how much of it a caller reaches."""
+        now = self._clock()
+
+        def work(connection: sa.Connection) -> tuple[Result, Depth] | None:
+            result = stage_results.find(connection, ref)
+            # As much is looked at where there is none: how long an answer takes must not tell either.
+            looked = result or _none(ref, now)
+            depth = self._door.results.depths(connection, caller, [looked], now)[ref]
+            return None if result is None else (result, depth)
+
+        return await self._door.database.read(work, short=True)
 
     async def list_results(self, request: pb.ListResultsRequest, call: Call) -> pb.ListResultsResponse:
         """List the results about a subject that the caller reaches, the newest first."""
@@ -185,7 +200,14 @@ def _ref(value: str) -> str:
 
 
 def _no_result() -> NotFound:
-    return NotFound(Reason.RESULT_NOT_FOUND, "there is no such result that you may see")
+    return NotFound(Reason.RESULT_NOT_FOUND, "there is no such result")
+
+
+def _none(ref: str, now: dt.datetime) -> Result:
+    """Make a result that nobody reaches, to stand for one that is not there."""
+    return Result(
+        ref, ref, "", "", "", "", "", Assurance.AUTO, now, now, None, State.VALID, "", now, credential="", key_id=""
+    )
 
 
 def _task(value: str) -> str:

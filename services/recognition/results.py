@@ -1,6 +1,7 @@
 """Results and tasks, as the service's doors use them: one transaction each, and those who wait are woken."""
 
 import datetime as dt
+import logging
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +14,7 @@ from services.kit.credentials import status
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.results import Statement
 from services.kit.credentials.status import BITS, StatusList
-from services.kit.errors import InvalidArgument, NotFound, Reason
+from services.kit.errors import InvalidArgument, NotFound, Reason, Unavailable
 from services.kit.events import outbox
 from services.kit.events.outbox import NewEvent
 from services.kit.records.database import Database
@@ -28,6 +29,8 @@ from services.recognition.stages import StageStatus
 from services.recognition.status_lists import Reserved
 from services.recognition.tables import CASE
 from services.recognition.tasks import Disposition, Task
+
+_log = logging.getLogger(__name__)
 
 LIFETIME: Final = dt.timedelta(hours=24)
 """How long a signed status list may be relied on at all."""
@@ -73,6 +76,9 @@ class Results:
         if statement.scheme not in _SCHEMES:
             message = f"a result is about one of {', '.join(sorted(_SCHEMES))}"
             raise InvalidArgument(Reason.SUBJECT_SCHEME_UNKNOWN, message)
+        if not rules.arrangements.proves(issuer, statement.fact):
+            # Nobody would rely on it; but it would contradict who may say so, and keep others from examining.
+            raise InvalidArgument(Reason.RESULT_FACT, "no arrangement and no procedure has this agency prove this fact")
         told = rules.arrangements.recognisers(issuer, statement.fact, now)
 
         def work(connection: sa.Connection) -> Entered:
@@ -152,7 +158,18 @@ class Results:
         changed = await self._database.write(work)
         if changed.changed:
             self._ring()
+            await self._reconsider(changed)
         return changed
+
+    async def _reconsider(self, changed: Changed) -> None:
+        """Have the cases say that what they rest on was revoked."""
+        if changed.result.state is not State.REVOKED:
+            return
+        try:
+            await self._cases.reconsider(changed.result.result_ref)
+        except Unavailable:
+            # It is revoked, and its tasks are raised; cases come to it when they are attended to next.
+            _log.warning("Cases could not be attended to", extra={"fields": {"ref": changed.result.result_ref}})
 
     def keys(self, agency: str) -> str:
         """Give an agency's published keys, as a JWK set; raises `NotFound` with KEY_UNKNOWN."""

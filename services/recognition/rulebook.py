@@ -17,7 +17,7 @@ from services.recognition.arrangements import Arrangements
 from services.recognition.calendars import Calendars
 from services.recognition.ledger import insert_or_ignore
 from services.recognition.procedure import Procedure
-from services.recognition.procedure_file import parse
+from services.recognition.procedure_file import restore
 from services.recognition.procedures import Procedures
 from services.recognition.reasons import Reasons
 from services.recognition.tables import PROCEDURE
@@ -50,8 +50,8 @@ class Rulebook:
     _agencies: dict[str, Agencies] = field(default_factory=dict[str, Agencies], repr=False, compare=False)
 
     def on(self, calendars: Calendars) -> "Rulebook":
-        """Give the same rules with other calendars."""
-        return replace(self, calendars=calendars)
+        """Give the same rules with other calendars; tasks are due by them too."""
+        return replace(self, calendars=calendars, desk=replace(self.desk, calendars=calendars))
 
     def agencies_of(self, procedure: Procedure) -> Agencies:
         """Give all agencies that a procedure knows, its own ones too."""
@@ -73,7 +73,7 @@ class Rulebook:
         text: str | None = connection.execute(select).scalar_one_or_none()
         if text is None:
             raise FailedPrecondition(Reason.PROCEDURE_UNKNOWN, f"neither files nor store have {label}", procedure=label)
-        self._kept[label] = parse(text, self.agencies, self.calendars, name="stored")
+        self._kept[label] = restore(text, self.agencies)
         return self._kept[label]
 
     def keep(self, connection: sa.Connection, procedure: Procedure, now: dt.datetime) -> None:

@@ -53,7 +53,7 @@ def check(
     of, stage = _stage_of(state, event)
     if caller_agency not in stand_ins or event.agency != caller_agency or event.kind in OWN or enterprise:
         _check_sender(state, event, of, stage, caller_agency, enterprise=enterprise)
-    check_moment(event, now, skew, backdating if event.kind not in OWN else None)
+    check_moment(event, now, skew, _backdating(event, skew, backdating, enterprise=enterprise))
     _check_closed(state, event, stage)
     if of is not None and stage is not None:
         if stage.status is StageStatus.NOT_APPLICABLE:
@@ -94,8 +94,11 @@ def not_before(state: CaseState, kind: Kind, stage: str) -> dt.datetime:
     if stage == WHOLE_CASE:
         return state.latest_at
     found = state.stages[stage]
-    moments = (state.applied_at, found.last_at, found.ready_at, found.started_at)
-    return max(moment for moment in moments if moment is not None)
+    earliest = state.applied_at
+    for moment in (found.last_at, found.ready_at, found.started_at):
+        if moment is not None and moment > earliest:
+            earliest = moment
+    return earliest
 
 
 def check_moment(event: Event, now: dt.datetime, skew: dt.timedelta, backdating: dt.timedelta | None) -> None:
@@ -106,6 +109,18 @@ def check_moment(event: Event, now: dt.datetime, skew: dt.timedelta, backdating:
         raise InvalidArgument(
             Reason.EVENT_TOO_OLD, f"the event is too old to be sent in now; at most {_words(backdating)} are allowed"
         )
+
+
+def _backdating(
+    event: Event, skew: dt.timedelta, backdating: dt.timedelta | None, *, enterprise: bool
+) -> dt.timedelta | None:
+    """Say how far back an event may lie.
+
+    What an applicant hands in comes when it comes: dated back, it would take days from the agency that has to answer.
+    """
+    if event.kind in OWN or backdating is None:
+        return None
+    return min(skew, backdating) if enterprise else backdating
 
 
 def _words(span: dt.timedelta) -> str:

@@ -30,7 +30,7 @@ def look(state: "CaseState", code: str) -> None:
     if of.clock_from and stage.started_at is None and status is StageStatus.WAITING and not stage.rounds:
         stage.started_at = state.stages[of.clock_from].passed_at
     moment = stage.reopened_at or state.applied_at
-    for before in of.after:
+    for before in state.layout.needs[code]:
         passed = state.stages[before].passed_at
         if passed is None:
             return
@@ -63,8 +63,10 @@ def applies(state: "CaseState", of: Stage) -> bool | None:
 
 
 def take_back(state: "CaseState", code: str) -> None:
-    """Let a stage wait again that nobody has opened, because one before it is open again."""
+    """Let a stage that nobody has opened wait again, where one that it needs is open again."""
     stage = state.stages[code]
+    if state.is_clear(code):
+        return
     if stage.status in _NOT_OPENED and stage.opened_at is None:
         stage.ready_at = None
         clock_from = state.procedure.stages[code].clock_from

@@ -24,7 +24,7 @@ from services.kit.records.live import SCAN_LIMIT, LiveSource, Reader
 from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery
 from services.kit.records.values import Column
 from services.recognition import codec, ledger, messages, reach, stage_results
-from services.recognition.disclosure import CASE, CREDENTIAL, EVENT, RESULT
+from services.recognition.disclosure import CALLER, CASE, CREDENTIAL, EVENT, RESULT
 from services.recognition.events import Submission
 from services.recognition.ledger import Head, Selection
 from services.recognition.reach import Depth, Reached
@@ -32,8 +32,6 @@ from services.recognition.tables import EVENT as EVENTS
 
 SYSTEM: Final = "recognition"
 """Source system of every record here."""
-
-_CALLER: Final = "caller_agency"
 
 Rows = Callable[[sa.Connection, Caller, tuple[str, str]], Iterator[Message]]
 """Gives the records about a subject that a caller reaches."""
@@ -62,7 +60,7 @@ class RecognitionSource:
 
     async def fetch(self, query: RecordQuery) -> Page:
         """Get one page of records; see `RecordSource`. A question that names no subject finds nothing."""
-        agency = query.params.get(_CALLER)
+        agency = query.params.get(CALLER)
         rows: list[Message] = []
         read, subject = self._rows.get(query.record_type.name), query.subject
         # A question as of a moment is for the live source to refuse; a further page states the first one's.
@@ -97,7 +95,7 @@ class RecognitionSource:
         for head, part in _heads(connection, caller, subject):
             for number, event in enumerate(ledger.load_events(connection, head.case_id), 1):
                 if reach.shows(part, event):
-                    yield messages.event(head, number, event)
+                    yield messages.event(head, number, event, caller.agency)
 
     def _found_results(self, connection: sa.Connection, caller: Caller, subject: tuple[str, str]) -> Iterator[Message]:
         found = stage_results.of_subject(connection, *subject, limit=SCAN_LIMIT + 1)

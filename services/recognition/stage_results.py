@@ -15,7 +15,7 @@ from services.recognition.events import Assurance
 from services.recognition.status_lists import State
 from services.recognition.tables import RESULT
 
-__all__ = ["COLUMNS", "Result", "State", "get", "of_row", "of_subject"]
+__all__ = ["COLUMNS", "Result", "State", "find", "get", "of_row", "of_subject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +53,19 @@ def of_row(row: "sa.Row[Any]") -> Result:
     return Result(**said)
 
 
-def get(connection: sa.Connection, ref: str, *, lock: bool = False) -> Result:
-    """Get a result; raises `NotFound` with RESULT_NOT_FOUND."""
+def find(connection: sa.Connection, ref: str, *, lock: bool = False) -> Result | None:
+    """Find a result; none where there is none."""
     select = sa.select(*COLUMNS).where(RESULT.c.result_ref == ref)
     row = connection.execute(select.with_for_update() if lock else select).one_or_none()
-    if row is None:
+    return None if row is None else of_row(row)
+
+
+def get(connection: sa.Connection, ref: str, *, lock: bool = False) -> Result:
+    """Get a result; raises `NotFound` with RESULT_NOT_FOUND."""
+    found = find(connection, ref, lock=lock)
+    if found is None:
         raise NotFound(Reason.RESULT_NOT_FOUND, "there is no such result")
-    return of_row(row)
+    return found
 
 
 def of_subject(

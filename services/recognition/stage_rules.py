@@ -124,7 +124,7 @@ def _hint(stage: StageState) -> str:
     if stage.status is StageStatus.READY:
         return "start it first"
     if stage.status is StageStatus.SUSPENDED:
-        return "resume it first"
+        return "it waits for what the applicant was asked for" if stage.pause is Pause.SUPPLEMENT else "resume it first"
     return "refuse the recognition first" if stage.status is StageStatus.RECOGNISED else ""
 
 

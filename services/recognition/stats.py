@@ -12,8 +12,9 @@ The *bottleneck* is the stage in which cases spent the most time in all.
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 import sqlalchemy as sa
@@ -91,8 +92,6 @@ class Times:
     worked: Spread | None
     share: float
     """Of the time of all passages."""
-    recognised: int = 0
-    """How often a recognised result took its place."""
     agency: str = ""
     """Of a stage: who spent the most time in it."""
 
@@ -129,6 +128,8 @@ class Stats:
     """The most time first."""
     agencies: tuple[Times, ...]
     """The most time first."""
+    recognised: Mapping[str, int]
+    """How often a recognised result took the place of a stage, by stage."""
 
     @property
     def without_end(self) -> int:
@@ -162,12 +163,12 @@ class _Spans:
             self.stood.append(passage.stood)
             self.worked.append(passage.worked)
 
-    def times(self, code: str, title: str, total: dt.timedelta, recognised: int = 0, agency: str = "") -> Times:
+    def times(self, code: str, title: str, total: dt.timedelta, agency: str = "") -> Times:
         took = Spread.of(self.took)
         assert took is not None  # noqa: S101 - made with its first passage
         share = took.total / total if total else 0.0
         waited, stood, worked = (Spread.of(spans) for spans in (self.waited, self.stood, self.worked))
-        return Times(code, title, len(self.cases), took, waited, stood, worked, share, recognised, agency)
+        return Times(code, title, len(self.cases), took, waited, stood, worked, share, agency)
 
 
 class Counting:
@@ -225,7 +226,7 @@ class Counting:
         """Give what was counted."""
         total = sum((span for spans in self._stages.values() for span in spans.took), _NONE)
         stages = (
-            spans.times(code, self._titles.get(code, code), total, self._recognised[code], _most(spans.by_agency))
+            spans.times(code, self._titles.get(code, code), total, _most(spans.by_agency))
             for code, spans in self._stages.items()
         )
         agencies = (spans.times(code, self._title(code), total) for code, spans in self._by_agency.items())
@@ -240,6 +241,7 @@ class Counting:
             deadlines=Deadlines(**{name: self._late[name] for name in Deadlines.__slots__}),
             stages=tuple(sorted(stages, key=_by_time)),
             agencies=tuple(sorted(agencies, key=_by_time)),
+            recognised=MappingProxyType(dict(sorted(self._recognised.items()))),
         )
 
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from services.kit.credentials.results import Statement
 from services.kit.credentials.status import Status
-from services.kit.errors import InvalidArgument, NotFound, Reason
+from services.kit.errors import InvalidArgument, NotFound, Reason, ResourceExhausted
 from services.recognition.ledger import insert_or_ignore
 from services.recognition.tables import STATUS
 
@@ -28,6 +28,10 @@ _URI: Final = re.compile(
     re.escape(_PREFIX) + r"(?P<issuer>[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?):(?P<number>[1-9]\d{0,8})"
 )
 _REF: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{7,127}")
+OPEN: Final = 1000
+"""Most entries that an issuer may have reserved, within `OPEN_FOR`, and entered no result for: places that are lost."""
+OPEN_FOR: Final = dt.timedelta(days=30)
+
 _TRIES: Final = 8
 """A list in which this many random places are taken is crowded: one that is half full in one of 256 reservations, one
 of which nine tenths are taken in two of five."""
@@ -74,23 +78,39 @@ def read_uri(uri: str) -> tuple[str, int]:
 def reserve(connection: sa.Connection, issuer: str, ref: str, now: dt.datetime) -> Reserved:
     """Reserve the entry of a result that will be signed; asked again for the same one, it gives the same entry.
 
-    Raises `InvalidArgument`: RESULT_MALFORMED for what is no reference, RESULT_ID_REUSED for one of another issuer.
+    Raises `InvalidArgument`: RESULT_MALFORMED for what is no reference, RESULT_ID_REUSED for one of another issuer; and
+    `ResourceExhausted` RESERVATIONS_TOO_MANY where the issuer reserves and enters nothing.
     """
     if not _REF.fullmatch(ref):
         raise InvalidArgument(Reason.RESULT_MALFORMED, "the reference of a result is a UUID of its own")
     if (known := entry(connection, ref)) is not None:
         return _own(known, issuer, ref)
+    _check_open(connection, issuer, now)
     newest = sa.select(sa.func.max(STATUS.c.list)).where(STATUS.c.issuer == issuer)
     number = connection.execute(newest).scalar() or 1
     while True:
         for _ in range(_TRIES):
-            row = {"issuer": issuer, "list": number, "index": secrets.randbelow(SIZE), "result_ref": ref, "value": 0}
-            if inserted(connection, STATUS, row):
-                return Reserved(uri_of(issuer, number), int(row["index"]))
+            index = secrets.randbelow(SIZE)
+            if inserted(connection, STATUS, _row(issuer, number, index, ref, now)):
+                return Reserved(uri_of(issuer, number), index)
             # The place is taken; or another asks for the same reference at this very moment.
             if (known := entry(connection, ref)) is not None:
                 return _own(known, issuer, ref)
         number += 1
+
+
+def _check_open(connection: sa.Connection, issuer: str, now: dt.datetime) -> None:
+    still = sa.and_(STATUS.c.issuer == issuer, STATUS.c.entered_at.is_(None), STATUS.c.reserved_at > now - OPEN_FOR)
+    some = sa.select(STATUS.c.index).where(still).limit(OPEN).subquery()
+    if connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one() >= OPEN:
+        raise ResourceExhausted(
+            Reason.RESERVATIONS_TOO_MANY, f"{OPEN} entries are reserved already for results that were never handed in"
+        )
+
+
+def _row(issuer: str, number: int, index: int, ref: str, now: dt.datetime) -> dict[str, Any]:
+    place = {"issuer": issuer, "list": number, "index": index}
+    return place | {"result_ref": ref, "value": 0, "reserved_at": now, "entered_at": None}
 
 
 def inserted(connection: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
@@ -117,6 +137,11 @@ def check(connection: sa.Connection, statement: Statement) -> None:
     if entry(connection, statement.ref) != named:
         message = "the credential does not name the entry of the status list that was reserved for it"
         raise InvalidArgument(Reason.STATUS_LIST_INVALID, message, result_ref=statement.ref)
+
+
+def fill(connection: sa.Connection, ref: str, now: dt.datetime) -> None:
+    """Note that the result that an entry was reserved for has been entered."""
+    connection.execute(sa.update(STATUS).where(STATUS.c.result_ref == ref).values(entered_at=now))
 
 
 def mark(connection: sa.Connection, ref: str, state: State) -> None:

@@ -128,9 +128,18 @@ STATUS: Final = sa.Table(
     sa.Column("index", sa.Integer(), primary_key=True, autoincrement=False),
     _text("result_ref"),
     sa.Column("value", sa.SmallInteger(), nullable=False),
+    sa.Column("reserved_at", UtcDateTime(), nullable=False),
+    sa.Column("entered_at", UtcDateTime()),
 )
-"""Entries of the status lists, reserved before their credential is signed."""
+"""Entries of the status lists, reserved before their credential is signed; `entered_at` is when that was entered."""
 sa.Index("status_entry_result_uq", STATUS.c.result_ref, unique=True)
+sa.Index(
+    "status_entry_open_ix",
+    STATUS.c.issuer,
+    STATUS.c.reserved_at,
+    sqlite_where=STATUS.c.entered_at.is_(None),
+    postgresql_where=STATUS.c.entered_at.is_(None),
+)
 
 RECOGNITION: Final = sa.Table(
     "recognition",

@@ -8,7 +8,7 @@ of stages that the expected end hangs on, back to the beginning.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from services.recognition.case import CaseState
 from services.recognition.clocks import Clock, case_clock, clock_of, pause_clock
 from services.recognition.events import Pause
 from services.recognition.forecast import forecast
-from services.recognition.stages import ENDED, StageStatus
+from services.recognition.stages import ENDED, UNDER_WAY, StageStatus
 from services.recognition.statutory import Limit, Reckoning
 
 
@@ -158,7 +158,11 @@ def _stage(
         pause_clock=None if pause is None else _read(calendar, pause, now, None),
         expected_by=expected,
         critical=critical,
-        waits_for=tuple(b for b in of.after if state.stages[b].passed_at is None)
-        if stage.status not in ENDED and state.closed_at is None
-        else (),
+        waits_for=tuple(_waits_for(state, code)),
     )
+
+
+def _waits_for(state: CaseState, code: str) -> Iterator[str]:
+    status = state.stages[code].status
+    if status is StageStatus.WAITING or status in UNDER_WAY:
+        yield from (before for before in state.layout.needs[code] if state.stages[before].passed_at is None)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.exchange.mesh import Mesh, running
 from tests.exchange.records import RECORDS
+from tests.recognition import mesh as approving
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +25,17 @@ async def own(tmp_path: Path) -> AsyncGenerator[Mesh]:
         for agency in mesh.departments:
             await mesh.load(agency, RECORDS[agency])
         yield mesh
+
+
+@pytest.fixture(scope="module")
+async def approvals(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[approving.Mesh]:
+    """A recognition node with those who call it, for attacks that break nothing."""
+    async with approving.running(tmp_path_factory.mktemp("approvals")) as made:
+        yield made
+
+
+@pytest.fixture
+async def own_approvals(tmp_path: Path) -> AsyncGenerator[approving.Mesh]:
+    """A recognition node of one's own, to break."""
+    async with approving.running(tmp_path) as made:
+        yield made

@@ -10,6 +10,7 @@ import pytest_asyncio
 from typer.testing import CliRunner
 
 from services.cli import filling, sample
+from services.cli.demo import recognition
 from services.cli.fleet import Fleet
 from services.cli.main import app
 from services.cli.sample import Subject
@@ -33,8 +34,9 @@ def run(*arguments: str | Path) -> Ran:
 
 @pytest.fixture(scope="session")
 def filled_zone(tmp_path_factory: pytest.TempPathFactory) -> Zone:
-    """A zone whose stores hold a small synthetic zone."""
+    """A zone whose stores hold a small synthetic zone; its cases take events of the last two months."""
     zone = Zone.prepare(tmp_path_factory.mktemp("cli") / "zone")
+    recognition.prepare(zone)
     sample.write(zone.sample, sample.Setting(enterprises=80))
     asyncio.run(filling.load_all(zone, filling.sample_sources(zone.sample)))
     return zone

@@ -29,6 +29,8 @@ def test_the_demo_on_real_sources(tmp_path: Path, shared_data: Path) -> None:
     assert not list(tmp_path.iterdir())
     assert gone(str(tmp_path), within=0)
     assert "cn_enterprise_2019_fujian.csv: 6,099 rows read, 1 in quarantine" in checks
+    assert "377 cases ended after their deadline" in checks
+    assert "and customs decides" in checks
 
 
 def test_a_demo_that_cannot_go_on_says_why_and_cleans_up(tmp_path: Path) -> None:

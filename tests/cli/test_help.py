@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import typer
+import typer.core
 from typer.testing import CliRunner
 
 from services.cli.lazy import command
@@ -19,6 +23,23 @@ def test_every_command_has_help(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0, result.output
     assert f"hutong {command}" in result.output
+
+
+def sub_commands(made: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    context = typer.Context(made)
+    for name in made.list_commands(context) if isinstance(made, typer.core.TyperGroup) else ():
+        yield (*path, name)
+        yield from sub_commands(made.get_command(context, name), (*path, name))
+
+
+def test_every_sub_command_has_help_and_json() -> None:
+    found = [path for entry in Hutong.entries for path in sub_commands(command(entry), (entry.name,))]
+    assert {("result", "keys", "rotate"), ("case", "import")} <= {*found}
+    for path in found:
+        result = runner.invoke(app, [*path, "--help"], terminal_width=120)
+        assert result.exit_code == 0, result.output
+        assert f"hutong {' '.join(path)}" in result.output
+        assert "--json" in result.output or "COMMAND" in result.output, path
 
 
 def test_the_help_teaches_concepts_and_first_commands() -> None:

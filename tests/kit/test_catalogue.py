@@ -12,7 +12,7 @@ from services.kit.records.values import Kind
 
 def test_every_agency_owns_something() -> None:
     known = catalogue.load()
-    assert known.owners() == ("commerce", "customs", "publicsecurity", "quality", "taxation")
+    assert known.owners() == ("commerce", "customs", "publicsecurity", "quality", "recognition", "taxation")
     assert all(kind.name in known.owned_by(kind.owner) for kind in known)
 
 

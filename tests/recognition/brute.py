@@ -81,7 +81,7 @@ class Brute:
 
     def turned_away(self, code: str, k: int) -> bool:
         """Whether how another stage ended says that this one does not apply."""
-        if self.refusal(code, k) or self.touched_at(code, k) is not None:
+        if self.touched_at(code, k) is not None:
             return False
         wanted = self.procedure.stages[code].when_result
         return any(self.passes(c, k) is not None and self.passed_as(c, k) not in codes for c, codes in wanted.items())
@@ -92,7 +92,9 @@ class Brute:
 
     def behind_all(self, code: str, k: int) -> dt.datetime | None:
         """When the last of what the stage waits for was out of the way."""
-        moments = [self.passes(c, k) for c in self.procedure.stages[code].after]
+        of = self.procedure.stages[code]
+        needs = {*of.after, *of.when_result, of.clock.removeprefix("started:")} & self.procedure.stages.keys()
+        moments = [self.passes(c, k) for c in needs]
         return None if None in moments else max([self.begun, *(m for m in moments if m)])
 
     def passes(self, code: str, k: int) -> dt.datetime | None:

@@ -7,6 +7,7 @@ async with desk(url, folder) as bed:
 """
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -87,7 +88,7 @@ stages:
     after: [A]
     limit: 2 working days
     pauses: {INQUIRY: 10 working days}
-    proves: {fact: tax_ok, assurance: FORM_REVIEW, valid_for: P90D}
+    proves: {fact: tax_clear, assurance: FORM_REVIEW, valid_for: P90D}
     recognised_by: [commerce, customs]
   X:
     title: Foreign investment
@@ -198,7 +199,8 @@ class Bed:
         **said: Any,
     ) -> Appended:
         """Append an event, with an id of its own unless one is given."""
-        act = Act(**{"id": fresh(), "kind": kind, "stage": stage, **said})
+        whole: dict[str, Any] = {"id": fresh(), "kind": kind, "stage": stage, **said}
+        act = Act(**whole)
         return await self.cases.append(
             case_id, act, agency=agency, expected_version=expected_version, enterprise=enterprise
         )
@@ -253,6 +255,14 @@ class Bed:
         text = sa.text("SELECT audience, kind, key, payload FROM outbox ORDER BY sequence")
         found = await self.database.read(lambda c: c.execute(text).mappings().all())
         return [row for row in found if kind in {"", row["kind"]}]
+
+    async def reminded(self) -> set[str]:
+        """Get the ids of the reminders that agencies were told of, each told once to each of them."""
+        told = [
+            (row["audience"], json.loads(row["payload"])["stage_event_id"]) for row in await self.outbox("reminder")
+        ]
+        assert len(told) == len(set(told))
+        return {event_id for _, event_id in told}
 
     async def through(self, case_id: str, *stages: tuple[str, str]) -> None:
         """Start and pass stages, each with its agency."""

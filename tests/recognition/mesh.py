@@ -5,6 +5,7 @@ import datetime as dt
 import secrets
 import uuid
 from collections.abc import AsyncGenerator, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,8 @@ from services.kit.department import DepartmentNode
 from services.recognition.codec import timestamp
 from services.recognition.config import RecognitionConfig
 from services.recognition.node import RecognitionNode
+from services.recognition.procedure import Fact
+from services.recognition.procedures import Procedures
 from tests.zone import ZONE, Zone, now
 
 CASES = "/hutong.api.recognition.v1.CaseService/"
@@ -65,6 +68,17 @@ def firm() -> str:
 def fresh() -> str:
     """Make up an id."""
     return str(uuid.uuid4())
+
+
+@cache
+def _facts() -> Mapping[str, Fact]:
+    stages = (stage for procedure in Procedures.load() for stage in procedure.stages.values())
+    return {stage.proves.code: stage.proves for stage in stages if stage.proves}
+
+
+def _until(fact: str, start: dt.datetime) -> dt.datetime | None:
+    """Say until when a fact holds, as the procedure that comes with the product has it."""
+    return _facts()[fact].until(start) if fact in _facts() else None
 
 
 def context_of(who: str) -> exchange_pb2.RequestContext:
@@ -143,6 +157,12 @@ class Mesh:
         await node.start()
         self.departments[agency] = node
         return node
+
+    async def stop_department(self, agency: str) -> None:
+        """Stop a department; it may be started again, on the store that it had."""
+        for name in [name for name in self._clients if name.endswith(f">{agency}")]:
+            await self._clients.pop(name).close()
+        await self.departments.pop(agency).stop()
 
     async def start_gateway(self) -> GatewayNode:
         assert self.node is not None
@@ -223,6 +243,7 @@ class Mesh:
         entry = await self.client(who).unary(method, reserve, result_service_pb2.ReserveStatusResponse, timeout=10)
         moment = now()
         said: dict[str, Any] = {"assurance": "SUBSTANTIVE", "value": {"answer": "yes"}} | more
+        said.setdefault("valid_until", _until(fact, moment))
         statement = Statement(
             ref=ref,
             issuer=agency,

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.kit.errors import HutongError, Reason
-from services.recognition.casework import Act, Appended, Snapshot
+from services.recognition.casework import Act, Snapshot
 from services.recognition.events import Kind, Pause, ResultCode
 from services.recognition.tables import CASE, EXAMINATION, RECOGNITION, REMINDER, TASK
 from tests.recognition.desk import Bed, Hand, build, fresh, prepare
@@ -155,7 +155,7 @@ async def test_reminders_come_once_whoever_sends_them(replicas: Replicas) -> Non
     ]
     assert len(sent) == len(set(sent)) == 8 * len(cases)
     assert sorted(sent) == sorted(rows)
-    assert len(await replicas[0].outbox("reminder")) == len(sent)
+    assert len(await replicas[0].reminded()) == len(sent)
 
 
 async def test_a_stage_is_deemed_passed_once(replicas: Replicas) -> None:
@@ -219,7 +219,7 @@ async def _try(bed: Bed, case: Snapshot, agency: str, said: dict[str, Any]) -> t
         said = {**said, "credential": await bed.sign(case, case.procedure.stage("B"))}
     event_id = fresh()
     try:
-        done: Appended = await bed.cases.append(case.case_id, Act(**{"id": event_id, **said}), agency=agency)
+        done = await bed.cases.append(case.case_id, Act(id=event_id, **said), agency=agency)
     except HutongError:
         return None
     assert not done.duplicate

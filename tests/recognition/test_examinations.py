@@ -40,7 +40,7 @@ async def test_an_open_examination_is_told_of(any_bed: Bed) -> None:
         "agency": "taxation",
         "case_id": one.case_id,
         "stage": "C",
-        "fact": "tax_ok",
+        "fact": "tax_clear",
         "result_ref": "",
     }
     assert await slots(any_bed) == [(one.case_id, 0, True)]
@@ -116,4 +116,4 @@ async def test_what_is_about_one_application_only_is_examined_for_each(bed: Bed)
     await start(bed, two, despite=named, reason="DIFFERENT_PERIOD")
     await bed.result(two.case_id, "C", "taxation")
     await bed.act(two.case_id, Kind.START, "D", "commerce")
-    assert {r["fact"] for r in await bed.rows(EXAMINATION)} == {"person_verified", "tax_ok"}
+    assert {r["fact"] for r in await bed.rows(EXAMINATION)} == {"person_verified", "tax_clear"}

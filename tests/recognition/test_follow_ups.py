@@ -1,19 +1,18 @@
-"""What follows from events: recognition, doubt, stages deemed passed, reminders, deadlines computed anew."""
+"""What follows from events: recognition, doubt, and what decisions rest on."""
 
-import datetime as dt
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from services.kit.errors import FailedPrecondition, HutongError, InvalidArgument, Reason
+from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.recognition import tasks
-from services.recognition.calendars import Calendars
 from services.recognition.casework import Snapshot
-from services.recognition.events import Kind, Pause, ResultCode
-from services.recognition.tables import CASE, RECOGNITION, REMINDER, RESULT, TASK
+from services.recognition.events import Kind, ResultCode
+from services.recognition.tables import RECOGNITION, RESTS_ON, RESULT, TASK
 from services.recognition.tasks import Disposition
-from tests.recognition.desk import Bed, Hand, desk, execute, fresh
+from tests.recognition.desk import DEMO, EXPRESS, Bed, desk, execute
 from tests.recognition.test_cases import OTHER, accepted
 
 
@@ -153,6 +152,10 @@ async def test_a_result_revoked_between_recognition_and_decision(any_bed: Bed) -
     assert [r["audience"] for r in await any_bed.outbox("task.raised")] == ["publicsecurity"]
 
 
+def _nobody(_connection: sa.Connection, _task: tasks.Task) -> None:
+    """Give no stage back."""
+
+
 async def test_a_decision_goes_on_once_its_basis_is_upheld(bed: Bed) -> None:
     ref = await proven(bed)
     case = await bed.submit("EXPRESS")
@@ -173,7 +176,7 @@ async def test_a_decision_goes_on_once_its_basis_is_upheld(bed: Bed) -> None:
             reason="DECISION_STANDS",
             officer="o-1",
             now=bed.clock(),
-            reopen=lambda *_: None,
+            reopen=_nobody,
         )
 
     await bed.database.write(uphold)
@@ -199,162 +202,47 @@ async def test_a_crash_between_a_revocation_and_its_cases(sqlite_url: str, tmp_p
         assert (await stage(bed, case.case_id, "P")).doubtful
 
 
-# Time.
+OUTSIDE = """\
+# Relies on what no stage of its own proves.
+code: OUTSIDE
+version: 1.0.0
+title: Outside
+local_title: 外部
+lead: customs
+calendar: CN
+subjects: [cn.uscc]
+effective_from: 2024-01-01T00:00:00+08:00
+matters: [establishment]
+deemed: forbidden
 
-
-async def test_silence_counts_as_acceptance(any_bed: Bed) -> None:
-    case = await any_bed.submit()
-    await any_bed.act(case.case_id, Kind.START, "A", "commerce")
-    due = case.reckoning.stages["A"].clock
-    assert due is not None
-    assert due.due_at is not None
-    any_bed.clock.now = due.due_at
-    assert await any_bed.cases.tick() > 0
-    seen = await stage(any_bed, case.case_id, "A")
-    assert (seen.status, seen.ended_at) == ("DEEMED", due.due_at)
-    assert await any_bed.ready(case.case_id) == ["B", "C"]
-    assert await open_tasks(any_bed, kind="DEEMED_DOCUMENT") == [("commerce", case.case_id, "A")]
-    await any_bed.result(case.case_id, "A", "commerce", ResultCode.FAIL, reason="CONDITIONS_NOT_MET")
-    seen = await stage(any_bed, case.case_id, "A")
-    assert (seen.status, seen.late_opinion) == ("DEEMED", ResultCode.FAIL)
-    assert await open_tasks(any_bed, kind="LATE_OPINION") == [("commerce", case.case_id, "A")]
-
-
-async def test_what_the_law_says_does_not_wait_for_the_scheduler(bed: Bed) -> None:
-    case = await bed.submit()
-    await bed.act(case.case_id, Kind.START, "A", "commerce")
-    bed.clock.move(days=10)
-    await bed.result(case.case_id, "A", "commerce")
-    assert (await bed.kinds(case.case_id))[1:] == ["START:A", "DEEMED:A", "RESULT:A"]
-
-
-async def test_what_was_in_time_is_in_time_though_told_late(bed: Bed) -> None:
-    case = await bed.submit()
-    await bed.act(case.case_id, Kind.START, "A", "commerce")
-    clock = case.reckoning.stages["A"].clock
-    assert clock is not None
-    assert clock.due_at is not None
-    bed.clock.now = clock.due_at + dt.timedelta(hours=1)
-    await bed.result(case.case_id, "A", "commerce", at=clock.due_at - dt.timedelta(hours=1))
-    assert (await stage(bed, case.case_id, "A")).status == "PASSED"
-
-
-async def test_reminders_and_escalations_come_once(any_bed: Bed) -> None:
-    case = await accepted(any_bed)
-    for _ in range(12 * 24):
-        any_bed.clock.move(hours=1)
-        await any_bed.cases.tick()
-    sent = [(e.stage, e.threshold) for e in (await any_bed.cases.get(case.case_id)).events if e.kind is Kind.REMIND]
-    expected = [(s, t) for s in "BC" for t in ("yellow", "red", "escalation-1", "escalation-2")]
-    assert sorted(sent) == sorted(expected)
-    assert sorted((r["stage"], r["threshold"]) for r in await any_bed.rows(REMINDER)) == sorted(expected)
-    told = await any_bed.outbox("reminder")
-    assert {(r["audience"], r["key"]) for r in told} == {("publicsecurity", case.case_id), ("taxation", case.case_id)}
-    assert len(told) == len(expected)
-
-
-async def test_what_was_missed_is_caught_up_with_once(bed: Bed) -> None:
-    case = await accepted(bed)
-    bed.clock.move(days=30)
-    assert await bed.cases.tick() == 8
-    assert await bed.cases.tick() == 0
-    assert await bed.cases.next_due() is None
-    assert (await bed.cases.get(case.case_id)).state.reminded == 8
-
-
-async def test_a_case_that_cannot_be_attended_to_holds_nobody_up(bed: Bed) -> None:
-    broken, case = await accepted(bed), await accepted(bed, subject=OTHER)
-    execute(bed.url, f"UPDATE stage_event SET body = x'00' WHERE case_id = '{broken.case_id}' AND sequence = 2")
-    bed.clock.move(days=30)
-    assert await bed.cases.tick() == 8
-    assert (await bed.cases.get(case.case_id)).state.reminded == 8
-
-
-async def test_somebody_asks_for_a_reminder(any_bed: Bed) -> None:
-    case = await accepted(any_bed)
-    request = fresh()
-    sent = await any_bed.cases.remind(case.case_id, "", request_id=request, caller="commerce/window")
-    assert [(n, e.stage, e.threshold) for n, e in sent] == [(4, "B", "manual"), (5, "C", "manual")]
-    assert await any_bed.cases.remind(case.case_id, "", request_id=request, caller="commerce/window") == sent
-    assert [r["audience"] for r in await any_bed.outbox("reminder")] == ["publicsecurity", "taxation"]
-    with pytest.raises(FailedPrecondition) as caught:
-        await any_bed.cases.remind(case.case_id, "B", request_id=fresh(), caller="commerce/window")
-    assert caught.value.reason is Reason.REMINDED_ALREADY
-    await any_bed.cases.remind(case.case_id, "B", request_id=fresh(), caller="enterprise/x")
-    any_bed.clock.move(days=1)
-    await any_bed.cases.remind(case.case_id, "B", request_id=fresh(), caller="commerce/window")
-
-
-@pytest.mark.parametrize(("code", "reason"), [("D", Reason.STAGE_NOT_READY), ("Z", Reason.STAGE_UNKNOWN)])
-async def test_there_is_nobody_to_remind(bed: Bed, code: str, reason: Reason) -> None:
-    case = await accepted(bed)
-    with pytest.raises(HutongError) as caught:
-        await bed.cases.remind(case.case_id, code, request_id=fresh(), caller="commerce/window")
-    assert caught.value.reason is reason
-
-
-NOTICE = """\
-id: CN
-year: 2027
-source: made up for a test
-published: 2026-11-12
-holidays:
-  - 2027-01-01/2027-01-08
-  - 2027-02-05/2027-02-12
-  - 2027-04-05
-  - 2027-05-01/2027-05-05
-  - 2027-06-09
-  - 2027-09-15
-  - 2027-10-01/2027-10-07
-workdays: []
+stages:
+  Z:
+    title: Decision
+    local_title: 决定
+    agency: customs
+    limit: 3 working days
+    requires: [{fact: tax_clear, assurance: FORM_REVIEW}]
+    proves: {fact: outside_decided, assurance: SUBSTANTIVE}
+    recognised_by: [commerce]
+    accepts: false
+    reaches: DELIVERED
 """
 
 
-async def test_a_calendar_that_is_published_moves_deadlines_visibly(sqlite_url: str, tmp_path: Path) -> None:
-    hand = Hand(dt.datetime(2026, 12, 28, 2, tzinfo=dt.UTC))
-    folder = tmp_path / "calendars"
-    folder.mkdir()
-    async with desk(sqlite_url, tmp_path, hand) as bed:
-        case = await bed.submit()
-        shown = case.reckoning.stages["A"].clock
-        assert shown is not None
-        assert shown.reckoning.provisional
-        assert await bed.cases.recompute() == 0
-        (folder / "CN-2027.yaml").write_text(NOTICE, encoding="utf-8")
-        assert await bed.cases.recompute(Calendars.load(folder)) == 1
-        assert await bed.cases.recompute() == 0
-        after = await bed.cases.get(case.case_id)
-        moved = after.events[-1]
-        clock = after.reckoning.stages["A"].clock
-        assert clock is not None
-        assert (moved.kind, moved.stage, moved.due_before, moved.due_after) == (
-            Kind.RECOMPUTE,
-            "A",
-            shown.due_at,
-            clock.due_at,
-        )
-        assert moved.due_before != moved.due_after
-        assert moved.calendar == after.reckoning.calendar != case.reckoning.calendar
-        (row,) = await bed.rows(CASE)
-        assert row["calendar"] == moved.calendar
-
-
-async def test_a_suspended_clock_is_not_computed_anew(sqlite_url: str, tmp_path: Path) -> None:
-    hand = Hand(dt.datetime(2026, 12, 28, 2, tzinfo=dt.UTC))
-    async with desk(sqlite_url, tmp_path, hand) as bed:
-        case = await accepted(bed)
-        await bed.act(case.case_id, Kind.START, "C", "taxation")
-        await bed.act(case.case_id, Kind.SUSPEND, "C", "taxation", pause=Pause.INQUIRY, reason="THIRD_PARTY_NEEDED")
-        execute(bed.url, "UPDATE case_head SET calendar = 'CN@before'")
-        assert await bed.cases.recompute() == 0
-
-
-async def test_deadlines_are_looked_at_when_a_node_starts(sqlite_url: str, tmp_path: Path) -> None:
-    hand = Hand(dt.datetime(2026, 12, 28, 2, tzinfo=dt.UTC))
-    async with desk(sqlite_url, tmp_path, hand) as bed:
-        case = await bed.submit()
-    folder = tmp_path / "calendars"
-    folder.mkdir()
-    (folder / "CN-2027.yaml").write_text(NOTICE, encoding="utf-8")
-    async with desk(sqlite_url, tmp_path, hand, calendars=Calendars.load(folder)) as bed:
-        assert (await bed.kinds(case.case_id))[-1] == "RECOMPUTE:A"
+async def test_a_decision_that_rests_on_a_fact_from_outside(any_url: str, tmp_path: Path) -> None:
+    async with desk(any_url, tmp_path, procedures=[DEMO, EXPRESS, OUTSIDE]) as bed:
+        case = await bed.submit("OUTSIDE")
+        await bed.act(case.case_id, Kind.START, "Z", "customs")
+        with pytest.raises(FailedPrecondition) as caught:
+            await bed.result(case.case_id, "Z", "customs")
+        assert (caught.value.reason, caught.value.metadata["fact"]) == (Reason.FACT_NOT_PROVEN, "tax_clear")
+        proof = await accepted(bed)
+        await bed.through(proof.case_id, ("C", "taxation"))
+        await bed.result(case.case_id, "Z", "customs")
+        (noted,) = [r for r in await bed.rows(RECOGNITION) if r["case_id"] == case.case_id]
+        assert (noted["stage"], noted["recogniser"]) == ("Z", "customs")
+        (edge,) = await bed.rows(RESTS_ON)
+        assert edge["rests_on"] == noted["result_ref"]
+        assert edge["result_ref"] == (await stage(bed, case.case_id, "Z")).ref
+        await bed.act(proof.case_id, Kind.REVOKE, "C", "taxation", reason="ISSUED_IN_ERROR")
+        assert ("customs", case.case_id, "Z") in await open_tasks(bed, kind="RESULT_REVOKED")

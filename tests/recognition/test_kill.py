@@ -68,6 +68,6 @@ async def test_reminders_are_exactly_once(any_url: str, tmp_path: Path) -> None:
         assert sent == Counter((case_id, stage, t) for case_id, stage in stages for t in thresholds)
         rows = Counter((r["case_id"], r["stage"], r["threshold"]) for r in await bed.rows(REMINDER))
         assert rows == sent
-        assert len(await bed.outbox("reminder")) == len(sent)
+        assert len(await bed.reminded()) == len(sent)
         # A stage deemed passed raises one task, for the document that is missing.
         assert Counter(r["case_id"] for r in await bed.rows(TASK)) == Counter(waiting)

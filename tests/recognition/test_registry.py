@@ -70,6 +70,7 @@ def test_places_are_at_random_and_a_crowded_list_is_followed_by_the_next(lite: R
     with lite.write() as (connection, _):
         rows = [
             {"issuer": "customs", "list": 1, "index": index, "result_ref": f"taken-{index}", "value": 0}
+            | {"reserved_at": lite.now, "entered_at": lite.now}
             for index in range(status_lists.SIZE)
         ]
         connection.execute(sa.insert(STATUS), rows)
@@ -94,6 +95,33 @@ def test_whoever_reserves_at_once_gets_a_place_each(held: Register) -> None:
         found = list(pool.map(reserve, range(8)))
     assert len({own for own, _ in found}) == 8
     assert len({shared for _, shared in found}) == 1
+
+
+def test_nobody_reserves_without_end(held: Register) -> None:
+    """Places that nothing is ever entered for are lost: there is an end to them, until old ones are past hope."""
+    statement, text = held.sign("customs", "customs_code")
+    rows = [
+        {"issuer": "customs", "list": 2, "index": index, "result_ref": f"waiting-{index}", "value": 0}
+        | {"reserved_at": held.now + dt.timedelta(minutes=index), "entered_at": None}
+        for index in range(status_lists.OPEN - 1)
+    ]
+    with held.write() as (connection, _):
+        connection.execute(sa.insert(STATUS), rows)
+
+    def reserve(issuer: str = "customs", ref: str = "") -> None:
+        with held.write() as (connection, _):
+            status_lists.reserve(connection, issuer, ref or fresh(), held.now)
+
+    with refused(Reason.RESERVATIONS_TOO_MANY):
+        reserve()
+    reserve(ref="waiting-0")  # what it has, it is given again
+    reserve("taxation")
+    held.put(statement, text)
+    reserve()
+    with refused(Reason.RESERVATIONS_TOO_MANY):
+        reserve()
+    held.now += status_lists.OPEN_FOR + dt.timedelta(minutes=1)
+    reserve()
 
 
 # Entering.
@@ -121,6 +149,18 @@ def test_entered_again_it_changes_nothing(held: Register) -> None:
     assert not again.fresh
     assert again.result.credential == text
     assert len(held.post) == 1
+
+
+def test_what_was_taken_back_is_not_handed_in_again(lite: Register) -> None:
+    statement, text = lite.sign()
+    lite.put(statement, text)
+    lite.change(statement.ref, Change.SUSPEND)
+    with refused(Reason.RESULT_SUSPENDED):
+        lite.put(statement, text)
+    lite.change(statement.ref)
+    with refused(Reason.RESULT_REVOKED):
+        lite.put(statement, text)
+    assert state(lite, statement.ref) is State.REVOKED
 
 
 def test_a_reference_stands_for_one_result(lite: Register) -> None:
@@ -245,6 +285,20 @@ def test_a_suspended_result_may_stand_again(held: Register) -> None:
         ("customs", "result.suspended"),
         ("customs", "result.reinstated"),
     ]
+
+
+def test_who_was_told_of_a_result_is_told_what_becomes_of_it(held: Register) -> None:
+    """Also who has not recognised it yet: what lies in its inbox must not stand there for ever."""
+    old = held.enter(recognisers=["bank", "customs"])
+    held.enter(recognisers=["quality"], stage="B")  # somebody else's
+    for change, reason in ((Change.SUSPEND, "ISSUED_IN_ERROR"), (Change.REINSTATE, ""), (Change.REVOKE, "FACTS_CHANGED")):
+        held.post.clear()
+        held.change(old, change, reason=reason)
+        assert {e.audience for e in held.post} == {"bank", "customs"}, change
+    newer = held.enter(recognisers=["bank"])
+    held.post.clear()
+    held.enter()
+    assert [(e.audience, e.kind, e.payload["result_ref"]) for e in held.post] == [("bank", "result.superseded", newer)]
 
 
 def test_a_suspended_result_that_was_replaced_meanwhile_does_not_stand_again(lite: Register) -> None:

@@ -167,4 +167,4 @@ async def test_two_replicas_do_it_once(any_bed: Bed) -> None:
         for case in cases:
             await until(bed, reminded(bed, case.case_id, 8))
     twin.database.close()
-    assert len(await bed.outbox("reminder")) == 8 * len(cases)
+    assert len(await bed.reminded()) == 8 * len(cases)

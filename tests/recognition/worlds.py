@@ -19,6 +19,7 @@ from services.recognition.case import CaseState
 from services.recognition.events import WHOLE_CASE, Assurance, Event, Kind, Pause, ResultCode, Submission
 from services.recognition.procedure import (
     DeemedRule,
+    Escalation,
     Extension,
     Fact,
     Lights,
@@ -89,9 +90,8 @@ def procedure(*stages: Stage, **said: Any) -> Procedure:
 def submit(procedure: Procedure, at: dt.datetime = T0, **said: Any) -> Event:
     """The application that begins a case."""
     answers = tuple(sorted(said.pop("answers", {}).items()))
-    submission = Submission(
-        procedure.label, procedure.subject_schemes[0], "91310115MA1K4XYZ1A", answers=answers, **said
-    )
+    said = {"scheme": procedure.subject_schemes[0], "subject": "91310115MA1K4XYZ1A", "answers": answers} | said
+    submission = Submission(procedure.label, **said)
     return Event("e1", Kind.SUBMIT, WHOLE_CASE, SERVICE, at, at, submission=submission)
 
 
@@ -110,7 +110,8 @@ class Story:
             at = self.now
         elif not isinstance(at, dt.datetime):
             at = self.events[0].at + at * HOUR
-        said.setdefault("agency", self._agency(kind, stage))
+        if "agency" not in said:
+            said["agency"] = self._agency(kind, stage)
         return Event(f"e{len(self.events) + 1}", kind, stage, at=at, recorded_at=at, **said)
 
     def _agency(self, kind: Kind, stage: str) -> str:
@@ -179,6 +180,7 @@ def procedures(draw: st.DrawFn, most: int = 5) -> Procedure:
         questions=questions,
         case_limit=draw(st.sampled_from((None, days(10)))),
         roll=draw(st.booleans()),
+        escalation=(Escalation(days(1), "superior"), Escalation(hours(30), "supervision"))[: draw(st.integers(0, 2))],
     )
 
 
@@ -217,7 +219,8 @@ def wild(state: CaseState, code: str, kind: Kind, at: dt.datetime, number: int, 
         said["agency"] = SERVICE
     match kind:
         case Kind.SUSPEND:
-            said["pause"] = (list(of.pauses) or list(_PAUSES))[pick % max(len(of.pauses), 1)]
+            known = [p for p in of.pauses if p is not Pause.SUPPLEMENT] or list(_PAUSES)
+            said["pause"] = known[pick % len(known)]
         case Kind.EXTEND:
             said |= {"extension": 1 + pick % 2, "approval_ref": "A-1"}
         case Kind.RESULT:

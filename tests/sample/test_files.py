@@ -21,6 +21,7 @@ from adapters.reading import read
 from adapters.rows import Cause, Mapped, Unmapped
 from services.cli import sample
 from services.cli.main import app
+from services.cli.rooms import RECOGNITION
 from services.cli.sample import Setting, render
 from services.cli.sample.cast import CAST, MIN_ENTERPRISES
 from services.cli.sample.cells import text
@@ -100,7 +101,9 @@ def test_files_are_of_a_handy_size(zone: Sample) -> None:
 
 
 def test_there_is_a_file_for_every_record_type(zone: Sample) -> None:
-    assert set(zone.manifest["tables"]) == {kind.name for kind in catalogue.load()}
+    # Cases come about by being worked on: the recognition service loads no files.
+    loaded = {kind.name for kind in catalogue.load() if kind.owner != RECOGNITION}
+    assert set(zone.manifest["tables"]) == loaded
     assert {str(p.relative_to(zone.folder)) for p in zone.folder.rglob("*") if p.is_file()} == set(
         zone.manifest["files"]
     )

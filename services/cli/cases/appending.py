@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from certs.errors import CertificateError
 from hutong.api.recognition.v1 import case_pb2, case_service_pb2
 from services.cli import approval, question
 from services.cli.answer import as_dict
@@ -14,6 +15,10 @@ from services.cli.output import AsJson, print_json
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.results import texts
 from services.cli.zone import DEFAULT_FOLDER, Zone
+from services.kit.errors import FailedPrecondition
+from services.kit.errors import Reason as Because
+from services.recognition.events import OWN
+from services.recognition.stages import StageStatus
 
 _KIND = "STAGE_EVENT_KIND_"
 
@@ -36,7 +41,10 @@ def event(
     extend: Annotated[int, typer.Option(min=0, metavar="N", help="With extend: by how much.")] = 0,
     approval_ref: Annotated[str, typer.Option("--approval", metavar="REF", help="With extend: who approved.")] = "",
     values: Annotated[
-        list[str] | None, typer.Option("--value", metavar="NAME=VALUE", help="With result: what was found; repeat.")
+        list[str] | None,
+        typer.Option(
+            "--value", metavar="NAME=VALUE", help="With result: what was found; NAME:=JSON for no text; repeat."
+        ),
     ] = None,
     credential: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With result: the signed result, instead of signing it here.")
@@ -77,7 +85,7 @@ def event(
         stage_event_id=approval.new_id(event_id),
         expected_version=expect,
         stage_code="" if stage == "-" else stage,
-        stage_event=approval.named(case_pb2.StageEventKind, _KIND, kind, "event"),
+        stage_event=approval.named(case_pb2.StageEventKind, _KIND, kind, "event", besides=OWN),
         reason_code=reason,
         extension=extend,
         approval_ref=approval_ref,
@@ -90,8 +98,11 @@ def event(
         request.event_time.FromDatetime(question.moment(at))
     if request.stage_event == case_pb2.STAGE_EVENT_KIND_RESULT:
         request.result_code = approval.named(case_pb2.ResultCode, "RESULT_CODE_", result, "result")
-        request.credential = _credential(way, folder, request, credential, approval.pairs(values, "--value"))
-    response = way.call(f"{CASES}/AppendStageEvent", request, case_service_pb2.AppendStageEventResponse)
+        request.credential = _credential(way, folder, request, credential, approval.claims(values))
+    try:
+        response = way.call(f"{CASES}/AppendStageEvent", request, case_service_pb2.AppendStageEventResponse)
+    except FailedPrecondition as refused:
+        raise _explained(way, request, refused) from None
     _tell(response, as_json=as_json)
 
 
@@ -100,13 +111,36 @@ def _credential(
     folder: Path,
     request: case_service_pb2.AppendStageEventRequest,
     file: Path | None,
-    values: dict[str, str],
+    values: dict[str, object],
 ) -> str:
     if file is not None:
         return texts.read(file)
     if request.result_code == case_pb2.RESULT_CODE_FAIL:
         return ""  # what failed proves nothing
-    return way.run(lambda client: certifying.certify(client, way, Zone.open(folder), request, values))
+    try:
+        zone = Zone.open(folder)
+    except CertificateError:
+        return ""  # the keys lie elsewhere: the service says whether it needs a signed result
+    return way.run(lambda client: certifying.certify(client, way, zone, request, values))
+
+
+def _explained(
+    way: Way, request: case_service_pb2.AppendStageEventRequest, refused: FailedPrecondition
+) -> FailedPrecondition:
+    """Say whose result stands in a stage, where somebody wants to examine what is recognised already."""
+    if refused.reason != Because.EVENT_NOT_ALLOWED or refused.metadata.get("status") != StageStatus.RECOGNISED:
+        return refused
+    asked = case_service_pb2.GetCaseRequest(case_id=request.case_id, context=way.context())
+    view = way.call(f"{CASES}/GetCase", asked, case_service_pb2.GetCaseResponse).view
+    stage = next((stage for stage in view.stages if stage.code == request.stage_code), None)
+    if stage is None or not stage.source_agency:
+        return refused
+    return FailedPrecondition(
+        refused.reason,
+        f"{stage.code} is satisfied: {stage.source_agency} has proven it (result {stage.result_ref}), recognised under "
+        f"{stage.arrangement}; only where that may not count, refuse it first: refuse-recognition --reason CODE",
+        **refused.metadata,
+    )
 
 
 def _tell(response: case_service_pb2.AppendStageEventResponse, *, as_json: bool) -> None:

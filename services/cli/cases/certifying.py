@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service_pb2
-from services.cli.approval import CASES, RESULTS, Way
+from services.cli.approval import CASES, RESULTS, WAIT, Way
 from services.cli.zone import Zone
 from services.kit.client import Client
 from services.kit.clock import system_clock
@@ -17,22 +17,20 @@ from services.recognition.calendars import Calendars
 from services.recognition.procedure import Fact
 from services.recognition.procedures import Procedures
 
-_WAIT = 10.0
-
 
 async def certify(
     client: Client,
     way: Way,
     zone: Zone,
     request: case_service_pb2.AppendStageEventRequest,
-    values: Mapping[str, str],
+    values: Mapping[str, object],
 ) -> str:
     """Sign the result that a request is about; empty where its stage proves no fact.
 
     Raises the `HutongError` of the service, or of the keys.
     """
     asked = case_service_pb2.GetCaseRequest(case_id=request.case_id, context=way.context())
-    case = (await client.unary(f"{CASES}/GetCase", asked, case_service_pb2.GetCaseResponse, timeout=_WAIT)).view.case
+    case = (await client.unary(f"{CASES}/GetCase", asked, case_service_pb2.GetCaseResponse, timeout=WAIT)).view.case
     fact = _fact(zone, case, request.stage_code)
     if fact is None:
         return ""
@@ -59,7 +57,7 @@ async def sign(client: Client, zone: Zone, statement: Statement, disclosable: Co
     keys = SigningKeys.open(zone.signing(statement.issuer))
     asked = result_service_pb2.ReserveStatusRequest(result_ref=statement.ref)
     entry = await client.unary(
-        f"{RESULTS}/ReserveStatus", asked, result_service_pb2.ReserveStatusResponse, timeout=_WAIT
+        f"{RESULTS}/ReserveStatus", asked, result_service_pb2.ReserveStatusResponse, timeout=WAIT
     )
     return results.issue(replace(statement, status_uri=entry.uri, status_index=entry.index), keys, disclosable)
 

@@ -1,24 +1,34 @@
 """`hutong case show | list | watch`, and `hutong progress`: where cases stand."""
 
 import asyncio
+import datetime as dt
 from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
 from hutong.api.recognition.v1 import case_pb2, case_service_pb2
-from services.cli import approval, question
+from services.cli import approval
 from services.cli.answer import as_dict
-from services.cli.approval import CASES, Address, As, CaseId, Way
+from services.cli.approval import CASES, WAIT, Address, As, CaseId, PageSize, PageToken, Way
 from services.cli.cases import timeline
 from services.cli.output import AsJson, console, print_json, table
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.zone import DEFAULT_FOLDER
+from services.kit.client import Client
 from services.kit.errors import HutongError, Reason
 
 _RETRY: Final = 0.5
 """Seconds before a stream that broke is opened again."""
 
+_CLOSED: Final = frozenset(
+    {
+        case_pb2.CASE_STATUS_UNSPECIFIED,  # where it is not for the caller to know
+        case_pb2.CASE_STATUS_DELIVERED,
+        case_pb2.CASE_STATUS_WITHDRAWN,
+        case_pb2.CASE_STATUS_REFUSED,
+    }
+)
 _AWAY: Final = frozenset({Reason.SHUTTING_DOWN, Reason.DEPARTMENT_UNREACHABLE, Reason.STORE_UNAVAILABLE})
 
 
@@ -56,8 +66,8 @@ def list_(
     subject: Annotated[str, typer.Option(metavar="SCHEME:VALUE", help="Only about this one.")] = "",
     status: Annotated[str, typer.Option(metavar="STATUS", help="Only with this status, for example in-review.")] = "",
     light: Annotated[str, typer.Option(metavar="LIGHT", help="Only with this light: green, yellow, red.")] = "",
-    page_size: question.PageSize = 0,
-    page_token: Annotated[str, typer.Option(metavar="TOKEN", help="Go on where an earlier list ended.")] = "",
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
     folder: Folder = DEFAULT_FOLDER,
     address: Address = "",
     cert: Cert = None,
@@ -87,8 +97,14 @@ def list_(
         print_json(as_dict(response))
         return
     out = console()
-    columns = ("Case", "Procedure", "About", "Status", "Light", "Held by", "At the latest")
-    out.print(table("", columns, map(_row, response.cases)))
+    if response.cases:
+        columns = ("Case", "Procedure", "About", "Status", "Light", "Held by", "At the latest")
+        made = table("", columns, map(_row, response.cases))
+        made.columns[0].no_wrap = True  # to be copied
+        out.print(made)
+    else:
+        which = " on this page" if page_token or response.next_page_token else ""
+        out.print(Text(f"{way.caller} takes part in no such case{which}."))
     if response.next_page_token:
         out.print(Text(f"more: --page-token {response.next_page_token}", style="dim"))
 
@@ -131,28 +147,37 @@ def watch(
 
 
 async def _watch(way: Way, case_id: str, after: int, as_json: bool) -> None:
-    out = console()
     while True:
-        request = case_service_pb2.WatchCaseRequest(case_id=case_id, context=way.context(), after=after)
         try:
             async with way.client() as client:
+                zone = dt.UTC if as_json else timeline.zone_of(await _look(client, way, case_id))
+                request = case_service_pb2.WatchCaseRequest(case_id=case_id, context=way.context(), after=after)
                 stream = client.stream(f"{CASES}/WatchCase", request, case_service_pb2.WatchCaseResponse, timeout=None)
                 async for response in stream:
+                    _tell(response, zone, as_json=as_json)
                     after = max(after, response.version)
-                    if not response.HasField("event"):
-                        continue
-                    if as_json:
-                        print_json(as_dict(response), lines=True)
-                    else:
-                        view = case_service_pb2.CaseView(stages=response.stages)
-                        cells = timeline.event_row(response.event, timeline.zone_of(view))
-                        out.print(Text("  ".join(str(cell) for cell in cells if str(cell))))
+                # It ends with the case, and when the node is stopped.
+                if (await _look(client, way, case_id)).case.case_status in _CLOSED:
+                    return
         except HutongError as error:
             if error.reason not in _AWAY:
                 raise
-            await asyncio.sleep(_RETRY)
-            continue
-        return
+        await asyncio.sleep(_RETRY)
+
+
+async def _look(client: Client, way: Way, case_id: str) -> case_service_pb2.CaseView:
+    request = case_service_pb2.GetCaseRequest(case_id=case_id, context=way.context())
+    return (await client.unary(f"{CASES}/GetCase", request, case_service_pb2.GetCaseResponse, timeout=WAIT)).view
+
+
+def _tell(response: case_service_pb2.WatchCaseResponse, zone: dt.tzinfo, *, as_json: bool) -> None:
+    if not response.HasField("event"):
+        return  # a heartbeat
+    if as_json:
+        print_json(as_dict(response), lines=True)
+    else:
+        cells = timeline.event_row(response.event, zone)
+        console().print(Text("  ".join(cell for cell in cells if cell)), soft_wrap=True)
 
 
 def progress(

@@ -28,6 +28,7 @@ def submit(
                                              "questions to other agencies.")] = "",
     applied_at: Annotated[str, typer.Option(metavar="TIME", help="When it was applied for; without it, now.")] = "",
     as_written: AsWritten = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the case's id and nothing else.")] = False,
     request_id: RequestId = "",
     folder: Folder = DEFAULT_FOLDER,
     address: Address = "",
@@ -62,6 +63,9 @@ def submit(
     view = way.call(f"{CASES}/SubmitCase", request, case_service_pb2.SubmitCaseResponse).view
     if as_json:
         print_json(as_dict(view))
+        return
+    if quiet:
+        typer.echo(view.case.case_id)
         return
     out = console()
     timeline.show_head(out, view)

@@ -1,4 +1,7 @@
-"""A case on the screen: its stages as a timeline with lights, and its events as they came."""
+"""A case on the screen: its stages as a timeline with lights, and its events as they came.
+
+Every stage is two lines: what it is, and where it stands. That fits any terminal, and needs no columns to align.
+"""
 
 import datetime as dt
 from functools import cache
@@ -7,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from hutong.api.recognition.v1 import case_pb2, case_service_pb2
-from services.cli.output import pairs, table
+from hutong.api.recognition.v1 import case_pb2, case_service_pb2, stage_result_pb2
+from services.cli.output import pairs
 from services.kit.errors import HutongError
 from services.recognition.calendars import Calendars
 
@@ -34,6 +38,12 @@ _MARKS: Final = {
     case_service_pb2.STAGE_STATUS_READY: ("▷", "cyan"),
     case_service_pb2.STAGE_STATUS_SUSPENDED: ("⏸", "yellow"),
 }
+_WORDS: Final = {
+    case_service_pb2.STAGE_STATUS_READY: "not begun",
+    case_service_pb2.STAGE_STATUS_OPEN: "at work",
+    case_service_pb2.STAGE_STATUS_DEEMED: "taken for passed, its limit went by",
+}
+_ASIDE: Final = frozenset({case_service_pb2.STAGE_STATUS_NOT_APPLICABLE, case_service_pb2.STAGE_STATUS_WITHDRAWN})
 _DAYS: Final = frozenset({case_service_pb2.LIMIT_UNIT_WORKING_DAY, case_service_pb2.LIMIT_UNIT_CALENDAR_DAY})
 
 
@@ -43,8 +53,14 @@ def status_word(status: "case_pb2.CaseStatus.ValueType") -> str:
 
 
 def stage_word(status: "case_service_pb2.StageStatus.ValueType") -> str:
-    """Write a stage's status without its prefix."""
-    return case_service_pb2.StageStatus.Name(status).removeprefix("STAGE_STATUS_").replace("_", " ").lower()
+    """Write a stage's status in words."""
+    plain = case_service_pb2.StageStatus.Name(status).removeprefix("STAGE_STATUS_").replace("_", " ").lower()
+    return _WORDS.get(status, plain)
+
+
+def task_word(kind: "stage_result_pb2.TaskKind.ValueType") -> str:
+    """Write what a task is for without its prefix."""
+    return stage_result_pb2.TaskKind.Name(kind).removeprefix("TASK_KIND_")
 
 
 def light(value: "case_service_pb2.Light.ValueType") -> Text:
@@ -65,10 +81,13 @@ def show_head(out: Console, view: case_service_pb2.CaseView) -> None:
         ("status", status_word(case.case_status)),
     ]
     if case.HasField("applied_at"):
-        rows.append(("applied", _moment(case.applied_at, zone)))
+        rows.append(("applied", moment(case.applied_at, zone)))
+    if view.light:
+        limit = f"; {_due(view.clock, zone)} for all of it" if view.HasField("clock") else ""
+        rows.append(("light", f"{light(view.light)}{limit}"))
     if case.HasField("closed_at"):
-        rows.append(("closed", _moment(case.closed_at, zone)))
-    if view.HasField("expected_by"):
+        rows.append(("closed", moment(case.closed_at, zone)))
+    elif view.HasField("expected_by"):
         provisional = "  (provisional: no calendar is published for it yet)" if view.provisional else ""
         rows.append(("at the latest", day(view.expected_by, zone) + provisional))
     out.print(pairs((name, value) for name, value in rows if value))
@@ -77,94 +96,111 @@ def show_head(out: Console, view: case_service_pb2.CaseView) -> None:
 def show_stages(out: Console, view: case_service_pb2.CaseView) -> None:
     """Print the stages, in the procedure's order, each with its light and its clock."""
     zone = zone_of(view)
-    columns = ("", "Stage", "Held by", "Stands", "Light", "Left", "Due", "Notes")
-    out.print(table("", columns, (_stage_row(stage, zone) for stage in view.stages)))
+    timeline = _grid()
+    for stage in view.stages:
+        mark, style = _MARKS.get(stage.status, ("·", "dim"))
+        timeline.add_row(Text(mark, style=style), Text(stage.code, style="bold"), _stage(stage, zone))
+    out.print(timeline)
 
 
-def _stage_row(stage: case_service_pb2.StageView, zone: dt.tzinfo) -> list[str | Text]:
-    mark, style = _MARKS.get(stage.status, ("·", "dim"))
-    title = " ".join(part for part in (stage.title, stage.local_title) if part)
-    clock = stage.clock if stage.HasField("clock") else None
-    due = _due(clock, zone) if clock is not None and not stage.HasField("ended_at") else ""
-    return [
-        Text(mark, style=style),
-        f"{stage.code} {title}",
-        stage.agency,
-        stage_word(stage.status),
-        light(clock.light) if clock is not None else Text("–", style="dim"),
-        left(clock) if clock is not None and not stage.HasField("ended_at") else "",
-        due,
-        "; ".join(_notes(stage, zone)),
-    ]
+def _grid() -> Table:
+    """Make a table without lines, of which only the last column may be wrapped."""
+    made = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    made.add_column(no_wrap=True)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    return made
+
+
+def _stage(stage: case_service_pb2.StageView, zone: dt.tzinfo) -> Text:
+    faint = "dim" if stage.status in _ASIDE else ""
+    said = [Text(": ".join(part for part in (stage.agency, _stands(stage, zone)) if part))]
+    if stage.HasField("clock"):
+        said.append(light(stage.clock.light))
+        if not stage.HasField("ended_at"):
+            said.append(Text(_due(stage.clock, zone)))
+    if stage.doubtful:
+        said.append(Text("rests on a result that does not stand any more", style="red"))
+    titles = " ".join(part for part in (stage.title, stage.local_title) if part)
+    return Text.assemble(titles, "\n", Text("; ").join(part for part in said if part.plain), style=faint)
+
+
+def _stands(stage: case_service_pb2.StageView, zone: dt.tzinfo) -> str:
+    if stage.status == case_service_pb2.STAGE_STATUS_WAITING and stage.waits_for:
+        return f"waits for {', '.join(stage.waits_for)}"
+    if stage.pause:
+        why = case_pb2.PauseKind.Name(stage.pause).removeprefix("PAUSE_KIND_").lower()
+        own = f", {left(stage.pause_clock)} for it" if stage.HasField("pause_clock") else ""
+        return f"the clock stands: {why}{own}"
+    words = [stage_word(stage.status)]
+    if stage.source_agency:
+        by = f" under {stage.arrangement}" if stage.arrangement else ""
+        words.append(f"from {stage.source_agency}{by}")
+    if stage.HasField("ended_at"):
+        words[-1] += f", {moment(stage.ended_at, zone)}{', late' if stage.late else ''}"
+    return " ".join(words)
 
 
 def left(clock: case_service_pb2.ClockView) -> str:
-    """Say how much of a limit is left: `3 working days`, or `1 day over`."""
+    """Say how much of a limit is left, the day that runs counted in: `3 working days left`, `1 day over`."""
     unit = _UNITS.get(clock.unit, "")
     if not unit:
         return ""
+    if not clock.left:
+        return "time is up"
     amount = abs(clock.left)
-    words = f"{amount} {unit}{'' if amount == 1 else 's'}"
-    return f"{words} over" if clock.left < 0 else words
+    return f"{amount} {unit}{'' if amount == 1 else 's'} {'over' if clock.left < 0 else 'left'}"
 
 
 def _due(clock: case_service_pb2.ClockView, zone: dt.tzinfo) -> str:
     if not clock.HasField("due_at"):
-        return "stands still"
-    text = day(clock.due_at, zone) if clock.unit in _DAYS else _moment(clock.due_at, zone)
-    return f"{text} (provisional)" if clock.provisional else text
-
-
-def _notes(stage: case_service_pb2.StageView, zone: dt.tzinfo) -> list[str]:
-    notes: list[str] = []
-    if stage.HasField("ended_at"):
-        notes.append(f"ended {_moment(stage.ended_at, zone)}{', late' if stage.late else ''}")
-    if stage.source_agency:
-        by = f" under {stage.arrangement}" if stage.arrangement else ""
-        notes.append(f"recognised from {stage.source_agency}{by}")
-    if stage.doubtful:
-        notes.append("the result it rests on does not stand any more")
-    if stage.pause:
-        own = f", {left(stage.pause_clock)} left for it" if stage.HasField("pause_clock") else ""
-        notes.append(f"{case_pb2.PauseKind.Name(stage.pause).removeprefix('PAUSE_KIND_').lower()}{own}")
-    if stage.waits_for:
-        notes.append(f"waits for {', '.join(stage.waits_for)}")
-    return notes
+        return left(clock)
+    due = day(clock.due_at, zone) if clock.unit in _DAYS else moment(clock.due_at, zone)
+    words = f"{left(clock)}, {'was due' if clock.left <= 0 else 'due'} {due}"
+    return f"{words} (provisional)" if clock.provisional else words
 
 
 def show_events(out: Console, view: case_service_pb2.CaseView) -> None:
     """Print the events the caller may see, in order."""
     zone = zone_of(view)
-    columns = ("#", "When", "Stage", "Event", "By", "Says", "Officer")
-    out.print(table("", columns, (event_row(event, zone) for event in view.events)))
+    made = _grid()
+    made.add_column(overflow="fold")
+    for event in view.events:
+        made.add_row(*event_row(event, zone))
+    out.print(made)
 
 
-def event_row(event: case_pb2.StageEvent, zone: dt.tzinfo) -> list[str | Text]:
-    """Write an event as a row: number, moment, stage, kind, agency, what it says, officer."""
-    says = [event.reason_code, event.threshold, event.addressee, event.result_ref, event.arrangement, event.calendar_id]
+def event_row(event: case_pb2.StageEvent, zone: dt.tzinfo) -> tuple[str, str, str, str]:
+    """Write an event as a row: its number, when, in which stage, and what happened."""
+    when = moment(event.event_time, zone) if event.HasField("event_time") else ""
+    name = case_pb2.StageEventKind.Name(event.stage_event).removeprefix("STAGE_EVENT_KIND_")
+    officer = event.officer or event.officer_pseud
+    words = [name, f"by {event.agency}" if event.agency else "", *_says(event), f"officer {officer}" if officer else ""]
+    return str(event.sequence), when, event.stage_code, " ".join(word for word in words if word)
+
+
+def _says(event: case_pb2.StageEvent) -> list[str]:
+    says = [event.reason_code, event.threshold, event.result_ref]
     if event.result_code:
         says.insert(0, case_pb2.ResultCode.Name(event.result_code).removeprefix("RESULT_CODE_"))
     if event.pause:
         says.insert(0, case_pb2.PauseKind.Name(event.pause).removeprefix("PAUSE_KIND_"))
-    if event.source_agency:
-        says.insert(0, f"from {event.source_agency}")
     if event.extension:
         says.insert(0, f"+{event.extension}")
-    return [
-        str(event.sequence),
-        _moment(event.event_time, zone) if event.HasField("event_time") else "",
-        event.stage_code,
-        case_pb2.StageEventKind.Name(event.stage_event).removeprefix("STAGE_EVENT_KIND_"),
-        event.agency,
-        " ".join(part for part in says if part),
-        event.officer or event.officer_pseud,
-    ]
+    for word, value in (
+        ("to", event.addressee),
+        ("from", event.source_agency),
+        ("under", event.arrangement),
+        ("with", event.calendar_id),
+    ):
+        if value:
+            says.append(f"{word} {value}")
+    return says
 
 
 def zone_of(view: case_service_pb2.CaseView) -> dt.tzinfo:
-    """Find the time zone of a case: that of the calendar its clocks run by; UTC where none does."""
-    labels = {stage.clock.calendar for stage in view.stages if stage.clock.calendar}
-    return _zone(min(labels).partition("@")[0]) if labels else dt.UTC
+    """Find the time zone of a case: that of the calendar its clocks run by; UTC where that is not told."""
+    return _zone(view.calendar.partition("@")[0]) if view.calendar else dt.UTC
 
 
 @cache
@@ -181,5 +217,6 @@ def day(value: Timestamp, zone: dt.tzinfo) -> str:
     return f"{value.ToDatetime(dt.UTC).astimezone(zone) - dt.timedelta(microseconds=1):%Y-%m-%d}"
 
 
-def _moment(value: Timestamp, zone: dt.tzinfo) -> str:
-    return f"{value.ToDatetime(dt.UTC).astimezone(zone):%Y-%m-%d %H:%M %Z}"
+def moment(value: Timestamp, zone: dt.tzinfo) -> str:
+    """Write a moment with its offset: a zone's name may mean several."""
+    return value.ToDatetime(dt.UTC).astimezone(zone).isoformat(" ", "minutes")

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from services.cli import sample
-from services.cli.demo import failures, policies, questions, records, trust
+from services.cli.demo import failures, history, policies, questions, recognition, records, trust
 from services.cli.demo.narrator import CheckFailed, Narrator
 from services.cli.demo.stage import Stage
 from services.cli.door import FAILED, describe
@@ -30,6 +30,8 @@ STORY: Sequence[Callable[[Stage], Awaitable[None]]] = (
     policies.changed_live,
     records.quarantine,
     records.real_question,
+    recognition.establishment,
+    history.real_log,
 )
 """The steps once the mesh is up, in order."""
 
@@ -45,10 +47,11 @@ def demo(
 ) -> None:
     """Tell a short story on a real mesh and check every step.
 
-    Five departments and a gateway run as processes of their own, over mutual TLS, on records loaded through the
-    adapters. Tax asks about an exporter; customs asks the same and sees other fields; the wrong purpose; no
-    certificate; a department killed; a policy changed live. It ends with [bold]demo: N checks passed[/bold], exit
-    code 0, and nothing left running.
+    Five departments, a recognition service and a gateway run as processes of their own, over mutual TLS, on records
+    loaded through the adapters. Tax asks about an exporter; customs asks the same and sees other fields; the wrong
+    purpose; no certificate; a department killed; a policy changed live. Then an enterprise is established across four
+    agencies: a stage overdue, a result recognised, a result revoked. It ends with [bold]demo: N checks passed[/bold],
+    exit code 0, and nothing left running.
 
     \\b
     Examples:
@@ -78,9 +81,10 @@ def demo(
 
 async def _tell(narrator: Narrator, folder: Path, data: Path | None) -> None:
     zone = Zone.prepare(folder)
+    recognition.prepare(zone)
     trust.identities(narrator, zone)
     await records.come_in(narrator, zone, data)
-    narrator.step("Five departments and a gateway, each a process of its own")
+    narrator.step("Five departments, the recognition service and a gateway, each a process of its own")
     died: list[str] = []
     fleet = Fleet(zone, on_death=lambda node: died.append(node.name))
     async with fleet:

@@ -23,6 +23,9 @@ _EXPECTED = {
 }
 """Rows of the real sources, and how many of them belong in quarantine where that was counted by hand."""
 
+LATE_FIRM = "91999901MA07HYX927"
+"""Code of an enterprise that no source knew in time."""
+
 _MAPPING = """\
 mapping: commerce.late_registry
 version: {version}
@@ -96,7 +99,7 @@ async def quarantine(stage: Stage) -> None:
     narrator.step("A row that could not be loaded is kept, looked at, and driven again")
     folder = zone.folder / "late"
     folder.mkdir()
-    uscc = "91999901MA07HYX927"
+    uscc = LATE_FIRM
     source = folder / "late.csv"
     source.write_text(f"code,name,founded\n{uscc},示例迟到有限公司,01/02/2026\n", encoding="utf-8")
     wrong, right = folder / "wrong.yaml", folder / "right.yaml"

@@ -1,4 +1,4 @@
-"""`hutong result issue | revoke | status`: the parts that need the recognition service."""
+"""`hutong result issue | revoke`: an agency's results, registered where others find them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,18 +8,15 @@ import typer
 from hutong.api.recognition.v1 import result_service_pb2, stage_result_pb2
 from services.cli import approval
 from services.cli.answer import as_dict
-from services.cli.approval import RESULTS, Address, As, Officer, Reason, RequestId
+from services.cli.approval import RESULTS, WAIT, Address, As, Officer, Reason, RequestId
 from services.cli.cases import certifying
 from services.cli.output import AsJson, print_json
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.results import signing, texts
+from services.cli.results.fetching import Ref
 from services.cli.zone import DEFAULT_FOLDER, Zone
 from services.kit.client import Client
 from services.kit.clock import system_clock
-
-_WAIT = 10.0
-
-Ref = Annotated[str, typer.Argument(metavar="RESULT", help="Id of the result.")]
 
 
 def issue(
@@ -47,15 +44,19 @@ def issue(
         credential = await certifying.sign(client, Zone.open(folder), statement, draft.disclosable)
         request = result_service_pb2.RegisterResultRequest(credential=credential)
         response = await client.unary(
-            f"{RESULTS}/RegisterResult", request, result_service_pb2.RegisterResultResponse, timeout=_WAIT
+            f"{RESULTS}/RegisterResult", request, result_service_pb2.RegisterResultResponse, timeout=WAIT
         )
         return credential, response.result
 
     credential, result = way.run(issuing)
     if as_json:
+        if out is not None:
+            texts.write(credential, out)
         print_json({"credential": credential, "result": as_dict(result)})
-    else:
-        texts.write(credential, out)
+        return
+    texts.write(credential, out)
+    if out is not None:
+        typer.echo(f"{result.result_ref}: {result.fact_code} of {result.issuer_agency} is registered; it lies in {out}")
 
 
 def revoke(
@@ -93,26 +94,6 @@ def revoke(
         print_json(as_dict(response))
         return
     state = stage_result_pb2.ResultState.Name(response.result.result_state).removeprefix("RESULT_STATE_")
-    typer.echo(f"{response.result.result_ref}: {state}; {response.tasks} tasks raised")
-
-
-def status(
-    uri: Annotated[str, typer.Argument(metavar="URI", help="The status list, as the credential names it.")],
-    caller: As = "",
-    out: texts.Out = None,
-    folder: Folder = DEFAULT_FOLDER,
-    address: Address = "",
-    cert: Cert = None,
-    key: Key = None,
-    bundle: Bundle = None,
-) -> None:
-    """Fetch a status list, signed now, for `hutong result verify --status`.
-
-    \b
-    Example:
-      hutong result status URI --as customs/release --out list.jwt
-    """
-    way = approval.way(folder, caller, address, cert, key, bundle)
-    request = result_service_pb2.GetStatusListRequest(uri=uri)
-    response = way.call(f"{RESULTS}/GetStatusList", request, result_service_pb2.GetStatusListResponse)
-    texts.write(response.token, out)
+    typer.echo(
+        f"{response.result.result_ref}: {state}; {response.tasks} task{'' if response.tasks == 1 else 's'} raised"
+    )

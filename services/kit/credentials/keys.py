@@ -8,6 +8,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_IRWXO
 from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -182,17 +183,23 @@ class SigningKeys:
         return PublishedKey(kid, str(raw["x"]), moment(seconds(start)))
 
     def _private(self, published: PublishedKey) -> Key:
+        file = self._file(published.kid)
         try:
-            raw = strict.loads(self._file(published.kid).read_bytes())
+            exposed = file.stat().st_mode & S_IRWXO
+            raw = strict.loads(file.read_bytes())
             public = Ed25519PrivateKey.from_private_bytes(strict.decode(raw["d"])).public_key()
             # With another's private key nothing would be signed that anyone could verify.
             if strict.encode(public.public_bytes_raw()) != published.x:
                 raise ValueError
-            return OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": published.x, "d": raw["d"]})
+            key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": published.x, "d": raw["d"]})
         except (OSError, JoseError, ValueError, KeyError, TypeError, AttributeError):
             raise FailedPrecondition(
                 Reason.KEY_INVALID, f"the private key of {self.agency} cannot be used", kid=published.kid
             ) from None
+        if exposed:
+            message = f"the private key of {self.agency} is open to every user of this machine; chmod 600 its file"
+            raise FailedPrecondition(Reason.KEY_INVALID, message, kid=published.kid)
+        return key
 
 
 def _ended(key: PublishedKey, end: dt.datetime) -> PublishedKey:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Final, Literal, Self
 
 from joserfc.errors import JoseError
@@ -260,6 +261,9 @@ class PublishedKeys:
             stat = path.stat()
             version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if known is None or known.version != version:
+                if not S_ISREG(stat.st_mode) or stat.st_size > LIMIT:
+                    # Looked at before it is read: of what has no end, or is no file, nobody waits for the last byte.
+                    raise _invalid(agency, "too large, or no file")
                 known = _parse(agency, version, path.read_bytes())
                 self._agencies[agency] = known
         except FileNotFoundError:

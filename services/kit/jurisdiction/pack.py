@@ -6,6 +6,7 @@ the pack that comes with the product; `read` takes any file.
 
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import Hashable, Mapping
 from enum import StrEnum
 from functools import cache
@@ -21,6 +22,8 @@ from services.kit.records.catalogue import nearest
 _FOLDER = Path(__file__).parent
 _CODE = re.compile(r"[A-Z][A-Z0-9]*(-[A-Z0-9]+)*")
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
+_MAX_ENTRIES = 10_000
+"""Most entries of one mapping, with what it merges."""
 
 
 class Mark(StrEnum):
@@ -113,7 +116,7 @@ def describe(error: ValidationError) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys: the second would silently win."""
+    """YAML without duplicate keys, of which the second would silently win, and without merges that grow and grow."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [str(key.value) for key, _ in node.value]
@@ -121,11 +124,23 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated!r} stands twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        # Of mappings that each merge several of the ones before, the last has more entries than any machine has room.
+        if len(node.value) > _MAX_ENTRIES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"a mapping has more than {_MAX_ENTRIES} entries", node.start_mark
+            )
+
 
 def _first_repeated(keys: list[str]) -> str:
-    return next((key for index, key in enumerate(keys) if key in keys[:index]), "")
+    return next((key for key, times in Counter(keys).items() if times > 1), "")
 
 
 def load_yaml(text: str) -> Any:
     """Read YAML, refusing duplicate keys; raises `yaml.YAMLError`."""
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader, stricter
+    except (ValueError, RecursionError) as error:
+        # A date that is none, a number without end, brackets in brackets in brackets.
+        raise yaml.YAMLError(str(error)) from None

@@ -131,8 +131,18 @@ def _results() -> None:
         sa.Column("index", sa.Integer(), primary_key=True, autoincrement=False),
         *_text("result_ref"),
         sa.Column("value", sa.SmallInteger(), nullable=False),
+        *_moment("reserved_at"),
+        *_maybe("entered_at"),
     )
     op.create_index("status_entry_result_uq", "status_entry", ["result_ref"], unique=True)
+    still_reserved = sa.text("entered_at IS NULL")
+    op.create_index(
+        "status_entry_open_ix",
+        "status_entry",
+        ["issuer", "reserved_at"],
+        sqlite_where=still_reserved,
+        postgresql_where=still_reserved,
+    )
     op.create_table(
         "recognition",
         *_key("case_id", "stage", "result_ref"),

@@ -309,6 +309,7 @@ class CaseView(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     LOCAL_TITLE_FIELD_NUMBER: _builtins.int
     CLOCK_FIELD_NUMBER: _builtins.int
+    CALENDAR_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Its version: the sequence of its last event."""
     light: Global___Light.ValueType
@@ -319,6 +320,8 @@ class CaseView(_message.Message):
     """Title of the procedure."""
     local_title: _builtins.str
     """Title of the procedure in its own language."""
+    calendar: _builtins.str
+    """The calendar its clocks run by: "CN@version". Its zone is the case's."""
     @_builtins.property
     def case(self) -> _case_pb2.Case:
         """The case."""
@@ -352,10 +355,11 @@ class CaseView(_message.Message):
         title: _builtins.str = ...,
         local_title: _builtins.str = ...,
         clock: Global___ClockView | None = ...,
+        calendar: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "clock", b"clock", "expected_by", b"expected_by"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case", b"case", "clock", b"clock", "events", b"events", "expected_by", b"expected_by", "light", b"light", "local_title", b"local_title", "provisional", b"provisional", "stages", b"stages", "title", b"title", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calendar", b"calendar", "case", b"case", "clock", b"clock", "events", b"events", "expected_by", b"expected_by", "light", b"light", "local_title", b"local_title", "provisional", b"provisional", "stages", b"stages", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
