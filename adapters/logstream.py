@@ -1,12 +1,11 @@
 """The bytes of a log file: plain or gzip, counted while they are read, and never more than was agreed."""
 
-import gzip
 import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from adapters.logged import refused
 
@@ -14,6 +13,9 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31
+"""Has zlib expect the head and the sums of gzip."""
+_STEP: Final = 1 << 18
 _MEBI: Final = 1 << 20
 
 Show = Callable[[int, int], None]
@@ -33,6 +35,36 @@ class Limits:
     events: int = 1_000_000
 
 
+class _Unpacked:
+    """What a gzip file holds: one member or several, checked against their sums."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(_GZIP_WINDOW)
+        self._packed = b""
+
+    def read(self, size: int) -> bytes:
+        """Read on; nothing at the end. Raises `EOFError` where the file was cut, `zlib.error` where it is no gzip."""
+        while True:
+            if self._inflate.eof and not self._next_member():
+                return b""
+            self._packed = self._packed or self._file.read(_STEP)
+            at_end = not self._packed
+            data = self._inflate.decompress(self._packed, size)
+            self._packed = self._inflate.unconsumed_tail
+            if data:
+                return data
+            if at_end and not self._inflate.eof:
+                raise EOFError
+
+    def _next_member(self) -> bool:
+        self._packed = self._inflate.unused_data or self._file.read(_STEP)
+        if not self._packed.strip(b"\x00"):  # archives are padded with zeros
+            return False
+        self._inflate = zlib.decompressobj(_GZIP_WINDOW)
+        return True
+
+
 class LogStream(io.RawIOBase):
     """A log file, open. Reading raises `InvalidArgument` LOG_INVALID where it is too large, or was cut."""
 
@@ -50,7 +82,7 @@ class LogStream(io.RawIOBase):
         if self._total > limits.file:
             self._file.close()
             raise refused(path.name, f"it has {self._total} bytes; at most {limits.file} are read")
-        self._source = gzip.GzipFile(fileobj=self._file) if self._packed() else self._file
+        self._source: BinaryIO | _Unpacked = _Unpacked(self._file) if self._packed() else self._file
         self._read = 0
         self._mark = 0
 
@@ -85,9 +117,10 @@ class LogStream(io.RawIOBase):
     def _next(self, size: int) -> bytes:
         try:
             return self._source.read(size)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            why = "it was cut" if isinstance(error, EOFError) else "it is damaged"
-            raise refused(self.log_name, f"{why}: {error}") from None
+        except EOFError:
+            raise refused(self.log_name, "it was cut: its end is missing") from None
+        except zlib.error as error:
+            raise refused(self.log_name, f"it is damaged: {error}") from None
         except OSError as error:
             raise refused(self.log_name, f"it cannot be read: {error.strerror}") from None
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters import eventlog
+from services.cli import importing
 from services.cli.casebook import Casebook
 from services.kit.clock import system_clock
 from services.recognition import codec, ledger, log_profiles
@@ -62,9 +62,10 @@ async def _round(path: Path, code: str) -> tuple[int, float, float, float]:
         profile = log_profiles.load(procedure)
         async with book.open() as database:
             started = time.perf_counter()
-            log = eventlog.read(path, profile.layout)
+            log = importing.read(path, profile)
             parsed = time.perf_counter()
-            done = await Importer(database, book.rulebook, procedure, profile, system_clock()).run(log)
+            importer = Importer(database, book.rulebook, procedure, profile, system_clock())
+            done = await importing.write(importer, log)
             seconds = time.perf_counter() - started
             if done.loaded != done.read:
                 raise RuntimeError(f"cases were refused: {done.reasons}")

@@ -132,6 +132,7 @@ HINTS: Final[Mapping[str, str]] = {
     "STATUS_LIST_INVALID": "get the list again: it is signed anew all the time, and lapses",
     "ARRANGEMENT_INVALID": "correct the files named above; nothing is recognised by them until all are right",
     "RECOGNISED_RESULT_INVALID": "`hutong tasks` has the task: uphold it, or examine the fact anew; then decide again",
+    "CASES_TOO_MANY": "withdraw what is not meant any more; closed cases do not count",
     "RESERVATIONS_TOO_MANY": "hand in what was signed, or wait: entries nobody uses are given up after a while",
     "RESULT_ID_REUSED": "sign the result under a reference of its own: a new UUID, with an entry reserved for it",
     "TASK_NOT_FOUND": "`hutong tasks` lists your agency's own tasks",

@@ -1,18 +1,20 @@
 """`hutong case import`: a log of cases that happened elsewhere, into the store of cases."""
 
 import asyncio
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import TaskProgressColumn
 from rich.text import Text
 
 from adapters import eventlog
+from adapters.eventlog import Log
 from services.cli.casebook import Casebook, Store
-from services.cli.output import AsJson, console, print_json, table
+from services.cli.output import AsJson, Bar, console, print_json, table
 from services.cli.question import Folder
 from services.cli.zone import DEFAULT_FOLDER
 from services.kit.clock import system_clock
@@ -50,6 +52,10 @@ def import_(
     refused whole, and leaves nothing behind. Importing the same log again changes nothing; one that has grown adds what
     is new. The node may run meanwhile.
 
+    A log is XES, or a table with one line per event; what a table says of the case has `case:` before its name. Stages
+    and agencies are found by title or code. A profile (YAML) says the rest: procedure, applied, deadline, planned_end,
+    end: {attribute, stage}, subject: {scheme, attribute}, activities, groups, transitions, columns.
+
     \b
     Examples:
       hutong case import receipt.xes.gz --procedure WABO-RECEIPT
@@ -80,39 +86,45 @@ def find(book: Casebook, name: str) -> Procedure:
 async def _import(
     book: Casebook, path: Path, procedure: Procedure, profile: LogProfile, source: str, *, quiet: bool
 ) -> Imported:
-    with _Bar(quiet=quiet) as bar:
-        log = eventlog.read(path, profile.layout, show=bar.begin(f"{path.name}: reading"))
+    with _Shown(quiet=quiet) as bar:
+        log = read(path, profile, bar.begin(f"{path.name}: reading"))
         async with book.open() as database:
             importer = Importer(database, book.rulebook, procedure, profile, system_clock(), source)
-            return await importer.run(log, bar.begin(f"{path.name}: {len(log.cases)} cases"))
+            return await write(importer, log, bar.begin(f"{path.name}: {len(log.cases)} cases"))
 
 
-class _Bar:
-    """Progress on standard error, while somebody looks."""
+def read(path: Path, profile: LogProfile, show: Callable[[int, int], None] | None = None) -> Log:
+    """Read a log, as `case import` does."""
+    with _undisturbed():
+        return eventlog.read(path, profile.layout, show=show)
 
+
+async def write(importer: Importer, log: Log, show: Callable[[int, int], None] | None = None) -> Imported:
+    """Write the cases of a log, as `case import` does."""
+    with _undisturbed():
+        return await importer.run(log, show)
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Keep the collector of garbage from looking through all that is there already, again and again.
+
+    A log makes many objects and no garbage; nothing else runs in this process.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+class _Shown(Bar):
     def __init__(self, *, quiet: bool) -> None:
-        out = console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            console=out,
-            transient=True,
-            disable=quiet or not out.is_terminal,
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        super().__init__(TaskProgressColumn(), quiet=quiet)
 
     def begin(self, what: str) -> Callable[[int, int], None]:
-        task = self._progress.add_task(what, total=None)
-        return lambda done, total: self._progress.update(task, completed=done, total=total)
+        task = self.progress.add_task(what, total=None)
+        return lambda done, total: self.progress.update(task, completed=done, total=total)
 
 
 def _tell(done: Imported) -> None:

@@ -4,19 +4,18 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import sqlalchemy as sa
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn
+from rich.progress import DownloadColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.table import Table
 
 from adapters import reading
 from adapters.document import SqlSpec
 from adapters.mapping import Mapping
 from adapters.reading import Reading
+from services.cli import output
 from services.cli.department import Department
-from services.cli.output import console, table
+from services.cli.output import table
 from services.kit.records.ingest import Duplicates, ingest, watermark
 from services.kit.records.runs import Report, RunInfo
 from services.kit.records.store import RecordStore
@@ -100,39 +99,21 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class Bar:
+class Bar(output.Bar):
     """Progress on standard error, while somebody looks."""
 
     def __init__(self, *, rows: bool = False, quiet: bool = False) -> None:
         """`rows` counts rows, as tables do; bytes otherwise."""
-        out = console(stderr=True)
         amount: ProgressColumn = MofNCompleteColumn() if rows else DownloadColumn()
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            amount,
-            TextColumn("{task.fields[rows]}"),
-            console=out,
-            transient=True,
-            disable=quiet or not out.is_terminal,
-        )
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
+        super().__init__(amount, TextColumn("{task.fields[rows]}"), quiet=quiet)
 
     def begin(self, name: str, reading: Reading) -> Callable[[Report], None]:
         """Show a source; gives what is told of every batch."""
-        task = self._progress.add_task(name, total=reading.total, rows="")
+        task = self.progress.add_task(name, total=reading.total, rows="")
 
         def show(report: Report) -> None:
             bad = f", {report.quarantined} to quarantine" if report.quarantined else ""
-            self._progress.update(task, completed=reading.done, rows=f"{report.read} rows{bad}")
+            self.progress.update(task, completed=reading.done, rows=f"{report.read} rows{bad}")
 
         return show
 

@@ -4,10 +4,12 @@ import json
 import sys
 from collections.abc import Iterable
 from io import TextIOWrapper
-from typing import Annotated
+from types import TracebackType
+from typing import Annotated, Self
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -57,3 +59,27 @@ def pairs(rows: Iterable[tuple[str, str]]) -> Table:
     for name, value in rows:
         made.add_row(Text(name, style="bold"), Text(value))
     return made
+
+
+class Bar:
+    """Progress on standard error, while somebody looks: what, a bar, and the columns of whoever shows it."""
+
+    def __init__(self, *columns: ProgressColumn, quiet: bool = False) -> None:
+        out = console(stderr=True)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            *columns,
+            console=out,
+            transient=True,
+            disable=quiet or not out.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.progress.stop()

@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from hutong.api.recognition.v1 import result_service_pb2, stage_result_pb2
+from hutong.api.recognition.v1 import case_service_pb2, result_service_pb2, stage_result_pb2
 from services.cli import approval
 from services.cli.answer import as_dict
-from services.cli.approval import TASKS, Address, As, Officer, PageSize, PageToken, Reason
+from services.cli.approval import CASES, TASKS, Address, As, Officer, PageSize, PageToken, Reason, Way
 from services.cli.output import AsJson, console, print_json, table
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.zone import DEFAULT_FOLDER
@@ -122,7 +122,7 @@ def dispose(
 ) -> None:
     """Say what was done about a task. It is disposed of once.
 
-    After `reexamined` a stage that stands recognised is its agency's to examine again.
+    After `reexamined` a stage that stands recognised is its agency's to examine again, unless its case is closed.
 
     \b
     Example:
@@ -139,8 +139,18 @@ def dispose(
     task = way.call(f"{TASKS}/DisposeTask", request, result_service_pb2.DisposeTaskResponse).task
     if as_json:
         print_json(as_dict(task))
-    else:
-        typer.echo(f"{task.task_id}: {_word(task.disposition)}")
+        return
+    typer.echo(f"{task.task_id}: {_word(task.disposition)}")
+    if task.disposition == stage_result_pb2.DISPOSITION_REEXAMINED and task.case_id and _is_closed(way, task.case_id):
+        typer.echo(
+            "its case is closed, and stays as it is: what you find is for a new case, or for `hutong result issue`"
+        )
+
+
+def _is_closed(way: Way, case_id: str) -> bool:
+    asked = case_service_pb2.GetCaseRequest(case_id=case_id, context=way.context())
+    view = way.call(f"{CASES}/GetCase", asked, case_service_pb2.GetCaseResponse).view
+    return view.case.HasField("closed_at")
 
 
 def _word(disposition: "stage_result_pb2.Disposition.ValueType") -> str:

@@ -33,7 +33,9 @@ def up(
     sample: Annotated[bool, typer.Option(help="Fill empty stores with the synthetic zone.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole mesh on this machine: every department and the gateway, one process each, over mutual TLS.
+    """Run a whole mesh on this machine, one process per node, over mutual TLS.
+
+    Its nodes: every department, the recognition service (cases and stage results) and the gateway.
 
     A zone folder that is not there is made: authority, certificates, configs, policies, stores with the synthetic
     zone in them. Certificates are renewed while it runs. Ctrl-C drains; a second one does not wait.

@@ -13,7 +13,7 @@ from pydantic import RootModel, ValidationError
 
 from services.kit.caller import Caller
 from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
-from services.kit.jurisdiction.pack import load_yaml
+from services.kit.jurisdiction.pack import describe, load_yaml
 from services.kit.records.catalogue import nearest
 
 
@@ -55,7 +55,9 @@ def read(*paths: Path) -> dict[str, dict[str, list[str]]]:
     for path in paths:
         try:
             lists = _Lists.model_validate(load_yaml(path.read_text(encoding="utf-8"))).root
-        except (OSError, yaml.YAMLError, ValidationError) as error:
+        except ValidationError as error:
+            raise FailedPrecondition(Reason.ACCESS_LIST_INVALID, f"{path}:\n  {describe(error)}") from None
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise FailedPrecondition(Reason.ACCESS_LIST_INVALID, f"{path}: {error}") from None
         if twice := merged.keys() & lists.keys():
             raise FailedPrecondition(Reason.ACCESS_LIST_INVALID, f"{path}: {', '.join(twice)} has a list already")

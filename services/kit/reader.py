@@ -26,6 +26,9 @@ from services.kit.records.pages import PageTokens
 from services.kit.records.source import RecordQuery, RecordSource, StoredRecord, subject_fields
 from services.kit.records.values import Column
 
+MAX_SUBJECT = 512
+"""Most characters of a subject id as it is written, separators and all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -67,6 +70,9 @@ def subject_of(scheme: str, value: str, as_written: bool = False) -> tuple[str, 
     """
     if not scheme or not value:
         raise InvalidArgument(Reason.SUBJECT_MISSING, "say whom or what the question is about: scheme and value")
+    if len(value) > MAX_SUBJECT:
+        # Separators are no part of a value, so that a good one could be written with any number of them, and kept here.
+        raise InvalidArgument(Reason.SUBJECT_INVALID, f"an identifier has at most {MAX_SUBJECT} characters")
     checked = identifiers.check(scheme, value)
     if checked.verdict is identifiers.Verdict.INVALID:
         raise InvalidArgument(Reason.SUBJECT_INVALID, f"this is no {scheme}: {checked.reason}", scheme=scheme)

@@ -26,6 +26,9 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _CONTENT: Final = ("kind", "stage", "reason", "result", "pause", "extension", "approval_ref", "officer")
 """What an act and the event made of it have in common, beside the moment and the result."""
 
+_BREAKS_SILENCE: Final = frozenset({Kind.RESULT, Kind.SUSPEND, Kind.SUPPLEMENT_REQUEST})
+"""What an agency says in time although it is heard late: its stage does not count as passed meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sender:
@@ -86,7 +89,7 @@ def append(
             f"the case is at version {dossier.version}; read it again",
             version=str(dossier.version),
         )
-    dossier.settle(spare=(act.stage, act.at) if act.at is not None and act.kind is Kind.RESULT else None)
+    dossier.settle(spare=(act.stage, act.at) if act.at is not None and act.kind in _BREAKS_SILENCE else None)
     _tell(dossier, act, sender)
     return _Appending(dossier, act, sender).run()
 
@@ -151,14 +154,12 @@ class _Appending:
         sequence = dossier.add(self.event)
         self._after()
         dossier.settle()
-        if dossier.state.closed_at is not None:
-            examinations.close(dossier.connection, dossier.case_id, None, dossier.now)
         version = dossier.save()
         revoked = self.event.ref if self.act.kind is Kind.REVOKE else ""
         return Outcome(Appended(self.event, sequence, version), fresh=self.statement, revoked=revoked, version=version)
 
     def _word(self) -> Event:
-        act, now = self.act, self.dossier.now
+        act = self.act
         stage = self.dossier.state.stages.get(act.stage)
         ref = act.ref or (stage.ref if stage and act.kind in {Kind.REFUSE_RECOGNITION, Kind.REVOKE} else "")
         return Event(
@@ -166,8 +167,8 @@ class _Appending:
             act.kind,
             act.stage,
             self.sender.name,
-            act.at or now,
-            now,
+            act.at or self._moment(),
+            self.dossier.now,
             reason=act.reason,
             result=act.result,
             # What the credential says is looked at when all else is in order.
@@ -177,6 +178,14 @@ class _Appending:
             approval_ref=act.approval_ref,
             officer=act.officer,
         )
+
+    def _moment(self) -> dt.datetime:
+        """Say when it happened, where its sender does not: now, or at once after what a clock that is ahead dated."""
+        state, now, stage = self.dossier.state, self.dossier.now, self.act.stage
+        if stage != WHOLE_CASE and stage not in state.stages:
+            return now  # and refused for that
+        earliest = rules.not_before(state, self.act.kind, stage)
+        return earliest if now < earliest <= now + self.dossier.rules.skew else now
 
     # Before the event: what may still refuse it.
 

@@ -15,7 +15,8 @@ How stages follow one another:
 - A refused recognition opens its stage again, as the agency's own, with a new clock. Stages behind it that nobody has
   touched wait again; those that were opened or ended stay as they are, and are doubtful until it ends anew.
 - A revoked result undoes nothing. Its stage, and every stage behind it that has begun, is doubtful until the stage
-  gets another result.
+  gets another result. Where it was the agency's own, it gives another one at once, or starts anew: that opens the
+  stage again as a refusal does.
 """
 
 import datetime as dt
@@ -89,6 +90,8 @@ class CaseState:
     _suspended: int = 0
     _rank: int = 0
     _examined: bool = False
+    _empty: bool = False
+    """Nothing that has to be done applied from the beginning: whatever ends first, ends the case."""
     broken: set[str] = field(default_factory=set[str])
     """Stages whose result was revoked or refused, and that have no other one yet."""
     doubted: bool = False
@@ -108,6 +111,7 @@ class CaseState:
             stage.status, stage.ready_at, stage.started_at = StageStatus.READY, event.at, event.at
         for code in layout.at_once:
             look(state, code)
+        state._empty = bool(layout.at_once) and all(stages[code].passed_at is not None for code in layout.closing)
         return state
 
     def apply(self, event: Event) -> None:
@@ -131,12 +135,15 @@ class CaseState:
 
     def is_clear(self, code: str) -> bool:
         """Tell whether everything a stage waits for is out of the way."""
-        return all(self.stages[before].passed_at is not None for before in self.layout.needs[code])
+        needs = self.layout.needs[code]
+        return not needs or all(self.stages[before].passed_at is not None for before in needs)
 
     # What each event does.
 
     def _start(self, event: Event) -> None:
         stage = self._touch(event)
+        if stage.status in ENDED:
+            self._open_again(event.stage, stage, event.at)
         stage.opened_at = event.at
         self.stand(stage, StageStatus.OPEN)
         if not self._examined and event.stage not in self.layout.acceptance:
@@ -197,20 +204,24 @@ class CaseState:
     def _refuse(self, event: Event) -> None:
         stage = self._touch(event)
         stage.refused_refs = (*stage.refused_refs, event.ref or stage.ref)
+        self._open_again(event.stage, stage, event.at)
+        self._reckon_status(event.at)
+
+    def _open_again(self, code: str, stage: StageState, at: dt.datetime) -> None:
+        """Take a stage back to its beginning, with a new clock, and let those behind it wait again that can."""
         stage.rounds += 1
         stage.ref = stage.source_agency = stage.arrangement = ""
         stage.result = stage.opened_at = stage.ended_at = stage.passed_at = stage.passed_as = None
         stage.suspensions, stage.extensions, stage.extended, stage.revoked = (), 0, 0, False
         stage.ready_at = stage.started_at = None
-        stage.reopened_at = event.at
+        stage.reopened_at = at
         self.stand(stage, StageStatus.WAITING)
-        self.broken.add(event.stage)
-        behind = self.layout.behind[event.stage]
-        for code in behind:
-            take_back(self, code)
-        for code in (event.stage, *behind):
-            look(self, code)
-        self._reckon_status(event.at)
+        self.broken.add(code)
+        behind = self.layout.behind[code]
+        for other in behind:
+            take_back(self, other)
+        for other in (code, *behind):
+            look(self, other)
 
     def _withdraw(self, event: Event) -> None:
         if event.stage == WHOLE_CASE:
@@ -279,7 +290,7 @@ class CaseState:
         behind, closing = self.layout.behind[code], self.layout.closing
         for other in behind:
             look(self, other)
-        ends = bool(closing) and (code in closing or bool(behind))
+        ends = bool(closing) and (code in closing or bool(behind) or self._empty)
         if ends and all(self.stages[c].passed_at is not None for c in closing):
             self._close(Status.DELIVERED, at)
         else:

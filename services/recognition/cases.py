@@ -15,7 +15,7 @@ from services.kit.clock import Clock
 from services.kit.credentials.published import PublishedKeys
 from services.kit.errors import FailedPrecondition, Reason, Unavailable
 from services.kit.records.database import Database, Work
-from services.recognition import appending, due, ledger, submitting
+from services.recognition import appending, doubts, due, ledger, submitting
 from services.recognition.agencies import Agencies
 from services.recognition.appending import Outcome, Sender
 from services.recognition.arrangements import Arrangements
@@ -200,7 +200,8 @@ class Cases:
         state = fold(procedure, stored.events)
         # Between reading the row and reading the events others may have come: the events are what counts.
         head = replace(stored.head, version=len(stored.events), status=state.status.value, closed_at=state.closed_at)
-        return Snapshot(head, procedure, state, stored.events, view(state, self.rulebook.calendars, now))
+        asked = doubts.questions(connection, head.case_id) if state.doubted else ()
+        return Snapshot(head, procedure, state, stored.events, view(state, self.rulebook.calendars, now), asked)
 
     # What becomes due.
 

@@ -10,6 +10,7 @@ from services.recognition.ledger import Head
 
 if TYPE_CHECKING:
     from services.recognition.case import CaseState
+    from services.recognition.doubts import Question
     from services.recognition.procedure import Procedure
     from services.recognition.view import CaseReckoning
 
@@ -87,6 +88,8 @@ class Snapshot:
     state: "CaseState"
     events: tuple[Event, ...]
     reckoning: "CaseReckoning"
+    questions: tuple["Question", ...] = ()
+    """What agencies were asked of results that are revoked, where any of its stages rests on one."""
 
     @property
     def case_id(self) -> str:

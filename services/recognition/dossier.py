@@ -8,7 +8,7 @@ stand on (`services.recognition.locks`), then the outbox.
 import datetime as dt
 import json
 import uuid
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from services.recognition.events import Event, Kind
 from services.recognition.ledger import Head, Stored
 from services.recognition.procedure import Stage
 from services.recognition.rulebook import Rulebook
+from services.recognition.rules import not_before
 from services.recognition.stage_results import State
 from services.recognition.stages import StageState, StageStatus
 from services.recognition.tables import RESULT
@@ -88,8 +89,15 @@ class Dossier:
         `spare` is a stage, and the moment of what its agency has to say of it: it is not deemed passed after that.
         """
         self._doubt()
-        while self.state.closed_at is None and (self._deem(spare) or self._recognise()):
-            pass
+        while self.state.closed_at is None:
+            # What happened first comes first: silence counts as a pass only where no result stood in time.
+            silent, taken = self._silent(spare), self._taken()
+            if silent is not None and (taken is None or silent.at <= taken.at):
+                self._deem(silent)
+            elif taken is not None:
+                self._take(taken)
+            else:
+                return
 
     def _doubt(self) -> None:
         """Say in the case that results it recognised were revoked, where nobody has yet: nothing is undone by it."""
@@ -107,18 +115,22 @@ class Dossier:
             at = max(self.now, self.state.stages[resting[ref]].last_at or self.now)
             self.own(Kind.REVOKE, resting[ref], at, ref=ref, reason=reason)
 
-    def _deem(self, spare: tuple[str, dt.datetime] | None) -> bool:
+    def _silent(self, spare: tuple[str, dt.datetime] | None) -> "_Silent | None":
+        """Find the stage that counts as passed first, because its agency has said nothing."""
         for code, at in reminding.deemed_now(self.state, self.rules.calendars, self.now):
-            if spare is not None and code == spare[0] and spare[1] < at:
-                continue
-            self.own(Kind.DEEMED, code, at)
-            examinations.close(self.connection, self.case_id, code, self.now)
-            self.raise_tasks(NewTask(TaskKind.DEEMED_DOCUMENT, self.procedure.stages[code].agency, self.case_id, code))
-            return True  # what else is due may be so no more
-        return False
+            if spare is None or code != spare[0] or spare[1] >= at:
+                return _Silent(code, at)
+        return None
 
-    def _recognise(self) -> bool:
-        said = self.state.submission
+    def _deem(self, silent: "_Silent") -> None:
+        self.own(Kind.DEEMED, silent.stage, silent.at)
+        examinations.close(self.connection, self.case_id, silent.stage, self.now)
+        agency = self.procedure.stages[silent.stage].agency
+        self.raise_tasks(NewTask(TaskKind.DEEMED_DOCUMENT, agency, self.case_id, silent.stage))
+
+    def _taken(self) -> "_Taken | None":
+        """Find the result that takes a stage's place first."""
+        said, found = self.state.submission, list[_Taken]()
         for code, stage in self.state.stages.items():
             of = self.procedure.stages[code]
             if not _takes(of, stage):
@@ -139,14 +151,15 @@ class Dossier:
                 post=self.post,
             )
             if match is not None:
-                self._take(of, stage, match)
-                return True
-        return False
+                # Since both were there, the stage and the result: that somebody comes to it later makes nobody late.
+                ready = not_before(self.state, Kind.RECOGNISE, code)
+                found.append(_Taken(of, max(ready, match.since or self.now), match))
+        return min(found, key=lambda taken: taken.at, default=None)
 
-    def _take(self, of: Stage, stage: StageState, match: recognising.Match) -> None:
-        # An agency's clock may be ahead by some seconds: nothing is recognised before it is wanted.
-        at = max(self.now, stage.ready_at or self.now)
-        self.own(Kind.RECOGNISE, of.code, at, ref=match.ref, source_agency=match.issuer, arrangement=match.arrangement)
+    def _take(self, taken: "_Taken") -> None:
+        of, match = taken.of, taken.match
+        said = {"ref": match.ref, "source_agency": match.issuer, "arrangement": match.arrangement}
+        self.own(Kind.RECOGNISE, of.code, taken.at, **said)
         recognising.note(
             self.connection, case_id=self.case_id, stage=of.code, match=match, recogniser=of.agency, now=self.now
         )
@@ -162,9 +175,29 @@ class Dossier:
         if attended and head.next_at is not None and head.next_at <= self.now:
             # Something is due and cannot be done: it must not hold up the others, over and over.
             head = replace(head, next_at=self.now + _LATER)
+        if self.state.closed_at is not None and self.stored.head.closed_at is None:
+            # However it ended: nobody is to be told of an examination that goes on no more.
+            examinations.close(self.connection, self.case_id, None, self.now)
         ledger.append(self.connection, self.stored, self.added, head)
         outbox.put(self.connection, self.post, self.now)
         return self.version
+
+
+@dataclass(frozen=True, slots=True)
+class _Silent:
+    """A stage that counts as passed, and since when."""
+
+    stage: str
+    at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A stage whose place a result takes, and since when."""
+
+    of: Stage
+    at: dt.datetime
+    match: recognising.Match
 
 
 def _takes(of: Stage, stage: StageState) -> bool:

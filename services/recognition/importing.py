@@ -29,7 +29,7 @@ from services.recognition.rulebook import Rulebook
 from services.recognition.submitting import blank_head
 from services.recognition.tables import CASE_AGENCY
 
-_BATCH: Final = 500
+_BATCH: Final = 1000
 """Cases in one transaction: enough that a commit costs little, few enough that who else writes waits little."""
 
 _TRIES: Final = 3

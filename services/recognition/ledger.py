@@ -251,6 +251,12 @@ def takes_part(connection: sa.Connection, agency: str, case_id: str) -> bool:
     return connection.execute(select).first() is not None
 
 
+def still_open(connection: sa.Connection, submitter: str, limit: int) -> int:
+    """Count the open cases that somebody has submitted, up to a limit."""
+    some = sa.select(CASE.c.case_id).where(CASE.c.submitter == submitter, CASE.c.closed_at.is_(None)).limit(limit)
+    return int(connection.execute(sa.select(sa.func.count()).select_from(some.subquery())).scalar_one())
+
+
 def concerns(connection: sa.Connection, case_id: str, scheme: str, subject: str) -> bool:
     """Tell whether there is a case of this id about this subject."""
     select = sa.select(CASE.c.case_id).where(

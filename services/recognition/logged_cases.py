@@ -65,6 +65,15 @@ class Replayed:
     """Whether the log says that it was applied for later than something happened in it: it begins with that."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Act:
+    """What an event of a log is in a case."""
+
+    meaning: Meaning
+    stage: str
+    agency: str
+
+
 class Replayer:
     """Makes cases of a procedure out of the cases of a log."""
 
@@ -93,6 +102,10 @@ class Replayer:
         self._agencies = {code: code for code in procedure.takes_part}
         self._agencies |= _named((code, of.title, of.local_title) for code, of in procedure.agencies.items())
         self._agencies |= profile.groups
+        self._acts: dict[tuple[str, str, str], _Act] = {}
+        """What events of the log are, by activity, group and transition: a log has few of them, again and again."""
+        self._officers: set[str] = set()
+        """References of officers that were looked at."""
 
     def case_id(self, logged: str) -> str:
         """Say under which id a case of the log is stored."""
@@ -162,9 +175,32 @@ class Replayer:
         return source.scheme, found.value
 
     def _event(self, told: LoggedEvent, seed: str) -> Event | None:
+        said = (told.activity, told.group, told.transition)
+        act = self._acts.get(said)
+        if act is None:
+            act = self._acts[said] = self._act(told)
+        if act.meaning == "IGNORE":
+            return None
+        if told.resource not in self._officers:
+            self._check_officer(told.resource)
+        if act.meaning == "START":
+            return Event(_id(seed), Kind.START, act.stage, act.agency, told.at, self._now, officer=told.resource)
+        return Event(
+            _id(seed),
+            Kind.RESULT,
+            act.stage,
+            act.agency,
+            told.at,
+            self._now,
+            result=ResultCode.PASS,
+            officer=told.resource,
+        )
+
+    def _act(self, told: LoggedEvent) -> "_Act":
+        """Say what an event of the log is; raises `InvalidArgument` where nobody knows."""
         meaning = self._meaning(told.transition)
         if meaning == "IGNORE":
-            return None
+            return _Act(meaning, "", "")
         stage = self._stages.get(told.activity)
         if stage is None:
             hint = nearest(told.activity, self._stages)
@@ -173,14 +209,13 @@ class Replayer:
         if agency is None:
             hint = nearest(told.group, self._agencies)
             raise InvalidArgument(Reason.AGENCY_UNKNOWN, f"no agency goes by {told.group[:80]!r}{hint}")
-        if len(told.resource) > _MAX_OFFICER or not told.resource.isprintable():
+        return _Act(meaning, stage, agency)
+
+    def _check_officer(self, officer: str) -> None:
+        if len(officer) > _MAX_OFFICER or not officer.isprintable():
             message = f"who did it is named by more than {_MAX_OFFICER} printable characters"
             raise InvalidArgument(Reason.LOG_INVALID, message)
-        if meaning == "START":
-            return Event(_id(seed), Kind.START, stage, agency, told.at, self._now, officer=told.resource)
-        return Event(
-            _id(seed), Kind.RESULT, stage, agency, told.at, self._now, result=ResultCode.PASS, officer=told.resource
-        )
+        self._officers.add(officer)
 
     def _meaning(self, transition: str) -> Meaning:
         found = self._profile.transitions.get(transition)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hutong.api.recognition.v1 import case_pb2, case_service_pb2, stage_result_pb2
-from services.recognition import codec
+from services.recognition import codec, doubts
 from services.recognition.casework import Snapshot
 from services.recognition.codec import timestamp
 from services.recognition.events import Event, Mode, Submission
@@ -98,7 +98,7 @@ def stage(snapshot: Snapshot, stage: Stage) -> case_service_pb2.StageView:
         result_ref=state.ref,
         source_agency=state.source_agency,
         arrangement=state.arrangement,
-        doubtful=state.doubtful,
+        doubtful=doubts.doubtful(snapshot.state, snapshot.events, snapshot.questions, stage.code),
         critical=reckoned.critical,
         expected_by=timestamp(reckoned.expected_by),
         waits_for=reckoned.waits_for,

@@ -94,6 +94,8 @@ class RecognitionNode:
         calendars = files.calendars if files else await asyncio.to_thread(Calendars.load)
         rules = await asyncio.to_thread(Rules.load, config, calendars)
         published, signing = PublishedKeys.load(config.keys), SigningKeys.open(config.signing)
+        # Now, not when the first list is asked for: a key that cannot be used, or that everybody can read.
+        signing.active(host.clock())
         secret = read_secret(config.secret)
         self.database = database = await self._open()
         self._outbox = outbox = Outbox(database)

@@ -1,10 +1,10 @@
 """Who reaches what, before any policy is asked: an enterprise its own, an agency what it takes part in or was given.
 
 An agency takes part in a case as its lead or with a stage of its own. Of other cases it reaches the stages in which it
-recognised a result, and those of its tasks. It reaches a result in full where it issued it, recognised it, or has a
-case about the same subject and an arrangement that lets it recognise the result. Where there is only the arrangement,
-or the result stands in a case of its own or in a task, it reaches that there is one, and not what is in it. Whoever
-reaches nothing of a thing is told that there is none.
+recognised a result, and those of its tasks. It reaches a result in full where it issued it, recognised it, or has an
+open case about the same subject and an arrangement that lets it recognise the result. Where there is only the
+arrangement, or the result stands in a case of its own or in a task, it reaches that there is one, and not what is in
+it. Whoever reaches nothing of a thing is told that there is none.
 """
 
 import datetime as dt
@@ -142,12 +142,14 @@ class Results:
         agency = caller.agency
         if agency not in self.arrangements.recognisers(result.issuer, result.fact, now, (agency,)):
             return Depth.NOTHING
-        about = Selection(agency=agency, scheme=result.scheme, subject=result.subject)
+        # An open one: that it has dealt with somebody once is no reason to read all that is found out ever after.
+        about = Selection(agency=agency, scheme=result.scheme, subject=result.subject, open_only=True)
         return Depth.FULL if ledger.list_heads(connection, about, limit=1) else Depth.OUTLINE
 
 
 def _in_own_case(connection: sa.Connection, caller: Caller, result: Result) -> bool:
-    return bool(result.case_id) and ledger.takes_part(connection, caller.agency, result.case_id)
+    # Asked also where it is in none: what is not there must take as long as what is.
+    return ledger.takes_part(connection, caller.agency, result.case_id)
 
 
 def _refs(

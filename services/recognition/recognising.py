@@ -10,7 +10,7 @@ into the outbox last.
 
 import datetime as dt
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +40,8 @@ class Match:
     """`CODE@version` of the arrangement, or of the procedure it is derived from."""
     assurance: Assurance
     valid_until: dt.datetime | None
+    since: dt.datetime | None = None
+    """Since when it could have been recognised, by all that is known; None where nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,22 @@ def matching(
     if against := _contradicted(found, others, arrangement):
         _disagree(connection, desk, procedure.lead, case_id, stage, (found.result, against), now, post)
         return None
-    return _match(found, arrangement)
+    return replace(_match(found, arrangement), since=_since(connection, found.result, arrangement, now))
+
+
+def _since(connection: sa.Connection, result: Result, arrangement: Arrangement, now: dt.datetime) -> dt.datetime:
+    """Say since when a result has stood, under its arrangement, with nobody's word against it.
+
+    What others once said of the same may have been against it, for as long as that stood.
+    """
+    moments = [result.state_changed_at, result.valid_from, arrangement.effective_from]
+    for other in of_subject(connection, result.scheme, result.subject, fact=result.fact):
+        if other.issuer != result.issuer:
+            if other.state is not State.VALID:
+                moments.append(other.state_changed_at)
+            elif other.valid_until is not None and other.valid_until <= now:
+                moments.append(other.valid_until)
+    return max(moments)
 
 
 def demanded(

@@ -19,7 +19,7 @@ from services.kit.events import outbox
 from services.kit.events.outbox import NewEvent
 from services.kit.records.database import Database
 from services.recognition import due, ledger, registry, stage_results, status_lists, tasks
-from services.recognition.case import fold
+from services.recognition.case import CaseState, fold
 from services.recognition.cases import Cases
 from services.recognition.casework import Act
 from services.recognition.events import Kind
@@ -226,24 +226,39 @@ class Results:
         return task
 
     def _reopen(self, connection: sa.Connection, task: Task, now: dt.datetime) -> int | None:
-        """Give a stage back to its agency, where it stands recognised by the task's result."""
+        """Open a stage again, as an event of its agency's that everybody sees; gives the case's version after it.
+
+        Where it stands recognised by the task's result, that is refused; where the result is the agency's own and it
+        has revoked it, the stage is started anew. A decision of its own that stands is its agency's to revoke first.
+        """
         stored = ledger.load(connection, task.case_id, lock=True)
         if stored is None:
             return None
         state = fold(self._cases.rulebook.procedure(connection, stored.head.procedure), stored.events)
-        stage = state.stages[task.stage]
-        if stage.status is not StageStatus.RECOGNISED or stage.ref != task.result_ref:
-            # A decision of its own that was built on the result: its agency examines it, and revokes it if need be.
-            return None
-        act = Act(
-            str(uuid.uuid5(uuid.NAMESPACE_OID, task.task_id)),
-            Kind.REFUSE_RECOGNITION,
-            task.stage,
-            reason=_REFUSED,
-            ref=task.result_ref,
-            officer=task.officer,
-        )
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_OID, task.task_id))
+        match _again(state, task):
+            case Kind.REFUSE_RECOGNITION as kind:
+                act = Act(event_id, kind, task.stage, reason=_REFUSED, ref=task.result_ref, officer=task.officer)
+            case Kind.START as kind:
+                act = Act(event_id, kind, task.stage, officer=task.officer)
+            case _:
+                return None
         return self._cases.append_in(connection, task.case_id, act, agency=task.owner_agency, now=now).version
+
+
+def _again(state: CaseState, task: Task) -> Kind | None:
+    """Choose the event that opens a stage again; None where there is nothing to open.
+
+    A closed case stays as it is: that its agency has looked at the fact again is kept with the task, and what came of
+    that is a result of its own, or a new case's.
+    """
+    stage = state.stages.get(task.stage)
+    if stage is None or stage.ref != task.result_ref or state.closed_at is not None:
+        return None
+    if stage.status is StageStatus.RECOGNISED:
+        return Kind.REFUSE_RECOGNITION
+    own = stage.revoked and stage.status in {StageStatus.PASSED, StageStatus.CONDITIONAL}
+    return Kind.START if own else None
 
 
 def _came_of(connection: sa.Connection, changed: Changed) -> Changed:

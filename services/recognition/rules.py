@@ -98,6 +98,10 @@ def not_before(state: CaseState, kind: Kind, stage: str) -> dt.datetime:
     for moment in (found.last_at, found.ready_at, found.started_at):
         if moment is not None and moment > earliest:
             earliest = moment
+    if kind is Kind.START and found.revoked:
+        # Opened again: what it needs may have ended anew since.
+        passed = (state.stages[code].passed_at for code in state.layout.needs[stage])
+        earliest = max([earliest, *(moment for moment in passed if moment is not None)])
     return earliest
 
 

@@ -42,8 +42,10 @@ def _clock_runs(of: Stage, stage: StageState) -> bool:
     return bool(of.clock_from) and stage.started_at is not None and stage.status in _NOT_OPENED
 
 
-def _start(_state: CaseState, event: Event, of: Stage, stage: StageState) -> None:
-    if stage.status is not StageStatus.READY:
+def _start(state: CaseState, event: Event, of: Stage, stage: StageState) -> None:
+    if stage.revoked and stage.status in _ISSUED:
+        _check_clear(state, of)
+    elif stage.status is not StageStatus.READY:
         hint = "refuse the recognition first" if stage.status is StageStatus.RECOGNISED else ""
         raise _refuse(event, of, stage, hint)
 
@@ -105,13 +107,18 @@ def _result(state: CaseState, event: Event, of: Stage, stage: StageState) -> Non
             raise _refuse(event, of, stage, "its late opinion is there already")
     elif not _works(of, stage) and not _again(of, stage):
         raise _refuse(event, of, stage, _hint(stage))
-    elif passes and not state.is_clear(of.code):
-        raise FailedPrecondition(
-            Reason.STAGE_NOT_READY, f"{of.code} rests on a stage that is open again", stage=of.code
-        )
+    elif passes:
+        _check_clear(state, of)
     if passes and of.proves is not None and not event.ref:
         raise InvalidArgument(
             Reason.RESULT_MISSING, f"{of.code} proves {of.proves.code}: hand in the signed result", stage=of.code
+        )
+
+
+def _check_clear(state: CaseState, of: Stage) -> None:
+    if not state.is_clear(of.code):
+        raise FailedPrecondition(
+            Reason.STAGE_NOT_READY, f"{of.code} rests on a stage that is open again", stage=of.code
         )
 
 

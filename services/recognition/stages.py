@@ -89,7 +89,7 @@ class StageState:
     refused_refs: tuple[str, ...] = ()
     """Results that were refused here, and are never recognised here again."""
     rounds: int = 0
-    """How often its recognition was refused."""
+    """How often it was opened again: its recognition was refused, or its own result revoked and examined anew."""
     reopened_at: dt.datetime | None = None
     """When that was last."""
     revoked: bool = False

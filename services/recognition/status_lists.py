@@ -30,7 +30,8 @@ _URI: Final = re.compile(
 _REF: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{7,127}")
 OPEN: Final = 1000
 """Most entries that an issuer may have reserved, within `OPEN_FOR`, and entered no result for: places that are lost."""
-OPEN_FOR: Final = dt.timedelta(days=30)
+OPEN_FOR: Final = dt.timedelta(days=7)
+"""How long an entry counts among those: what was not signed by then will not be, and whoever signs it still may."""
 
 _TRIES: Final = 8
 """A list in which this many random places are taken is crowded: one that is half full in one of 256 reservations, one

@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.kit import identifiers
-from services.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Reason
+from services.kit.errors import Aborted, FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
 from services.recognition import ledger
 from services.recognition.appending import check_id
 from services.recognition.case import CaseState, Status
@@ -25,6 +25,9 @@ _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _RANDOM: Final = 8
 """Random signs in a case id: 40 bits, of which nobody can try many, since every try is a call of somebody known."""
 _TRIES: Final = 5
+MOST_OPEN: Final = 1000
+"""Most cases that an enterprise may have open of its own submission: each is looked at whenever something is found out
+about it, and whenever somebody asks."""
 _APPLICANTS: Final = "enterprise/"
 """How submitters begin that apply for themselves."""
 
@@ -48,12 +51,18 @@ def submit(connection: sa.Connection, rulebook: Rulebook, application: Applicati
 
     Raises `InvalidArgument` where the application is not one the procedure takes: REQUEST_ID_INVALID,
     PROCEDURE_UNKNOWN, SUBJECT_SCHEME_UNSUPPORTED, SUBJECT_INVALID, ANSWER_UNKNOWN, ANSWER_MISSING, COMMITMENT_MISSING,
-    EVENT_IN_FUTURE, EVENT_TOO_OLD; REQUEST_ID_REUSED for a request id that stands for another application.
+    EVENT_IN_FUTURE, EVENT_TOO_OLD; REQUEST_ID_REUSED for a request id that stands for another application. Raises
+    `ResourceExhausted` CASES_TOO_MANY where an enterprise applies and applies.
     """
     check_id(application.request_id, Reason.REQUEST_ID_INVALID)
     known = ledger.find_request(connection, application.submitter, application.request_id)
     if known is not None:
         return _again(connection, known, application)
+    if (
+        application.submitter.startswith(_APPLICANTS)
+        and ledger.still_open(connection, application.submitter, MOST_OPEN) >= MOST_OPEN
+    ):
+        raise ResourceExhausted(Reason.CASES_TOO_MANY, f"{MOST_OPEN} cases of this enterprise are open already")
     # What was handed in yesterday is judged by what was in force yesterday.
     procedure = rulebook.procedures.in_force(application.procedure, application.applied_at or now)
     event = _first(rulebook, procedure, application, now)

@@ -52,6 +52,12 @@ sa.Index("case_head_request_uq", CASE.c.submitter, CASE.c.request_id, unique=Tru
 sa.Index("case_head_subject_ix", CASE.c.scheme, CASE.c.subject)
 sa.Index("case_head_next_ix", CASE.c.next_at, sqlite_where=CASE.c.next_at.isnot(None))
 sa.Index("case_head_applied_ix", CASE.c.applied_at, CASE.c.case_id)
+sa.Index(
+    "case_head_open_ix",
+    CASE.c.submitter,
+    sqlite_where=CASE.c.closed_at.is_(None),
+    postgresql_where=CASE.c.closed_at.is_(None),
+)
 
 CASE_AGENCY: Final = sa.Table(
     "case_agency", METADATA, _text("agency", primary_key=True), _text("case_id", primary_key=True)

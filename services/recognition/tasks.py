@@ -108,7 +108,7 @@ _NAMES: Final = tuple(f.name for f in fields(Task))
 _COLUMNS: Final = tuple(TASK.c[name] for name in _NAMES)
 
 Reopen = Callable[[sa.Connection, Task], None]
-"""Gives the stage of a task, as it is disposed of, back to its agency, in the same transaction."""
+"""Opens the stage of a task, as it is disposed of, again for its agency, in the same transaction."""
 
 
 class _Entry(BaseModel):
@@ -294,7 +294,7 @@ def dispose(
 ) -> Task:
     """Dispose of a task, once; the same disposition sent again changes nothing.
 
-    REEXAMINED of a recognised result gives the stage back to its agency through `reopen`. Raises `NotFound`,
+    REEXAMINED opens the stage again, where there is something to open, through `reopen`. Raises `NotFound`,
     `InvalidArgument` with DISPOSITION_INVALID, REASON_MISSING or REASON_UNKNOWN, and `FailedPrecondition` with
     TASK_DISPOSED, or with DISPOSITION_INVALID for TAKEN_BACK of a result that still stands.
     """
@@ -319,7 +319,7 @@ def dispose(
 def _act(connection: sa.Connection, task: Task, reopen: Reopen) -> None:
     """Do what a disposition says, or see that it was done."""
     again = task.disposition is Disposition.REEXAMINED
-    if again and recognised(connection, task.case_id, task.stage, task.result_ref):
+    if again and task.case_id:
         reopen(connection, task)
     if task.disposition is Disposition.TAKEN_BACK and _stands(connection, task):
         message = "the result that was decided on it still stands: revoke it first"

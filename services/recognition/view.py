@@ -16,7 +16,7 @@ from typing import Final
 
 from services.recognition.calendars import Calendar, Calendars
 from services.recognition.case import CaseState
-from services.recognition.clocks import Clock, case_clock, clock_of, pause_clock
+from services.recognition.clocks import WITHOUT, Clock, case_clock, clock_of, pause_clock
 from services.recognition.events import Pause
 from services.recognition.forecast import forecast
 from services.recognition.stages import ENDED, UNDER_WAY, StageStatus
@@ -73,7 +73,7 @@ class StageReckoning:
     critical: bool
     """Whether the expected end of the case hangs on it."""
     waits_for: tuple[str, ...]
-    """Stages before it that are still in its way."""
+    """The stages before it that have still to end for it; those before these go without saying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,4 +165,19 @@ def _stage(
 def _waits_for(state: CaseState, code: str) -> Iterator[str]:
     status = state.stages[code].status
     if status is StageStatus.WAITING or status in UNDER_WAY:
-        yield from (before for before in state.layout.needs[code] if state.stages[before].passed_at is None)
+        found = set(_in_the_way(state, code))
+        yield from (c for c in state.stages if c in found and not _goes_without_saying(state, c, found))
+
+
+def _in_the_way(state: CaseState, code: str) -> Iterator[str]:
+    """Go through what is in a stage's way; of a stage that is left out, what would be in that one's."""
+    for before in state.layout.needs[code]:
+        stage = state.stages[before]
+        if stage.passed_at is None and stage.status in WITHOUT:
+            yield from _in_the_way(state, before)
+        elif stage.passed_at is None:
+            yield before
+
+
+def _goes_without_saying(state: CaseState, code: str, named: Iterable[str]) -> bool:
+    return any(code in state.procedure.ancestors(other) for other in named)

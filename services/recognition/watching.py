@@ -9,7 +9,7 @@ from typing import Final
 
 from hutong.api.recognition.v1 import case_service_pb2 as pb
 from services.kit.clock import Clock
-from services.kit.errors import InvalidArgument, Reason, ResourceExhausted
+from services.kit.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
 from services.kit.rpc import Call
 from services.recognition import asked
 from services.recognition.case import CaseState
@@ -48,7 +48,7 @@ class Watching:
         cases.listeners.append(self._ring)
 
     def stop(self) -> None:
-        """End running watches, so that a drain need not wait for them."""
+        """End running watches, so that a drain need not wait for them; each is told that it is not its case's end."""
         self._stopping = True
         for case_id in tuple(self._bells):
             self._ring(case_id, 0)
@@ -61,7 +61,8 @@ class Watching:
         """Send the events of a case after a sequence, then each as it comes, until the case is closed.
 
         The policy is asked, and the case looked for, anew for every look: what is taken from a caller ends its watch.
-        Raises `ResourceExhausted` where the caller watches too much already.
+        Raises `ResourceExhausted` where the caller watches too much already, `Unavailable` with SHUTTING_DOWN where
+        the node stops first: only a closed case ends a watch well.
         """
         if request.after < 0:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative", field="after")
@@ -114,6 +115,7 @@ class Watching:
                 idle = 0.0
                 yield pb.WatchCaseResponse(version=after)
             idle += await self._pause(bell)
+        raise Unavailable(Reason.SHUTTING_DOWN, "the node stops; watch again, after what you have")
 
     async def _since(
         self, found: ReachedCase, call: Call, request: pb.WatchCaseRequest, after: int

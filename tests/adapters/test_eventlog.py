@@ -1,5 +1,6 @@
 """Event logs: XES and tables give the same cases; what is bad is refused by line and case, and nothing is expanded."""
 
+import contextlib
 import datetime as dt
 import gzip
 from collections import Counter
@@ -67,6 +68,7 @@ def test_a_log_tells_cases_and_what_happened_in_them(tmp_path: Path) -> None:
     [
         xes(CASES),
         packed(xes(CASES)),
+        packed(xes(CASES)[:300]) + packed(xes(CASES)[300:]) + bytes(512),
         xes(CASES).replace(' xmlns="http://www.xes-standard.org/"', ""),
         xes(CASES).replace("UTF-8", "UTF-16").encode("utf-16"),
         "\ufeff" + xes(CASES),
@@ -77,7 +79,7 @@ def test_a_log_tells_cases_and_what_happened_in_them(tmp_path: Path) -> None:
         table(CASES, "\t"),
         table(CASES).replace("\r\n", "\n") + "\n\n",
     ],
-    ids=["xes", "xes.gz", "bare", "utf-16", "mark", "csv", "csv.gz", "csv-mark", "semicolons", "tabs", "lf"],
+    ids=["xes", "xes.gz", "members", "bare", "utf-16", "mark", "csv", "csv.gz", "csv-mark", "semicolons", "tabs", "lf"],
 )
 def test_a_log_says_the_same_in_any_form(tmp_path: Path, content: str | bytes) -> None:
     assert read(tmp_path, content).cases == read(tmp_path, xes(CASES)).cases
@@ -150,7 +152,7 @@ XES_TEXT = xes(CASES)
         ("<log", "it is no XES, or was cut"),
         (XES_TEXT[: XES_TEXT.index("Decide")], "line 11: it is no XES, or was cut"),
         (XES_TEXT[: XES_TEXT.index("</log>")], "line 14: it is no XES, or was cut: no element found"),
-        (packed(XES_TEXT * 50)[:-200], "it was cut"),
+        (packed(xes([Case(f"{n}", CASES[0].events) for n in range(900)]))[:-200], "it was cut: its end is missing"),
         (packed(XES_TEXT)[:-1] + b"x", "it is damaged"),
         (packed(XES_TEXT)[:15] + b"xxxx" + packed(XES_TEXT)[19:], "it is damaged"),
         (packed(XES_TEXT) + b"rest", "it is damaged"),
@@ -229,6 +231,23 @@ def test_size_has_limits(tmp_path: Path) -> None:
     assert "without a case's end" in refusal(tmp_path, packed(bomb), Limits(case=1_000_000))
     line = "case:concept:name,concept:name,time:timestamp,case:deadline\n" + "x" * 5_000_000
     assert "without a case's end" in refusal(tmp_path, packed(line), Limits(case=1_000_000))
+
+
+@pytest.mark.parametrize("write", [xes, table])
+def test_a_packed_log_altered_or_cut_anywhere_is_refused(
+    tmp_path: Path, write: Callable[[Sequence[Case]], str]
+) -> None:
+    """Or it says the same: some bits of its head, and those that fill up the last byte, are no part of the content."""
+    whole = packed(write(CASES))
+    for length in range(1, len(whole)):
+        refusal(tmp_path, whole[:length], columns=LogColumns())
+    same = 0
+    for place in range(len(whole)):
+        altered = whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :]
+        with contextlib.suppress(InvalidArgument):
+            assert read(tmp_path, altered, LogColumns()).cases == read(tmp_path, whole, LogColumns()).cases
+            same += 1
+    assert same <= 10
 
 
 # Times.

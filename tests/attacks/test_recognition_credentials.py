@@ -254,6 +254,10 @@ SWOLLEN: dict[str, Any] = {
     "algorithm": {"_sd_alg": "md5"},
     "element": {"...": "x"},
     "holder": {"cnf": deep(40)},
+    "escapes in the stage": {"stage": "E2\x1b[2J"},
+    "escapes in the fact": {"fact": "person\x1b]0;verified\x07"},
+    "escapes in the subject": {"sub": "cn.uscc:91110000600037341L\u202e"},
+    "a line more": {"case_id": "FTZ-EST\nE2 passed"},
 }
 
 

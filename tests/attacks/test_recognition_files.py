@@ -1,4 +1,4 @@
-"""Files that somebody else got at: policies that open too much, keys in the open, half-written sets, YAML that swells."""
+"""Files that somebody else got at: policies that open too much, keys in the open, half-written sets, swelling YAML."""
 
 import asyncio
 import json
@@ -37,6 +37,7 @@ OPENED = """
 @id("open-{field}")
 @title("Opened by whoever got at the file")
 @basis("CN-ADMIN-LICENSING")
+@until("2099-12-31T23:59:59+08:00")
 permit (
     principal,
     action == Hutong::Action::"read",
@@ -49,6 +50,7 @@ WIDE = """
 @id("open-everything")
 @title("Opened by whoever got at the file")
 @basis("CN-ADMIN-LICENSING")
+@until("2099-12-31T23:59:59+08:00")
 permit (principal, action == Hutong::Action::"read", resource)
 when { context.purpose == "P-RISK" };
 """
@@ -127,8 +129,11 @@ async def test_a_policy_that_is_broken_while_the_node_runs_changes_nothing(own_a
     case_id = await own_approvals.accepted(firm())
     before = (await own_approvals.get(TAX, case_id)).SerializeToString()
     good = own_approvals.policy.read_text()
-    for text in ("permit(principal, action, resource);", good[: len(good) // 2], "", "\x00" * 100, good + WIDE):
-        own_approvals.policy.write_text(text)
+    for text in ("permit(principal, action, resource);", good[: len(good) // 2], "\x00" * 100, good + WIDE):
+        # At once: of a file that is just being written nothing is there at first, and nothing would be open.
+        fresh_ = own_approvals.policy.with_suffix(".new")
+        fresh_.write_text(text)
+        fresh_.replace(own_approvals.policy)
         node = own_approvals.node
         assert node is not None
         await node.policy_files.poll(node.engine)
@@ -175,6 +180,13 @@ def test_a_private_key_that_others_may_read_signs_nothing(tmp_path: Path, mode: 
         made.active(now())
     assert caught.value.reason is Reason.KEY_INVALID
     assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_node_does_not_start_on_a_key_that_others_may_read(tmp_path: Path) -> None:
+    mesh = Mesh(tmp_path)
+    for file in (tmp_path / "recognition" / "signing").glob("*.private.jwk.json"):
+        file.chmod(0o644)
+    assert refused_start(mesh).reason is Reason.KEY_INVALID
 
 
 async def test_a_node_whose_key_is_open_says_so_and_not_where_it_lies(own_approvals: Mesh) -> None:
@@ -310,6 +322,8 @@ def test_names_of_files_that_are_no_agencies_are_none(tmp_path: Path) -> None:
 
 # YAML.
 
+Read = Callable[[Path], object]
+
 
 def nested(sign: str, depth: int = 9, width: int = 9) -> str:
     """Each name holds nine of the one before: nine lines that mean four hundred million things."""
@@ -330,8 +344,8 @@ BOMBS = {
     "merged": merged(),
     "itself": "x: &x [*x]\n",
     "itself merged": "x: &x {<<: [*x, *x], a: 1}\n",
-    "deep": "x: " + "[" * 5000 + "]" * 5000 + "\n",
-    "deep map": "x: " + "{a: " * 3000 + "1" + "}" * 3000 + "\n",
+    "deep": "x: " + "[" * 300 + "]" * 300 + "\n",
+    "deep map": "x: " + "{a: " * 300 + "1" + "}" * 300 + "\n",
     "python": "x: !!python/object/apply:os.system ['true']\n",
     "no date": "x: 2026-99-99\n",
     "digits": "x: " + "9" * 5000 + "\n",
@@ -350,13 +364,12 @@ def test_files_that_swell_are_refused_wherever_they_are_read(tmp_path: Path, bom
         with pytest.raises(FailedPrecondition) as caught:
             procedure_file.parse(text)
         assert len(str(caught.value)) < 200_000
-    for number, read in enumerate(
-        (
-            lambda path: Procedures.load(path, agencies=agencies),
-            lambda path: Arrangements.load(path, agencies=agencies, procedures=shipped),
-            Calendars.load,
-        )
-    ):
+    folders: tuple[Read, ...] = (
+        lambda path: Procedures.load(path, agencies=agencies),
+        lambda path: Arrangements.load(path, agencies=agencies, procedures=shipped),
+        Calendars.load,
+    )
+    for number, read in enumerate(folders):
         place = tmp_path / str(number)
         place.mkdir()
         (place / ("CN-2027.yaml" if number == 2 else "bomb@1.0.0.yaml")).write_text(bomb)
@@ -364,9 +377,27 @@ def test_files_that_swell_are_refused_wherever_they_are_read(tmp_path: Path, bom
             read(place)
     file = tmp_path / "bomb.yaml"
     file.write_text(bomb)
-    for read_file in (access.read, Reasons.load, pack.read, lambda path: Desk.load(Calendars.load(), path)):
+    files: tuple[Read, ...] = (
+        access.read,
+        Reasons.load,
+        pack.read,
+        lambda path: Desk.load(Calendars.load(), path),
+    )
+    for read in files:
         with pytest.raises(FailedPrecondition):
-            read_file(file)
+            read(file)
+
+
+@pytest.mark.parametrize("signs", ["[]", "{}"])
+def test_brackets_in_brackets_in_brackets(tmp_path: Path, signs: str) -> None:
+    """More of them than any program follows."""
+    bomb = f"x: {signs[0] * 20_000}{signs[1] * 20_000}\n"
+    with pytest.raises(FailedPrecondition):
+        procedure_file.parse(bomb)
+    file = tmp_path / "bomb.yaml"
+    file.write_text(bomb)
+    with pytest.raises(FailedPrecondition):
+        access.read(file)
 
 
 def test_a_procedure_of_a_megabyte_is_refused_unread() -> None:

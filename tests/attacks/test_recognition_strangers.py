@@ -4,10 +4,16 @@ What is another's and what is not there are one answer, word for word, whatever 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import datetime as dt
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.event import listen, remove
 
 from hutong.api.common.v1 import common_pb2
 from hutong.api.recognition.v1 import case_service_pb2
@@ -100,8 +106,12 @@ async def test_case_ids_cannot_be_guessed_from_ones_own(approvals: Mesh) -> None
     assert all(len({end[place] for end in ends}) > 8 for place in range(8))
 
 
-LOOK_ALIKES = {
-    "full width": lambda code: "".join(chr(ord(sign) + 0xFEE0) for sign in code),
+def full_width(code: str) -> str:
+    return "".join(chr(ord(sign) + 0xFEE0) for sign in code)
+
+
+LOOK_ALIKES: dict[str, Callable[[str], str]] = {
+    "full width": full_width,
     "lower case": str.lower,
     "spaced": " ".join,
     "hyphens": "-".join,
@@ -219,6 +229,64 @@ async def test_what_an_outline_keeps_back(approvals: Mesh) -> None:
     result = await approvals.register(POLICE, "person_verified", subject=firm())
     found = await get_result(approvals, CUSTOMS, result.result_ref)
     assert (found.fact_code, found.credential) == ("person_verified", "")
+
+
+async def test_a_case_that_is_over_opens_nothing_of_what_comes_later(approvals: Mesh) -> None:
+    """Who once dealt with somebody does not read on for ever; nor does who opens a case and closes it again."""
+    subject = firm()
+    case_id = (await approvals.submit(subject=subject)).case.case_id
+    result = await approvals.register(POLICE, "person_verified", subject=subject)
+    assert (await get_result(approvals, CUSTOMS, result.result_ref)).credential
+    await approvals.event(enterprise(subject), case_id, "", "WITHDRAW")
+    found = await get_result(approvals, CUSTOMS, result.result_ref)
+    assert (found.fact_code, found.credential) == ("person_verified", "")
+
+
+# How long it takes.
+
+
+@contextmanager
+def asked_of_the_store() -> Generator[list[str]]:
+    """Collect the statements that the store is asked while this lasts."""
+    statements: list[str] = []
+
+    def heard(*said: Any) -> None:
+        statements.append(said[2])
+
+    listen(sa.Engine, "before_cursor_execute", heard)
+    try:
+        yield statements
+    finally:
+        remove(sa.Engine, "before_cursor_execute", heard)
+
+
+@pytest.mark.parametrize("who", [enterprise(firm()), QUALITY])
+async def test_what_is_anothers_takes_as_long_as_what_is_not_there(tmp_path: Path, who: str) -> None:
+    """The store is asked the same in the same order: what is not done for the one is not done for the other."""
+    mesh = Mesh(tmp_path)
+    mesh.changes = {"tick": dt.timedelta(hours=1)}
+    try:
+        await mesh.start()
+        subject = firm()
+        result = await mesh.register(POLICE, "person_verified", subject=subject)
+        case_id = await mesh.accepted(subject)
+        await why(mesh.get(who, NO_CASE))
+        for ask, there, absent in (
+            (mesh.get, case_id, NO_CASE),
+            (mesh.progress, case_id, NO_CASE),
+            (partial(watched, mesh), case_id, NO_CASE),
+            (partial(remind, mesh), case_id, NO_CASE),
+            (partial(get_result, mesh), result.result_ref, fresh()),
+        ):
+            told_: list[list[str]] = []
+            for name in (there, absent):
+                with asked_of_the_store() as statements:
+                    await why(ask(who, name))
+                told_.append(statements)
+            assert told_[0] == told_[1]
+            assert told_[0]
+    finally:
+        await mesh.stop()
 
 
 # Tasks and events.

@@ -8,14 +8,20 @@ import uuid
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 import typer
 
+from hutong.api.recognition.v1 import result_service_pb2
 from services.cli import approval
+from services.cli.cases import certifying
 from services.cli.fleet import Fleet
 from services.cli.hints import HINTS
+from services.kit.client import Client
 from services.kit.credentials import results
 from services.kit.credentials.keys import PublishedKeys
 from services.kit.errors import Reason
+from services.kit.records.database import engine
+from services.recognition.tables import STATUS
 from tests.cli.conftest import run
 from tests.cli.office import CUSTOMS, POLICE, QUALITY, REGISTRY, TAX, Office
 from tests.recognition.mesh import firm
@@ -93,6 +99,46 @@ def test_a_result_is_signed_where_the_keys_lie_and_verifies(office: Office) -> N
     there = "officer P-7"
     assert there in office.told("case", "show", case_id, who=POLICE)
     assert there not in office.told("case", "show", case_id, who=REGISTRY)
+
+
+def reserved(office: Office, agency: str) -> int:
+    """How many entries of status lists an agency has."""
+    made = engine(office.mesh.zone.store_url("recognition"), writer=False)
+    with made.connect() as connection:
+        found = connection.execute(sa.select(sa.func.count()).where(STATUS.c.issuer == agency)).scalar_one()
+    made.dispose()
+    return found
+
+
+def test_a_result_that_is_refused_uses_up_no_further_entries(office: Office) -> None:
+    case_id = office.accepted(firm())
+    before = reserved(office, "publicsecurity")
+    for _ in range(3):
+        assert office.refused("case", "event", case_id, "E2", "result", "pass", who=POLICE)["hint"]
+    assert reserved(office, "publicsecurity") == before + 1
+    first = office.passes(case_id, "E2", who=POLICE)
+    # Another one gets an entry of its own.
+    office.told("result", "revoke", first, "--reason", "ISSUED_IN_ERROR", who=POLICE)
+    again = office.event(case_id, "E2", "result", "pass", who=POLICE)["event"]["result_ref"]
+    assert again != first
+
+
+def test_an_entry_that_somebody_else_has_reserved_is_left_to_it(office: Office) -> None:
+    """References can be worked out by whoever takes part in a case."""
+    case_id = office.accepted(firm())
+    office.event(case_id, "E2", "start", who=POLICE)
+    view = office.read("case", "show", case_id, who=POLICE)
+    last = max(int(event["sequence"]) for event in view["events"] if event.get("stage_code") == "E2")
+    ref = certifying.reference("publicsecurity", case_id, "E2", last)
+
+    async def squat(client: Client) -> None:
+        request = result_service_pb2.ReserveStatusRequest(result_ref=ref)
+        method = f"{approval.RESULTS}/ReserveStatus"
+        await client.unary(method, request, result_service_pb2.ReserveStatusResponse, timeout=10)
+
+    approval.way(office.folder, CUSTOMS, "").run(squat)
+    taken = office.event(case_id, "E2", "result", "pass", who=POLICE)["event"]["result_ref"]
+    assert taken != ref
 
 
 def test_an_event_sent_twice_happens_once(office: Office) -> None:

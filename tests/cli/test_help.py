@@ -86,3 +86,10 @@ def test_explain_takes_the_arguments_of_query() -> None:
     }
     assert options["query"] - options["explain"] == {"--stream"}
     assert options["explain"] <= options["query"]
+
+
+def test_up_names_every_kind_of_node_it_runs() -> None:
+    result = runner.invoke(app, ["up", "--help"], terminal_width=120)
+    said = " ".join(result.output.split())
+    for kind in ("department", "recognition service", "gateway"):
+        assert kind in said

@@ -62,11 +62,21 @@ def test_a_decision_waits_until_the_recogniser_has_looked(revoked: Revoked) -> N
 
 
 def test_to_examine_anew_gives_the_stage_back(revoked: Revoked) -> None:
-    revoked.dispose(POLICE, revoked.open(POLICE)["E2"], "reexamined", "EXAMINED_ANEW")
+    task = revoked.open(POLICE)["E2"]
+    assert revoked.dispose(POLICE, task, "reexamined", "EXAMINED_ANEW") == f"{task}: REEXAMINED\n"
     assert revoked.office.stage(revoked.case_id, "E2")["status"] == "STAGE_STATUS_READY"
     fresh = revoked.office.passes(revoked.case_id, "E2", who=POLICE)
     assert fresh != revoked.ref
     revoked.office.event(revoked.case_id, "E5c", "result", "pass", who=CUSTOMS)
+
+
+def test_to_examine_anew_what_is_closed_gives_nothing_back_and_says_so(revoked: Revoked) -> None:
+    revoked.office.event(revoked.case_id, "-", "withdraw", "--reason", "APPLICANT_WITHDREW")
+    task = revoked.open(POLICE)["E2"]
+    said = revoked.dispose(POLICE, task, "reexamined", "EXAMINED_ANEW")
+    assert said.startswith(f"{task}: REEXAMINED\nits case is closed, and stays as it is")
+    assert not revoked.open(POLICE)
+    assert revoked.office.stage(revoked.case_id, "E2")["status"] == "STAGE_STATUS_RECOGNISED"
 
 
 def test_a_task_is_its_owners_to_dispose_of_once(revoked: Revoked) -> None:

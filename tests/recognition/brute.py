@@ -41,13 +41,19 @@ class Brute:
     def of(self, code: str, k: int) -> list[tuple[int, Event]]:
         return [(i, e) for i, e in enumerate(self.events[:k]) if e.stage == code]
 
-    def refusal(self, code: str, k: int) -> tuple[int, Event] | None:
-        return next(((i, e) for i, e in reversed(self.of(code, k)) if e.kind is Kind.REFUSE_RECOGNITION), None)
+    def reopened(self, code: str, k: int) -> tuple[int, Event] | None:
+        """When the stage was last opened again: its recognition refused, or started anew though it had ended."""
+        return next(((i, e) for i, e in reversed(self.of(code, k)) if self.opens_again(i, e)), None)
+
+    def opens_again(self, i: int, event: Event) -> bool:
+        if event.kind is Kind.START:
+            return bool(self.results(event.stage, i))
+        return event.kind is Kind.REFUSE_RECOGNITION
 
     def round(self, code: str, k: int) -> list[tuple[int, Event]]:
-        """Events since the stage was last opened again."""
-        refused = self.refusal(code, k)
-        return [(i, e) for i, e in self.of(code, k) if refused is None or i > refused[0]]
+        """Events since the stage was last opened again; that it was started anew is the first of them."""
+        again = self.reopened(code, k)
+        return [(i, e) for i, e in self.of(code, k) if again is None or i > again[0] or e is again[1]]
 
     def results(self, code: str, k: int) -> list[tuple[int, Event]]:
         """Events that ended the stage; what comes after it was deemed passed is an opinion."""
@@ -107,26 +113,28 @@ class Brute:
         return found[0][1].at if found and not self.refuses(found[0][1]) else None
 
     def ready(self, code: str, k: int) -> dt.datetime | None:
-        touched, refused = self.touched_at(code, k), self.refusal(code, k)
+        touched, again = self.touched_at(code, k), self.reopened(code, k)
         moment = self.behind_all(code, k if touched is None else touched)
-        return moment and max(moment, refused[1].at if refused else moment)
+        return moment and max(moment, again[1].at if again else moment)
 
     def started(self, code: str, k: int) -> dt.datetime | None:
         """When the stage's clock started."""
-        touched = self.touched_at(code, k)
+        touched, again = self.touched_at(code, k), self.reopened(code, k)
+        if again and again[0] == touched:
+            return self.ready(code, k)
         if touched is not None:
             return self.started(code, touched)
         if self.excluded(code) or self.turned_away(code, k):
             return None
         source = self.procedure.stages[code].clock.removeprefix("started:")
-        if source not in self.procedure.stages or self.refusal(code, k):
+        if source not in self.procedure.stages or again:
             return self.ready(code, k)
         return self.passes(source, k)
 
     def since_clock(self, code: str, k: int) -> list[Event]:
         """Events of the stage since its clock last began."""
-        refused = self.refusal(code, k)
-        first = refused[0] + 1 if refused else 1
+        again = self.reopened(code, k)
+        first = again[0] + 1 if again else 1
         lost = [j for j in range(first, k + 1) if self.started(code, j) is None]
         return [e for i, e in self.of(code, k) if i >= max([first, *lost])]
 
@@ -255,11 +263,11 @@ class Brute:
         return spans
 
     def broken(self, code: str, k: int) -> str:
-        """What last happened to the stage's result, if it does not stand: REVOKE or REFUSE_RECOGNITION."""
+        """What last happened to the stage's result, if it does not stand: revoked, refused, or started anew."""
         last = ""
         for j, e in enumerate(self.events[:k], 1):
             if e.stage == code:
-                if e.kind in (Kind.REVOKE, Kind.REFUSE_RECOGNITION):
+                if e.kind is Kind.REVOKE or self.opens_again(j - 1, e):
                     last = e.kind
                 elif e.kind in RESULTS and not self.is_opinion(j):
                     last = ""

@@ -322,6 +322,22 @@ class Mesh:
         stream = self.client(who).stream(method, request, case_service_pb2.WatchCaseResponse, timeout=30)
         return cast("AsyncGenerator[case_service_pb2.WatchCaseResponse]", stream)
 
+    async def events(
+        self, who: str, case_id: str, after: int = 0
+    ) -> AsyncGenerator[case_service_pb2.WatchCaseResponse]:
+        """Watch a case for its events alone: that the watch lives may be said at any time between them."""
+        async with contextlib.aclosing(self.watch(who, case_id, after)) as watch:
+            async for response in watch:
+                if response.HasField("event"):
+                    yield response
+
+
+async def coming(watch: AsyncGenerator[case_service_pb2.WatchCaseResponse]) -> case_service_pb2.WatchCaseResponse:
+    """Wait for the next event of a watch, however often it says that it lives before that."""
+    while not (response := await anext(watch)).HasField("event"):
+        pass
+    return response
+
 
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncGenerator[Mesh]:

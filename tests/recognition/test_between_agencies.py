@@ -27,6 +27,7 @@ from tests.recognition.mesh import (
     TASKS,
     TAX,
     Mesh,
+    coming,
     enterprise,
     firm,
     fresh,
@@ -158,7 +159,7 @@ async def test_a_revocation_runs_through_everything_that_was_built_on_it(tmp_pat
         }
         watched = mesh.watch(enterprise(subject), case_id, after=(await mesh.get(REGISTRY, case_id)).version)
         await anext(watched)  # that it lives
-        seen = asyncio.ensure_future(anext(watched))
+        seen = asyncio.ensure_future(coming(watched))
         assert await revoke(mesh, POLICE, person) == 5
         async with asyncio.timeout(10):
             for who, tasks in expected.items():

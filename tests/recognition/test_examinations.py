@@ -1,6 +1,7 @@
 """Nobody examines what another one examines, or has examined, without being told."""
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from services.kit.errors import FailedPrecondition, HutongError, InvalidArgument
 from services.recognition.casework import Snapshot
 from services.recognition.events import Kind, ResultCode
 from services.recognition.tables import EXAMINATION
-from tests.recognition.desk import START, Bed, fresh
+from tests.recognition.desk import DEMO, START, Bed, desk, fresh
 from tests.recognition.test_cases import OTHER, accepted
 
 # Tax offices of two cases of one subject: their fact is not taken from one case into the other by any arrangement, so
@@ -117,3 +118,26 @@ async def test_what_is_about_one_application_only_is_examined_for_each(bed: Bed)
     await bed.result(two.case_id, "C", "taxation")
     await bed.act(two.case_id, Kind.START, "D", "commerce")
     assert {r["fact"] for r in await bed.rows(EXAMINATION)} == {"person_verified", "tax_clear"}
+
+
+ENDS_BY_SILENCE = DEMO.replace(
+    "matters: [establishment]\ndeemed: acceptance", "matters: [establishment]\ndeemed: allowed"
+)
+ENDS_BY_SILENCE = ENDS_BY_SILENCE.replace(
+    "    optional: true\n", "    optional: true\n    proves: {fact: invested, assurance: SUBSTANTIVE}\n"
+).replace("after: [B, C, X]", "after: [B, C]")
+ENDS_BY_SILENCE = ENDS_BY_SILENCE.replace("    instant: true\n", "    limit: 1 working day\n    overdue: deemed\n")
+"""A branch may be left out, and the delivery counts as made when its time is up."""
+
+
+async def test_a_case_that_ends_by_itself_leaves_no_examination_open(sqlite_url: str, tmp_path: Path) -> None:
+    """Nobody is told for ever of an examination in a case that is closed."""
+    async with desk(sqlite_url, tmp_path, procedures=(ENDS_BY_SILENCE,)) as bed:
+        case = await bed.submit(answers={"foreign": "true"})
+        await bed.through(case.case_id, ("A", "commerce"), ("B", "publicsecurity"), ("C", "taxation"))
+        await bed.act(case.case_id, Kind.START, "X", "foreign-investment")
+        await bed.through(case.case_id, ("D", "commerce"))
+        bed.clock.move(days=10)
+        await bed.cases.tick()
+        assert (await bed.cases.get(case.case_id)).head.status == "DELIVERED"
+        assert [row["fact"] for row in await bed.rows(EXAMINATION) if row["closed_at"] is None] == []

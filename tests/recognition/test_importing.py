@@ -335,7 +335,7 @@ async def test_large_logs_go_in_batches_and_progress_is_told(lite: Store) -> Non
     cases[700] = Case("0700", [event("Nothing", hours(1))])
     shown: list[tuple[int, int]] = []
     done = await lite.importer().run(lite.log(xes(cases)), lambda done, all_: shown.append((done, all_)))
-    assert shown == [(500, 1200), (1000, 1200), (1200, 1200)]
+    assert shown == [(1000, 1200), (1200, 1200)]
     assert (done.read, done.loaded, len(done.refused)) == (1200, 1199, 1)
 
 
@@ -357,25 +357,25 @@ async def test_two_imports_at_the_same_time_give_every_case_once(any_url: str, t
 async def test_a_store_that_fails_half_way_keeps_whole_cases_and_the_rest_follows(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    cases = [Case(f"{n:04}", [event("Look", hours(n))], END) for n in range(1100)]
+    cases = [Case(f"{n:04}", [event("Look", hours(n))], END) for n in range(2100)]
     async with store(sqlite_url, tmp_path) as opened:
         log = opened.log(xes(cases))
         hand = engine(sqlite_url, writer=True)
         with hand.begin() as connection:
             connection.exec_driver_sql(
-                "CREATE TRIGGER full BEFORE INSERT ON stage_event WHEN NEW.case_id = 'LOGGED-0600' "
+                "CREATE TRIGGER full BEFORE INSERT ON stage_event WHEN NEW.case_id = 'LOGGED-1200' "
                 "BEGIN SELECT RAISE(ABORT, 'disk I/O error'); END"
             )
-        with pytest.raises(Internal, match="500 cases are kept, import the log again"):
+        with pytest.raises(Internal, match="1000 cases are kept, import the log again"):
             await opened.importer().run(log)
         kept = await opened.ids()
-        assert kept == {f"LOGGED-{n:04}" for n in range(500)}
-        assert len((await opened.case("LOGGED-0499")).events) == 3
+        assert kept == {f"LOGGED-{n:04}" for n in range(1000)}
+        assert len((await opened.case("LOGGED-0999")).events) == 3
         with hand.begin() as connection:
             connection.exec_driver_sql("DROP TRIGGER full")
         hand.dispose()
         done = await opened.importer().run(log)
-        assert (done.loaded, done.unchanged) == (600, 500)
+        assert (done.loaded, done.unchanged) == (1100, 1000)
 
 
 # The real log.

@@ -14,7 +14,7 @@ from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service
 from services.kit import config
 from services.kit.client import Client
 from services.kit.config import StoreSection
-from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.errors import FailedPrecondition, HutongError, Reason, Unavailable
 from services.recognition.config import RecognitionConfig
 from services.recognition.node import RecognitionNode
 from tests.recognition.mesh import (
@@ -25,6 +25,7 @@ from tests.recognition.mesh import (
     RESULTS,
     TAX,
     Mesh,
+    coming,
     enterprise,
     firm,
     fresh,
@@ -144,7 +145,7 @@ async def test_what_another_replica_records_is_seen_here(own: Mesh) -> None:
         )
         method = f"{CASES}AppendStageEvent"
         await client.unary(method, request, case_service_pb2.AppendStageEventResponse, timeout=10)
-        assert (await anext(watch)).event.sequence == 5
+        assert (await coming(watch)).event.sequence == 5
     finally:
         await client.close()
         await other.stop()
@@ -180,10 +181,14 @@ async def test_watches_and_streams_end_with_the_node(own: Mesh) -> None:
     await own.node.stop()
     # Well within the time a drain would wait for calls that do not end.
     assert time.monotonic() - began < own.config().limits.drain.total_seconds()
-    for ended in (watch, stream):
-        with pytest.raises((StopAsyncIteration, HutongError)):
-            while True:
-                await anext(ended)
+    with pytest.raises((StopAsyncIteration, HutongError)):
+        while True:
+            await anext(stream)
+    # It did not end well: the case goes on, and so may its watcher.
+    with pytest.raises(Unavailable) as caught:
+        while True:
+            await anext(watch)
+    assert caught.value.reason is Reason.SHUTTING_DOWN
 
 
 async def test_a_revocation_reaches_every_recogniser_at_once(tmp_path: Path) -> None:

@@ -291,7 +291,11 @@ def test_who_was_told_of_a_result_is_told_what_becomes_of_it(held: Register) -> 
     """Also who has not recognised it yet: what lies in its inbox must not stand there for ever."""
     old = held.enter(recognisers=["bank", "customs"])
     held.enter(recognisers=["quality"], stage="B")  # somebody else's
-    for change, reason in ((Change.SUSPEND, "ISSUED_IN_ERROR"), (Change.REINSTATE, ""), (Change.REVOKE, "FACTS_CHANGED")):
+    for change, reason in (
+        (Change.SUSPEND, "ISSUED_IN_ERROR"),
+        (Change.REINSTATE, ""),
+        (Change.REVOKE, "FACTS_CHANGED"),
+    ):
         held.post.clear()
         held.change(old, change, reason=reason)
         assert {e.audience for e in held.post} == {"bank", "customs"}, change

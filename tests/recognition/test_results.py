@@ -1,7 +1,8 @@
 """Results and tasks over real cases: registered, revoked, looked up offline, and what their cases make of it."""
 
 import datetime as dt
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,14 +62,21 @@ class Office:
         return await self.results.tasks(owner, limit=100, **said)
 
 
-@pytest.fixture
-async def office(any_url: str, tmp_path: Path) -> AsyncIterator[Office]:
-    signing = SigningKeys.create(tmp_path / "own", f"spiffe://{ZONE}/recognition", START - dt.timedelta(days=1))
-    async with desk(any_url, tmp_path) as bed:
-        signing.publish(tmp_path / "keys")
+@asynccontextmanager
+async def office_on(url: str, folder: Path, **more: Any) -> AsyncGenerator[Office]:
+    """Cases with the register beside them, on an empty database."""
+    signing = SigningKeys.create(folder / "own", f"spiffe://{ZONE}/recognition", START - dt.timedelta(days=1))
+    async with desk(url, folder, **more) as bed:
+        signing.publish(folder / "keys")
         rung: list[int] = []
         made = Results(bed.database, bed.cases, signing, bed.clock, lambda: rung.append(1))
-        yield Office(bed, made, tmp_path, rung)
+        yield Office(bed, made, folder, rung)
+
+
+@pytest.fixture
+async def office(any_url: str, tmp_path: Path) -> AsyncIterator[Office]:
+    async with office_on(any_url, tmp_path) as made:
+        yield made
 
 
 def refused(reason: Reason) -> "pytest.RaisesExc[HutongError]":
@@ -219,16 +227,20 @@ async def test_what_has_ended_by_the_time_of_decision_raises_a_task(office: Offi
     assert task.reason == Reason.RESULT_EXPIRED
 
 
-async def test_a_closed_case_cannot_be_given_back(office: Office) -> None:
+async def test_examined_anew_after_its_end_a_case_stays_as_it_is(office: Office) -> None:
+    """That somebody has looked again is kept with the task; there is no stage to give back."""
     case_id, ref = await recognised(office)
     await office.bed.through(case_id, ("Q", "taxation"))
     assert await office.revoke(ref) == 1
+    before = await office.bed.kinds(case_id)
     (task,) = await office.tasks("publicsecurity")
-    with refused(Reason.CASE_CLOSED):
-        await office.results.dispose(
-            "publicsecurity", task.task_id, Disposition.REEXAMINED, reason="EXAMINED_ANEW", officer="o-1"
-        )
-    assert await office.tasks("publicsecurity") == [task]
+    done = await office.results.dispose(
+        "publicsecurity", task.task_id, Disposition.REEXAMINED, reason="EXAMINED_ANEW", officer="o-1"
+    )
+    assert done.disposition is Disposition.REEXAMINED
+    assert await office.tasks("publicsecurity") == []
+    assert await office.bed.kinds(case_id) == before
+    assert await office.stage(case_id, "P") == StageStatus.RECOGNISED
 
 
 async def test_revoking_a_result_of_a_case_is_an_event_of_the_case(office: Office) -> None:

@@ -29,6 +29,7 @@ from tests.recognition.mesh import (
     REGISTRY,
     TAX,
     Mesh,
+    coming,
     enterprise,
     firm,
     fresh,
@@ -267,7 +268,7 @@ async def test_a_watch_gives_what_was_what_comes_and_ends_with_the_case(mesh: Me
     four = asyncio.Event()
 
     async def follow() -> None:
-        async for response in mesh.watch(enterprise(subject), case_id):
+        async for response in mesh.events(enterprise(subject), case_id):
             seen.append(response)
             if len(seen) == 4:
                 four.set()
@@ -300,9 +301,9 @@ async def test_a_watch_wakes_at_once_and_says_first_that_it_lives(mesh: Mesh) ->
     watch = mesh.watch(POLICE, case_id, after=4)
     alive = await asyncio.wait_for(anext(watch), 10)
     assert (alive.HasField("event"), alive.version) == (False, 4)
-    coming = asyncio.ensure_future(anext(watch))
+    woken = asyncio.ensure_future(coming(watch))
     await mesh.event(POLICE, case_id, "E2", "START")
-    assert (await asyncio.wait_for(coming, 10)).event.sequence == 5
+    assert (await asyncio.wait_for(woken, 10)).event.sequence == 5
     await watch.aclose()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.recognition.calendars import Calendars
 from services.recognition.case import CaseState, StageStatus, fold
 from services.recognition.events import Event, Kind, Pause, ResultCode
-from services.recognition.procedure import Extension, Overdue, Procedure
+from services.recognition.procedure import Extension, OnFail, Overdue, Procedure, Question
 from services.recognition.statutory import Limit, Unit, add
 from services.recognition.view import CaseReckoning, Light, view
 from tests.recognition import worlds
@@ -110,6 +110,38 @@ def test_a_stage_says_what_it_waits_for() -> None:
     story = Story(procedure(stage("A"), stage("B"), stage("C", "A B"))).end("A", 1)
     stages = look(story, 2).stages
     assert [stages[code].waits_for for code in "ABC"] == [(), (), ("B",)]
+
+
+def test_a_stage_waits_for_nothing_that_cannot_happen() -> None:
+    """Of a branch that is left out, for what that one would have waited for; and for nothing twice over."""
+    trial = procedure(
+        stage("A"),
+        stage("B", "A"),
+        stage("X", "A", when={"foreign": "true"}),
+        stage("Y", "X", optional=True),
+        stage("D", "B X"),
+        stage("E", "Y"),
+        stage("F", "D", clock="started:A"),
+        questions={"foreign": Question("?", "?", ("false", "true"), "false")},
+    )
+    story = Story(trial).say(Kind.WITHDRAW, "Y", 1, reason="WHY")
+    stages = look(story, 2).stages
+    assert {code: stages[code].waits_for for code in "BDEF"} == {"B": ("A",), "D": ("B",), "E": ("A",), "F": ("D",)}
+    assert look(Story(trial, answers={"foreign": "true"}), 2).stages["D"].waits_for == ("B", "X")
+    assert look(story.end("A", 3), 4).stages["D"].waits_for == ("B",)
+
+
+def test_a_stage_that_may_still_apply_is_waited_for() -> None:
+    failed = frozenset({ResultCode.FAIL})
+    trial = procedure(
+        stage("A", on_fail=OnFail.CONTINUE),
+        stage("X", "A", when_result={"A": failed}),
+        stage("B", "X"),
+        stage("C", "A"),
+    )
+    story = Story(trial)
+    assert look(story, 1).stages["B"].waits_for == ("X",)
+    assert look(story.end("A", 2), 3).stages["B"].waits_for == ()
 
 
 # Clocks of others.

@@ -21,14 +21,6 @@ from services.kit.errors import HutongError, Reason
 _RETRY: Final = 0.5
 """Seconds before a stream that broke is opened again."""
 
-_CLOSED: Final = frozenset(
-    {
-        case_pb2.CASE_STATUS_UNSPECIFIED,  # where it is not for the caller to know
-        case_pb2.CASE_STATUS_DELIVERED,
-        case_pb2.CASE_STATUS_WITHDRAWN,
-        case_pb2.CASE_STATUS_REFUSED,
-    }
-)
 _AWAY: Final = frozenset({Reason.SHUTTING_DOWN, Reason.DEPARTMENT_UNREACHABLE, Reason.STORE_UNAVAILABLE})
 
 
@@ -150,24 +142,23 @@ async def _watch(way: Way, case_id: str, after: int, as_json: bool) -> None:
     while True:
         try:
             async with way.client() as client:
-                zone = dt.UTC if as_json else timeline.zone_of(await _look(client, way, case_id))
+                zone = dt.UTC if as_json else await _zone(client, way, case_id)
                 request = case_service_pb2.WatchCaseRequest(case_id=case_id, context=way.context(), after=after)
                 stream = client.stream(f"{CASES}/WatchCase", request, case_service_pb2.WatchCaseResponse, timeout=None)
                 async for response in stream:
                     _tell(response, zone, as_json=as_json)
                     after = max(after, response.version)
-                # It ends with the case, and when the node is stopped.
-                if (await _look(client, way, case_id)).case.case_status in _CLOSED:
-                    return
+                return  # it ends with the case, and with nothing else
         except HutongError as error:
             if error.reason not in _AWAY:
                 raise
         await asyncio.sleep(_RETRY)
 
 
-async def _look(client: Client, way: Way, case_id: str) -> case_service_pb2.CaseView:
+async def _zone(client: Client, way: Way, case_id: str) -> dt.tzinfo:
     request = case_service_pb2.GetCaseRequest(case_id=case_id, context=way.context())
-    return (await client.unary(f"{CASES}/GetCase", request, case_service_pb2.GetCaseResponse, timeout=WAIT)).view
+    answer = await client.unary(f"{CASES}/GetCase", request, case_service_pb2.GetCaseResponse, timeout=WAIT)
+    return timeline.zone_of(answer.view)
 
 
 def _tell(response: case_service_pb2.WatchCaseResponse, zone: dt.tzinfo, *, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from services.kit.credentials import sdjwt
 from services.kit.credentials.keys import SigningKeys
@@ -30,14 +30,23 @@ VCT: Final = "urn:hutong:stage-result:1"
 CASE: Final = "case_id"
 """The one claim beside the value's entries that can be withheld."""
 
-_Text = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        # What it says ends up on somebody's screen, where some characters do more than stand there.
+        raise ValueError("text that cannot be printed")
+    return text
+
+
+_Printed = Annotated[str, Field(strict=True), AfterValidator(_printable)]
+_Text = Annotated[_Printed, Field(min_length=1, max_length=200)]
 
 
 class _Place(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     idx: Annotated[int, Field(strict=True, ge=0, lt=2**31)]
-    uri: Annotated[str, Field(strict=True, min_length=1, max_length=1000)]
+    uri: Annotated[_Printed, Field(min_length=1, max_length=1000)]
 
 
 class _Status(BaseModel):
@@ -56,13 +65,13 @@ class _Claims(BaseModel):
     nbf: NumericDate
     exp: NumericDate | None = None
     jti: _Text
-    sub: Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9.-]*:.", max_length=300)]
+    sub: Annotated[_Printed, Field(pattern=r"^[a-z][a-z0-9.-]*:.", max_length=300)]
     vct: Literal["urn:hutong:stage-result:1"]
     fact: _Text
     assurance: _Text
-    stage: Annotated[str, Field(strict=True, max_length=100)] = ""
+    stage: Annotated[_Printed, Field(max_length=100)] = ""
     value: dict[str, Any] = Field(default_factory=dict)
-    case_id: Annotated[str, Field(strict=True, max_length=200)] = ""
+    case_id: Annotated[_Printed, Field(max_length=200)] = ""
     status: _Status | None = None
 
 

@@ -80,6 +80,10 @@ def _cases() -> None:
     op.create_index("case_head_subject_ix", "case_head", ["scheme", "subject"])
     op.create_index("case_head_next_ix", "case_head", ["next_at"], sqlite_where=sa.text("next_at IS NOT NULL"))
     op.create_index("case_head_applied_ix", "case_head", ["applied_at", "case_id"])
+    still_open = sa.text("closed_at IS NULL")
+    op.create_index(
+        "case_head_open_ix", "case_head", ["submitter"], sqlite_where=still_open, postgresql_where=still_open
+    )
     op.create_table("case_agency", *_key("agency", "case_id"))
 
 

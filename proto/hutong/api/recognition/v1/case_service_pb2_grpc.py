@@ -109,6 +109,7 @@ class CaseServiceServicer:
 
     def WatchCase(self, request, context):
         """Streams a case's events as they come, from a sequence on; ends when the case is closed.
+        Returns UNAVAILABLE with SHUTTING_DOWN where the node stops before that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

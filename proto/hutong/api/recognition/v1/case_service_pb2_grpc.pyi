@@ -48,7 +48,9 @@ class CaseServiceStub:
     ListCases: _grpc.UnaryUnaryMultiCallable[_case_service_pb2.ListCasesRequest, _case_service_pb2.ListCasesResponse]
     """Lists cases the caller takes part in, paginated, the newest first."""
     WatchCase: _grpc.UnaryStreamMultiCallable[_case_service_pb2.WatchCaseRequest, _case_service_pb2.WatchCaseResponse]
-    """Streams a case's events as they come, from a sequence on; ends when the case is closed."""
+    """Streams a case's events as they come, from a sequence on; ends when the case is closed.
+    Returns UNAVAILABLE with SHUTTING_DOWN where the node stops before that.
+    """
     GetProgress: _grpc.UnaryUnaryMultiCallable[_case_service_pb2.GetProgressRequest, _case_service_pb2.GetProgressResponse]
     """Gets what an enterprise sees of its own case: stages, lights, days left, who holds it."""
     RemindStage: _grpc.UnaryUnaryMultiCallable[_case_service_pb2.RemindStageRequest, _case_service_pb2.RemindStageResponse]
@@ -74,7 +76,9 @@ class CaseServiceAsyncStub(CaseServiceStub):
     ListCases: _aio.UnaryUnaryMultiCallable[_case_service_pb2.ListCasesRequest, _case_service_pb2.ListCasesResponse]  # type: ignore[assignment]
     """Lists cases the caller takes part in, paginated, the newest first."""
     WatchCase: _aio.UnaryStreamMultiCallable[_case_service_pb2.WatchCaseRequest, _case_service_pb2.WatchCaseResponse]  # type: ignore[assignment]
-    """Streams a case's events as they come, from a sequence on; ends when the case is closed."""
+    """Streams a case's events as they come, from a sequence on; ends when the case is closed.
+    Returns UNAVAILABLE with SHUTTING_DOWN where the node stops before that.
+    """
     GetProgress: _aio.UnaryUnaryMultiCallable[_case_service_pb2.GetProgressRequest, _case_service_pb2.GetProgressResponse]  # type: ignore[assignment]
     """Gets what an enterprise sees of its own case: stages, lights, days left, who holds it."""
     RemindStage: _aio.UnaryUnaryMultiCallable[_case_service_pb2.RemindStageRequest, _case_service_pb2.RemindStageResponse]  # type: ignore[assignment]
@@ -127,7 +131,9 @@ class CaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _case_service_pb2.WatchCaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_case_service_pb2.WatchCaseResponse], _abc.AsyncIterator[_case_service_pb2.WatchCaseResponse]]:
-        """Streams a case's events as they come, from a sequence on; ends when the case is closed."""
+        """Streams a case's events as they come, from a sequence on; ends when the case is closed.
+        Returns UNAVAILABLE with SHUTTING_DOWN where the node stops before that.
+        """
 
     @_abc_1.abstractmethod
     def GetProgress(
