@@ -246,12 +246,13 @@ async def test_a_case_that_is_over_opens_nothing_of_what_comes_later(approvals: 
 
 
 @contextmanager
-def asked_of_the_store() -> Generator[list[str]]:
-    """Collect the statements that the store is asked while this lasts."""
+def asked_of_the_store(folder: Path) -> Generator[list[str]]:
+    """Collect the statements that the store in a folder is asked while this lasts; other nodes run beside it."""
     statements: list[str] = []
 
-    def heard(*said: Any) -> None:
-        statements.append(said[2])
+    def heard(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+        if str(folder) in str(connection.engine.url):
+            statements.append(statement)
 
     listen(sa.Engine, "before_cursor_execute", heard)
     try:
@@ -280,7 +281,7 @@ async def test_what_is_anothers_takes_as_long_as_what_is_not_there(tmp_path: Pat
         ):
             told_: list[list[str]] = []
             for name in (there, absent):
-                with asked_of_the_store() as statements:
+                with asked_of_the_store(tmp_path) as statements:
                     await why(ask(who, name))
                 told_.append(statements)
             assert told_[0] == told_[1]

@@ -26,6 +26,7 @@ from tests.recognition.mesh import (
     TASKS,
     TAX,
     Mesh,
+    coming,
     context_of,
     enterprise,
     firm,
@@ -316,7 +317,7 @@ when {{ {test} }};
     assert (view.light, view.version, view.HasField("expected_by"), view.HasField("clock")) == (0, 0, False, False)
     assert not (await own.progress(TAX, case_id)).held_by
     with pytest.raises(PermissionDenied) as caught:
-        await anext(watch)
+        await coming(watch)
     assert caught.value.reason is Reason.FORBIDDEN
     # What was done is done, though its writer is shown nothing of it.
     answer = await own.event(POLICE, case_id, "E2", "START")

@@ -120,13 +120,12 @@ async def test_what_is_about_one_application_only_is_examined_for_each(bed: Bed)
     assert {r["fact"] for r in await bed.rows(EXAMINATION)} == {"person_verified", "tax_clear"}
 
 
-ENDS_BY_SILENCE = DEMO.replace(
-    "matters: [establishment]\ndeemed: acceptance", "matters: [establishment]\ndeemed: allowed"
+ENDS_BY_SILENCE = (
+    DEMO.replace("deemed: acceptance", "deemed: allowed")
+    .replace("    optional: true\n", "    optional: true\n    proves: {fact: invested, assurance: SUBSTANTIVE}\n")
+    .replace("after: [B, C, X]", "after: [B, C]")
+    .replace("    instant: true\n", "    limit: 1 working day\n    overdue: deemed\n")
 )
-ENDS_BY_SILENCE = ENDS_BY_SILENCE.replace(
-    "    optional: true\n", "    optional: true\n    proves: {fact: invested, assurance: SUBSTANTIVE}\n"
-).replace("after: [B, C, X]", "after: [B, C]")
-ENDS_BY_SILENCE = ENDS_BY_SILENCE.replace("    instant: true\n", "    limit: 1 working day\n    overdue: deemed\n")
 """A branch may be left out, and the delivery counts as made when its time is up."""
 
 

@@ -168,12 +168,13 @@ def both(any_url: str, tmp_path: Path) -> Iterator[Table]:
 
 
 def test_a_result_takes_the_stages_place(both: Table) -> None:
-    ref = both.enter(valid_until=both.held.now + dt.timedelta(days=90))
+    entered = both.held.now
+    until = entered + dt.timedelta(days=90)
+    ref = both.enter(valid_until=until)
+    both.held.move(hours=1)
     found = both.match()
     assert found is not None
-    assert found == Match(
-        ref, "publicsecurity", "GIVEN@1.0.0", Assurance.SUBSTANTIVE, both.held.now + dt.timedelta(days=90)
-    )
+    assert found == Match(ref, "publicsecurity", "GIVEN@1.0.0", Assurance.SUBSTANTIVE, until, entered)
     with both.held.write() as (connection, _):
         for _ in range(2):
             recognising.note(

@@ -120,7 +120,7 @@ def test_nobody_reserves_without_end(held: Register) -> None:
     reserve()
     with refused(Reason.RESERVATIONS_TOO_MANY):
         reserve()
-    held.now += status_lists.OPEN_FOR + dt.timedelta(minutes=1)
+    held.now += dt.timedelta(days=7, minutes=1)
     reserve()
 
 
