@@ -9,6 +9,7 @@ into the outbox last.
 """
 
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -91,15 +92,17 @@ def matching(
 def _since(connection: sa.Connection, result: Result, arrangement: Arrangement, now: dt.datetime) -> dt.datetime:
     """Say since when a result has stood, under its arrangement, with nobody's word against it.
 
-    What others once said of the same may have been against it, for as long as that stood.
+    Who has said something else of the same since, or says nothing any more, may have been against it until then.
     """
-    moments = [result.state_changed_at, result.valid_from, arrangement.effective_from]
+    moments = [result.state_changed_at, arrangement.effective_from]
+    words: defaultdict[str, list[Result]] = defaultdict(list)
     for other in of_subject(connection, result.scheme, result.subject, fact=result.fact):
-        if other.issuer != result.issuer:
-            if other.state is not State.VALID:
-                moments.append(other.state_changed_at)
-            elif other.valid_until is not None and other.valid_until <= now:
-                moments.append(other.valid_until)
+        words[other.issuer].append(other)
+    del words[result.issuer]
+    for said in words.values():
+        ends = [r.valid_until for r in said if r.valid_until is not None and r.valid_until <= now]
+        if ends or len(said) > 1 or said[0].state is not State.VALID:
+            moments += [*ends, *(r.state_changed_at for r in said)]
     return max(moments)
 
 

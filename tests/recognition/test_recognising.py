@@ -342,8 +342,13 @@ def test_agencies_that_disagree_are_not_recognised_and_the_lead_is_told(both: Ta
     assert {task.result_ref, task.origin_ref} == {ours, theirs}
     assert (task.owner_agency, task.case_id, task.stage) == ("commerce", "CASE-1", "P")
     assert [e.audience for e in both.held.post if e.kind == "task.raised"] == ["commerce"]
+    both.held.move(hours=1)
     both.held.change(theirs, issuer="bank")
-    assert both.matched() == ours
+    settled = both.held.now
+    both.held.move(hours=1)
+    found = both.match()
+    assert found is not None
+    assert (found.ref, found.since) == (ours, settled)
 
 
 @pytest.mark.parametrize("issuer", ["bank", "taxation"])
@@ -369,6 +374,48 @@ def test_only_what_an_agency_says_last_counts_against_another(table: Table) -> N
     table.enter("bank", value={"person": "p-1"}, stage="Y", assurance="FORM_REVIEW")
     ref = table.enter("publicsecurity", value={"person": "p-1"})
     assert table.matched() == ref
+
+
+def since(table: Table) -> dt.timedelta:
+    """Since when the result that is matched could have been: how long before now."""
+    found = table.match()
+    assert found is not None
+    assert found.since is not None
+    return table.held.now - found.since
+
+
+def test_a_result_counts_since_nobody_has_been_against_it(table: Table) -> None:
+    table.rule()
+    table.enter("publicsecurity", value={"person": "p-1"})
+    table.enter("bank", value={"person": "p-1"})
+    table.held.move(days=1)
+    assert since(table) == dt.timedelta(days=1)  # they have agreed from the beginning
+
+
+def test_who_has_said_something_else_before_may_have_been_against_it(table: Table) -> None:
+    table.rule()
+    table.enter("bank", value={"person": "p-2"}, stage="X")
+    table.held.move(days=1)
+    table.enter("publicsecurity", value={"person": "p-1"})
+    table.held.move(days=1)
+    table.enter("bank", value={"person": "p-1"}, stage="Y", assurance="FORM_REVIEW")
+    table.held.move(days=2)
+    assert since(table) == dt.timedelta(days=2)
+
+
+def test_what_has_lapsed_was_against_it_until_then(table: Table) -> None:
+    table.rule()
+    table.enter("publicsecurity", value={"person": "p-1"})
+    table.enter("bank", value={"person": "p-2"}, valid_until=table.held.now + dt.timedelta(days=1))
+    table.held.move(days=3)
+    assert since(table) == dt.timedelta(days=2)
+
+
+def test_it_counts_since_there_is_an_arrangement(table: Table) -> None:
+    table.rule(effective_from=(table.held.now + dt.timedelta(days=1)).isoformat())
+    table.enter("bank")
+    table.held.move(days=3)
+    assert since(table) == dt.timedelta(days=2)
 
 
 def test_they_are_told_apart_by_stage_and_pair(table: Table) -> None:
