@@ -1,7 +1,8 @@
 """One mesh for the tests of the command line: a zone folder with a small sample in its stores, and its nodes."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,15 @@ class Ran:
     exit_code: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Generator[None]:
+    """What a command sets up for its own process must not go on in the next test's."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 def run(*arguments: str | Path) -> Ran:

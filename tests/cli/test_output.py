@@ -51,12 +51,12 @@ def test_machines_read_the_same_whatever_the_encoding(encoding: str) -> None:
 
 def commands() -> list[str]:
     """Every command that does something, as it is written."""
-    found: list[str] = []
-    for entry in Hutong.entries:
-        made = command(entry)
-        below = getattr(made, "commands", {})
-        found += [f"{entry.name} {name}" for name in below] or [entry.name]
-    return found
+    return [written for entry in Hutong.entries for written in _below(entry.name, command(entry))]
+
+
+def _below(name: str, made: object) -> list[str]:
+    groups = getattr(made, "commands", {})
+    return [written for one, its in groups.items() for written in _below(f"{name} {one}", its)] if groups else [name]
 
 
 @pytest.mark.parametrize("written", commands())
