@@ -29,6 +29,7 @@ class CalendarFiles:
         """The last calendars that passed."""
         self.last_error: FailedPrecondition | None = None
         """Why the files as they stand do not count; None where they do."""
+        self._turn = asyncio.Lock()
 
     def watch(self, cases: Cases, seconds: float) -> Callable[[], Awaitable[None]]:
         """Look at an interval until the returned function is called; needs a running event loop."""
@@ -42,11 +43,15 @@ class CalendarFiles:
         return stop
 
     async def poll(self, cases: Cases) -> int:
-        """Look whether the files have changed; gives how many cases' deadlines moved for it."""
-        needed = {procedure.calendar for procedure in cases.rulebook.procedures}
-        if not await asyncio.to_thread(self._load_if_changed, needed):
-            return 0
-        moved = await cases.recompute(self.calendars)
+        """Look whether the files have changed; gives how many cases' deadlines moved for it.
+
+        Somebody else's look that is going on is waited for: what the files said before this counts when it ends.
+        """
+        async with self._turn:
+            needed = {procedure.calendar for procedure in cases.rulebook.procedures}
+            if not await asyncio.to_thread(self._load_if_changed, needed):
+                return 0
+            moved = await cases.recompute(self.calendars)
         _log.info("Calendars changed", extra={"fields": {"cases": moved}})
         return moved
 

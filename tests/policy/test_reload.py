@@ -99,6 +99,16 @@ async def test_a_broken_file_changes_nothing_and_is_told_once(path: Path, caplog
     assert given(engine) == {"colour"}
 
 
+async def test_whoever_looks_while_somebody_does_waits_for_what_comes_of_it(path: Path) -> None:
+    files, engine = started(path)
+    write(path, "".join(permit(f"p{number}", ["colour"]) for number in range(50)))  # so that a look takes some time
+    looks = [asyncio.ensure_future(files.poll(engine)) for _ in range(20)]
+    for look in asyncio.as_completed(looks):
+        await look
+        assert given(engine) == {"colour"}
+    assert sum(look.result() for look in looks) == 1
+
+
 def test_reload_by_hand_says_what_is_wrong(path: Path) -> None:
     files, engine = started(path)
     write(path, permit("p", basis=""))

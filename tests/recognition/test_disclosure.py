@@ -300,7 +300,7 @@ when {{ {test} }};
     whole = own.policy.read_text(encoding="utf-8")
     test = 'resource.record_type == "recognition.StageEvent" && ["stage_event", "result_ref"].contains(resource.name)'
     own.policy.write_text(whole + forbid.format(test=test), encoding="utf-8")
-    own.node.policy_files.reload(own.node.engine)
+    await own.node.policy_files.poll(own.node.engine)
     view = await own.get(TAX, case_id)
     assert [s.code for s in view.stages][:2] == ["E0", "E1"]
     for stage in view.stages:
@@ -309,7 +309,7 @@ when {{ {test} }};
     assert {(e.stage_event, e.result_ref) for e in view.events} == {(0, "")}
     test = 'resource.record_type == "recognition.StageEvent" || resource.name == "case_status"'
     own.policy.write_text(whole + forbid.format(test=test), encoding="utf-8")
-    own.node.policy_files.reload(own.node.engine)
+    await own.node.policy_files.poll(own.node.engine)
     view = await own.get(TAX, case_id)
     assert view.case.case_id == case_id
     assert not view.stages
@@ -333,7 +333,7 @@ async def test_what_a_row_condition_gives_is_given_of_those_stages(own: Mesh) ->
     permit = text.index('@id("R29-events")')
     narrowed = text[permit:].replace('@retain("P10Y")', '@retain("P10Y")\n@rows("agency = \'publicsecurity\'")', 1)
     own.policy.write_text(text[:permit] + narrowed, encoding="utf-8")
-    own.node.policy_files.reload(own.node.engine)
+    await own.node.policy_files.poll(own.node.engine)
     view = await own.get(TAX, case_id)
     assert {stage.agency for stage in view.stages} == {"publicsecurity"}
     assert not [e for e in view.events if e.stage_code]

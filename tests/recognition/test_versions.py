@@ -1,5 +1,6 @@
 """A case stays on the version of the procedure that it began with, whatever becomes of files, checks and agencies."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator
 from hashlib import sha256
@@ -13,6 +14,7 @@ from services.kit.errors import FailedPrecondition, HutongError, Reason
 from services.recognition.agencies import Agencies
 from services.recognition.events import Kind
 from services.recognition.procedure_file import ProcedureRefused, parse, restore
+from services.recognition.publication import CalendarFiles
 from tests.recognition.desk import DEMO, EXPRESS, START, Bed, Hand, desk, execute
 from tests.recognition.mesh import POLICE, REGISTRY, Mesh, firm
 
@@ -197,6 +199,19 @@ async def test_demands_may_be_met_by_a_zones_own_arrangement(tmp_path: Path) -> 
         assert (await mesh.get(POLICE, case_id)).case.case_status == case_pb2.CASE_STATUS_DELIVERED
     finally:
         await mesh.stop()
+
+
+async def test_whoever_looks_at_calendars_while_somebody_does_waits_for_what_comes_of_it(
+    bed: Bed, tmp_path: Path
+) -> None:
+    calendars = tmp_path / "calendars"
+    calendars.mkdir()
+    files = CalendarFiles(calendars)
+    for number in range(50):  # so that a look takes some time
+        (calendars / f"{number}.yaml").write_text("no: calendar", encoding="utf-8")
+    for look in asyncio.as_completed([files.poll(bed.cases) for _ in range(20)]):
+        await look
+        assert files.last_error is not None
 
 
 async def test_a_calendar_that_cases_run_on_is_not_taken_away(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class PolicyFiles:
         """How often other policies were put in force."""
         self.failures = 0
         """How often changed files did not pass."""
+        self._turn = asyncio.Lock()
 
     def reload(self, engine: PolicyEngine) -> PolicySet:
         """Load the files now; raises `PolicyRefused` where they do not pass, and leaves the old policies in force."""
@@ -47,10 +48,14 @@ class PolicyFiles:
         return found
 
     async def poll(self, engine: PolicyEngine) -> bool:
-        """Look whether the files have changed, and load them if so; tells whether other policies came into force."""
-        # In a thread: checking a large set takes a tenth of a second, and answers must not wait for it.
-        found = await asyncio.to_thread(self._load_if_changed)
-        return found is not None and self._put_in_force(found, engine)
+        """Look whether the files have changed, and load them if so; tells whether other policies came into force.
+
+        Somebody else's look that is going on is waited for: what the files said before this counts when it ends.
+        """
+        async with self._turn:
+            # In a thread: checking a large set takes a tenth of a second, and answers must not wait for it.
+            found = await asyncio.to_thread(self._load_if_changed)
+            return found is not None and self._put_in_force(found, engine)
 
     def _load_if_changed(self) -> PolicySet | None:
         seen = self._fingerprint()
