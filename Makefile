@@ -1,5 +1,5 @@
 # Targets are named like folders in places: without .PHONY they would do nothing.
-.PHONY: help dev demo test lint types proto proto-breaking lock bench ci clean
+.PHONY: help dev demo test fuzz lint types proto proto-breaking lock bench ci clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -29,6 +29,9 @@ demo: .venv/app.stamp ## a running mesh, told as a story and checked; leaves not
 
 test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
 	$(BIN)/pytest
+
+fuzz: .venv/dev.stamp ## the tests that draw examples, with new ones and more of them
+	$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz
 
 lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generated code fresh
 	$(BIN)/ruff format --check .

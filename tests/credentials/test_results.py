@@ -1,6 +1,7 @@
 """Stage results: what is issued is verified, what is shown is part of it, and every condition has its reason."""
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -37,10 +38,26 @@ def test_the_form_is_sd_jwt_vc(credential: str) -> None:
     assert token.payload["value"].keys() == {"_sd"}
 
 
+def strict_names(value: Any) -> bool:
+    """Whether no name at any depth is one that SD-JWT keeps for itself (RFC 9901 §4.1)."""
+    if isinstance(value, dict):
+        return {"_sd", "_sd_alg", "..."}.isdisjoint(value) and all(map(strict_names, value.values()))
+    return all(map(strict_names, value)) if isinstance(value, list) else True
+
+
+@pytest.mark.parametrize("name", ["_sd", "_sd_alg", "..."])
+@pytest.mark.parametrize("around", [lambda it: it, lambda it: {"a": it}, lambda it: {"a": [it]}])
+def test_names_that_sd_jwt_keeps_are_refused_at_any_depth(
+    agencies: Agencies, name: str, around: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    with pytest.raises(InvalidArgument):
+        results.issue(statement(value=around({name: None})), agencies.signing["publicsecurity"])
+
+
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), JSON, max_size=4), st.data())
 def test_any_value_travels(one: Agencies, value: dict[str, Any], data: st.DataObject) -> None:
     keys, published = one.signing["publicsecurity"], one.published
-    if {"_sd", "_sd_alg", "...", "", "case_id"} & value.keys():
+    if {"", "case_id"} & value.keys() or not strict_names(value):
         return
     hidden: list[str] = data.draw(st.lists(st.sampled_from(sorted(value)), unique=True)) if value else []
     stated = statement(value=value)
