@@ -1,7 +1,6 @@
 """Stage results: what is issued is verified, what is shown is part of it, and every condition has its reason."""
 
 import datetime as dt
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -40,18 +39,16 @@ def test_the_form_is_sd_jwt_vc(credential: str) -> None:
 
 def strict_names(value: Any) -> bool:
     """Whether no name at any depth is one that SD-JWT keeps for itself (RFC 9901 §4.1)."""
-    if isinstance(value, dict):
+    if strict.is_object(value):
         return {"_sd", "_sd_alg", "..."}.isdisjoint(value) and all(map(strict_names, value.values()))
-    return all(map(strict_names, value)) if isinstance(value, list) else True
+    return all(map(strict_names, value)) if strict.is_array(value) else True
 
 
 @pytest.mark.parametrize("name", ["_sd", "_sd_alg", "..."])
-@pytest.mark.parametrize("around", [lambda it: it, lambda it: {"a": it}, lambda it: {"a": [it]}])
-def test_names_that_sd_jwt_keeps_are_refused_at_any_depth(
-    agencies: Agencies, name: str, around: Callable[[dict[str, Any]], dict[str, Any]]
-) -> None:
-    with pytest.raises(InvalidArgument):
-        results.issue(statement(value=around({name: None})), agencies.signing["publicsecurity"])
+def test_names_that_sd_jwt_keeps_are_refused_at_any_depth(agencies: Agencies, name: str) -> None:
+    for value in ({name: None}, {"a": {name: None}}, {"a": [{name: None}]}):
+        with pytest.raises(InvalidArgument):
+            results.issue(statement(value=value), agencies.signing["publicsecurity"])
 
 
 @given(st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8), JSON, max_size=4), st.data())
