@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gateway.cut import recut
 from gateway.plan import Ask, Part, Plan, Planner
-from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, reads_pb2, record_source_pb2
 from services.kit import wire
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
@@ -93,6 +93,10 @@ class FederationService:
         """Tell the decisions; no department is asked and no record read."""
         parts = self._planner.decide(request.query, call.caller)
         return federation_pb2.ExplainResponse(sections=[part.section() for part in parts])
+
+    async def list_reads(self, request: reads_pb2.ListReadsRequest, call: Call) -> reads_pb2.ListReadsResponse:
+        """Tell an enterprise who read its records."""
+        raise Unavailable(Reason.DEPARTMENT_UNREACHABLE, "no node tells of reads yet")
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call

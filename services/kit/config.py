@@ -141,12 +141,57 @@ class LiveSection(DatabaseSection):
     """The mapping of the table, a YAML file."""
 
 
-class EventsSection(Section):
-    """A node of another agency whose events are followed."""
+class PeerSection(Section):
+    """A node of another agency."""
 
     target: Address
     system: str = "node"
     """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
+
+
+class LogSection(DatabaseSection):
+    """The node's log of answers and refusals."""
+
+    migrate: bool = False
+    """Bring the schema up to date at start; otherwise an old schema stops the start."""
+    key: FilePath
+    """The log's private key (Ed25519, PEM): it signs checkpoints and receipts."""
+    keys: FilePath
+    """Folder of the published keys of all logs of the zone, `AGENCY.SYSTEM.vkey` (C2SP signed-note verifier keys)."""
+    witnesses: dict[str, PeerSection] = {}
+    """Nodes that co-sign this log's checkpoints, by agency."""
+    interval: Duration = Field(default=dt.timedelta(seconds=5), gt=dt.timedelta())
+    """How often witnesses are shown the newest checkpoint."""
+    tiles: Address | None = None
+    """Where the log is served as static tiles over HTTPS, to members of the zone only; absent serves none."""
+    readers: list[str] = []
+    """Identities (`agency/system`) that may read whole entries as tiles; hashes alone are for every member."""
+
+
+class IssuerSection(Section):
+    """An agency's identity provider: who signs the tokens of its officers."""
+
+    issuer: str = Field(min_length=1)
+    """What tokens have as `iss`."""
+    jwks: FilePath | None = None
+    """File of its keys (RFC 7517), looked at again when it changes."""
+    jwks_url: str | None = Field(default=None, pattern=r"^https://")
+    """Where its keys are fetched instead."""
+    algorithms: list[Literal["Ed25519", "ES256", "PS256"]] = Field(default=["Ed25519"], min_length=1)
+    """Algorithms it signs with; no other is taken, whatever a token says."""
+
+
+class AuthorizationsSection(Section):
+    """The service that keeps authorizations."""
+
+    target: Address
+    agency: str = "supervision"
+    system: str = "node"
+    """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
+    keys: FilePath
+    """Folder of published signing keys, `AGENCY.jwks.json`: tickets are checked with the service's."""
+    silence: Duration = Field(default=dt.timedelta(seconds=3), gt=dt.timedelta())
+    """How long the node goes on without hearing of revocations; after that it refuses authorized reads."""
 
 
 class NodeConfig(Section):
@@ -154,6 +199,12 @@ class NodeConfig(Section):
 
     node: NodeSection
     tls: TlsSection
+    log: LogSection | None = None
+    """Required of every node that gives data: it does not start without."""
+    officers: dict[str, IssuerSection] = {}
+    """Identity providers by agency, for example `[officers.customs]`; officers of others are not known here."""
+    authorizations: AuthorizationsSection | None = None
+    """Absent refuses every question under an authorization."""
     telemetry: TelemetrySection = TelemetrySection()
     limits: LimitsSection = LimitsSection()
 
@@ -169,7 +220,7 @@ class DepartmentConfig(NodeConfig):
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
     live: dict[str, LiveSection] = {}
     """Record types that are read live, by name."""
-    events: dict[str, EventsSection] = {}
+    events: dict[str, PeerSection] = {}
     """Whose events for this agency are followed, by the agency they come from, for example `[events.recognition]`."""
 
 

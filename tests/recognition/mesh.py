@@ -17,7 +17,7 @@ from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service
 from services.cli.rooms import policies, rooms
 from services.kit import check_digits
 from services.kit.client import Client
-from services.kit.config import DepartmentConfig, EventsSection, PolicySection, StoreSection
+from services.kit.config import DepartmentConfig, PeerSection, PolicySection, StoreSection
 from services.kit.credentials import results
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.results import Statement
@@ -151,7 +151,7 @@ class Mesh:
             store=StoreSection(url=url, migrate=True),
             policy=PolicySection(files=[room.policy]),
             secret=self.secret,
-            events={"recognition": EventsSection(target=self.node.host.address)},
+            events={"recognition": PeerSection(target=self.node.host.address)},
         )
         node = DepartmentNode(room, config, url, self.zone.frame(config))
         await node.start()

@@ -15,6 +15,7 @@ from hutong.api.commerce.v1 import registration_change_pb2 as _registration_chan
 from hutong.api.commerce.v1 import shareholding_pb2 as _shareholding_pb2
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -74,6 +75,7 @@ class GetEnterpriseResponse(_message.Message):
 
     ENTERPRISE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def enterprise(self) -> _enterprise_pb2.Enterprise:
         """The record."""
@@ -82,15 +84,20 @@ class GetEnterpriseResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         enterprise: _enterprise_pb2.Enterprise | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enterprise", b"enterprise"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enterprise", b"enterprise", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "enterprise", b"enterprise"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "enterprise", b"enterprise", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,6 +166,7 @@ class ListEnterprisesResponse(_message.Message):
     ENTERPRISES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -169,16 +177,21 @@ class ListEnterprisesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         enterprises: _abc.Iterable[_enterprise_pb2.Enterprise] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "enterprises", b"enterprises", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "enterprises", b"enterprises", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,6 +245,7 @@ class GetRegistrationChangeResponse(_message.Message):
 
     REGISTRATION_CHANGE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def registration_change(self) -> _registration_change_pb2.RegistrationChange:
         """The record."""
@@ -240,15 +254,20 @@ class GetRegistrationChangeResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         registration_change: _registration_change_pb2.RegistrationChange | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["registration_change", b"registration_change"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "registration_change", b"registration_change"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "registration_change", b"registration_change"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "registration_change", b"registration_change"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +336,7 @@ class ListRegistrationChangesResponse(_message.Message):
     REGISTRATION_CHANGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -327,16 +347,21 @@ class ListRegistrationChangesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         registration_changes: _abc.Iterable[_registration_change_pb2.RegistrationChange] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "registration_changes", b"registration_changes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "registration_changes", b"registration_changes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +415,7 @@ class GetShareholdingResponse(_message.Message):
 
     SHAREHOLDING_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def shareholding(self) -> _shareholding_pb2.Shareholding:
         """The record."""
@@ -398,15 +424,20 @@ class GetShareholdingResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         shareholding: _shareholding_pb2.Shareholding | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["shareholding", b"shareholding"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "shareholding", b"shareholding"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "shareholding", b"shareholding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "shareholding", b"shareholding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,6 +506,7 @@ class ListShareholdingsResponse(_message.Message):
     SHAREHOLDINGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -485,16 +517,21 @@ class ListShareholdingsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         shareholdings: _abc.Iterable[_shareholding_pb2.Shareholding] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "shareholdings", b"shareholdings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "shareholdings", b"shareholdings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,6 +585,7 @@ class GetListingResponse(_message.Message):
 
     LISTING_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def listing(self) -> _listing_pb2.Listing:
         """The record."""
@@ -556,15 +594,20 @@ class GetListingResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         listing: _listing_pb2.Listing | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["listing", b"listing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["listing", b"listing", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "listing", b"listing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "listing", b"listing", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,6 +676,7 @@ class ListListingsResponse(_message.Message):
     LISTINGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -643,16 +687,21 @@ class ListListingsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         listings: _abc.Iterable[_listing_pb2.Listing] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "listings", b"listings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "listings", b"listings", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,6 +755,7 @@ class GetBranchResponse(_message.Message):
 
     BRANCH_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def branch(self) -> _branch_pb2.Branch:
         """The record."""
@@ -714,15 +764,20 @@ class GetBranchResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         branch: _branch_pb2.Branch | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "decisions", b"decisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branch", b"branch", "decisions", b"decisions", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -791,6 +846,7 @@ class ListBranchesResponse(_message.Message):
     BRANCHES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -801,16 +857,21 @@ class ListBranchesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         branches: _abc.Iterable[_branch_pb2.Branch] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["branches", b"branches", "decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -17,6 +17,7 @@ from hutong.api.customs.v1 import manifest_pb2 as _manifest_pb2
 from hutong.api.customs.v1 import operator_pb2 as _operator_pb2
 from hutong.api.customs.v1 import penalty_pb2 as _penalty_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -76,6 +77,7 @@ class GetOperatorResponse(_message.Message):
 
     OPERATOR_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def operator(self) -> _operator_pb2.Operator:
         """The record."""
@@ -84,15 +86,20 @@ class GetOperatorResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         operator: _operator_pb2.Operator | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["operator", b"operator", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "operator", b"operator"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "operator", b"operator", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +168,7 @@ class ListOperatorsResponse(_message.Message):
     OPERATORS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -171,16 +179,21 @@ class ListOperatorsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         operators: _abc.Iterable[_operator_pb2.Operator] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "operators", b"operators"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "operators", b"operators", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +247,7 @@ class GetDeclarationResponse(_message.Message):
 
     DECLARATION_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def declaration(self) -> _declaration_pb2.Declaration:
         """The record."""
@@ -242,15 +256,20 @@ class GetDeclarationResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         declaration: _declaration_pb2.Declaration | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["declaration", b"declaration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["declaration", b"declaration", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "declaration", b"declaration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "declaration", b"declaration", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,6 +338,7 @@ class ListDeclarationsResponse(_message.Message):
     DECLARATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -329,16 +349,21 @@ class ListDeclarationsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         declarations: _abc.Iterable[_declaration_pb2.Declaration] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "declarations", b"declarations", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "declarations", b"declarations", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,6 +417,7 @@ class GetClearanceEventResponse(_message.Message):
 
     CLEARANCE_EVENT_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def clearance_event(self) -> _clearance_event_pb2.ClearanceEvent:
         """The record."""
@@ -400,15 +426,20 @@ class GetClearanceEventResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         clearance_event: _clearance_event_pb2.ClearanceEvent | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clearance_event", b"clearance_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clearance_event", b"clearance_event", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_event", b"clearance_event", "decisions", b"decisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_event", b"clearance_event", "decisions", b"decisions", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +508,7 @@ class ListClearanceEventsResponse(_message.Message):
     CLEARANCE_EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -487,16 +519,21 @@ class ListClearanceEventsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         clearance_events: _abc.Iterable[_clearance_event_pb2.ClearanceEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_events", b"clearance_events", "decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clearance_events", b"clearance_events", "decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +587,7 @@ class GetInspectionResponse(_message.Message):
 
     INSPECTION_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inspection(self) -> _inspection_pb2.Inspection:
         """The record."""
@@ -558,15 +596,20 @@ class GetInspectionResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         inspection: _inspection_pb2.Inspection | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection", b"inspection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection", b"inspection", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +678,7 @@ class ListInspectionsResponse(_message.Message):
     INSPECTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -645,16 +689,21 @@ class ListInspectionsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         inspections: _abc.Iterable[_inspection_pb2.Inspection] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspections", b"inspections", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspections", b"inspections", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,6 +757,7 @@ class GetManifestResponse(_message.Message):
 
     MANIFEST_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def manifest(self) -> _manifest_pb2.Manifest:
         """The record."""
@@ -716,15 +766,20 @@ class GetManifestResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         manifest: _manifest_pb2.Manifest | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["manifest", b"manifest", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "manifest", b"manifest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "manifest", b"manifest", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -793,6 +848,7 @@ class ListManifestsResponse(_message.Message):
     MANIFESTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -803,16 +859,21 @@ class ListManifestsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         manifests: _abc.Iterable[_manifest_pb2.Manifest] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "manifests", b"manifests", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "manifests", b"manifests", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -866,6 +927,7 @@ class GetCbecListingResponse(_message.Message):
 
     CBEC_LISTING_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def cbec_listing(self) -> _cbec_listing_pb2.CbecListing:
         """The record."""
@@ -874,15 +936,20 @@ class GetCbecListingResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         cbec_listing: _cbec_listing_pb2.CbecListing | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cbec_listing", b"cbec_listing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cbec_listing", b"cbec_listing", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cbec_listing", b"cbec_listing", "decisions", b"decisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cbec_listing", b"cbec_listing", "decisions", b"decisions", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,6 +1018,7 @@ class ListCbecListingsResponse(_message.Message):
     CBEC_LISTINGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -961,16 +1029,21 @@ class ListCbecListingsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         cbec_listings: _abc.Iterable[_cbec_listing_pb2.CbecListing] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cbec_listings", b"cbec_listings", "decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cbec_listings", b"cbec_listings", "decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1024,6 +1097,7 @@ class GetPenaltyResponse(_message.Message):
 
     PENALTY_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def penalty(self) -> _penalty_pb2.Penalty:
         """The record."""
@@ -1032,15 +1106,20 @@ class GetPenaltyResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         penalty: _penalty_pb2.Penalty | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["penalty", b"penalty"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["penalty", b"penalty", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "penalty", b"penalty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "penalty", b"penalty", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,6 +1188,7 @@ class ListPenaltiesResponse(_message.Message):
     PENALTIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -1119,16 +1199,21 @@ class ListPenaltiesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         penalties: _abc.Iterable[_penalty_pb2.Penalty] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "penalties", b"penalties"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "penalties", b"penalties", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

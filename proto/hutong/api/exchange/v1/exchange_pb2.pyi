@@ -101,6 +101,7 @@ class RequestContext(_message.Message):
     CASE_REF_FIELD_NUMBER: _builtins.int
     AUTHORIZATION_ID_FIELD_NUMBER: _builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
+    AUTHORIZATION_TICKET_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     """Purpose code, for example "P-REBATE"."""
     legal_basis: _builtins.str
@@ -111,6 +112,8 @@ class RequestContext(_message.Message):
     """A supervisor's authorization, where one is used."""
     on_behalf_of: _builtins.str
     """Officer or party on whose behalf the system asks; never personal data, a reference."""
+    authorization_ticket: _builtins.str
+    """Ticket to use the authorization, from AuthorizationService.UseAuthorization."""
     def __init__(
         self,
         *,
@@ -119,10 +122,11 @@ class RequestContext(_message.Message):
         case_ref: _builtins.str = ...,
         authorization_id: _builtins.str = ...,
         on_behalf_of: _builtins.str = ...,
+        authorization_ticket: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_id", b"authorization_id", "case_ref", b"case_ref", "legal_basis", b"legal_basis", "on_behalf_of", b"on_behalf_of", "purpose", b"purpose"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authorization_id", b"authorization_id", "authorization_ticket", b"authorization_ticket", "case_ref", b"case_ref", "legal_basis", b"legal_basis", "on_behalf_of", b"on_behalf_of", "purpose", b"purpose"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,7 +34,7 @@ class QueryRequest(_message.Message):
     AS_OF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def subject(self) -> _common_pb2.SubjectId:
-        """Whom or what it is about."""
+        """Whom or what it is about. Absent only under an authorization that opens records by a condition."""
 
     @_builtins.property
     def selections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Selection]:
@@ -71,21 +72,27 @@ class QueryResponse(_message.Message):
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id of the query, for traces and receipts."""
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Section]:
         """One section per selection, in the order asked."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         query_id: _builtins.str = ...,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -98,18 +105,28 @@ class StreamQueryRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUERY_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    ALL_PAGES_FIELD_NUMBER: _builtins.int
+    all_pages: _builtins.bool
+    """Go on with the next page of a selection by itself, until the last."""
     @_builtins.property
     def query(self) -> Global___QueryRequest:
         """The question."""
+
+    @_builtins.property
+    def subjects(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.SubjectId]:
+        """More subjects to ask the same about, one after the other; at most 1000."""
 
     def __init__(
         self,
         *,
         query: Global___QueryRequest | None = ...,
+        subjects: _abc.Iterable[_common_pb2.SubjectId] | None = ...,
+        all_pages: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_pages", b"all_pages", "query", b"query", "subjects", b"subjects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -123,21 +140,33 @@ class StreamQueryResponse(_message.Message):
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id of the query."""
     @_builtins.property
     def section(self) -> _exchange_pb2.Section:
-        """One section; a selection has exactly one."""
+        """One section; a selection has exactly one for each subject, and one a page with `all_pages`."""
+
+    @_builtins.property
+    def subject(self) -> _common_pb2.SubjectId:
+        """The subject it is about, where several were asked about."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         query_id: _builtins.str = ...,
         section: _exchange_pb2.Section | None = ...,
+        subject: _common_pb2.SubjectId | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["section", b"section"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "section", b"section", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "section", b"section"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "receipt", b"receipt", "section", b"section", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -174,18 +203,24 @@ class ExplainResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECTIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Section]:
         """One section per selection; status says what Query could give at best."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from hutong.api.exchange.v1 import federation_pb2 as hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2
+from hutong.api.exchange.v1 import reads_pb2 as hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,11 @@ class FederationServiceStub:
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.ListReads = channel.unary_unary(
+                '/hutong.api.exchange.v1.FederationService/ListReads',
+                request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsRequest.SerializeToString,
+                response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsResponse.FromString,
+                _registered_method=True)
         self.ListRecordTypes = channel.unary_unary(
                 '/hutong.api.exchange.v1.FederationService/ListRecordTypes',
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ListRecordTypesRequest.SerializeToString,
@@ -84,6 +90,13 @@ class FederationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListReads(self, request, context):
+        """Tells an enterprise who read its records, at every agency, the newest first, paginated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListRecordTypes(self, request, context):
         """Lists the record types of the mesh, paginated.
         """
@@ -108,6 +121,11 @@ def add_FederationServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainRequest.FromString,
                     response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainResponse.SerializeToString,
+            ),
+            'ListReads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListReads,
+                    request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsRequest.FromString,
+                    response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsResponse.SerializeToString,
             ),
             'ListRecordTypes': grpc.unary_unary_rpc_method_handler(
                     servicer.ListRecordTypes,
@@ -197,6 +215,33 @@ class FederationService:
             '/hutong.api.exchange.v1.FederationService/Explain',
             hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainRequest.SerializeToString,
             hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListReads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/hutong.api.exchange.v1.FederationService/ListReads',
+            hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsRequest.SerializeToString,
+            hutong_dot_api_dot_exchange_dot_v1_dot_reads__pb2.ListReadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

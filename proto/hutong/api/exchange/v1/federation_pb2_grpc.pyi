@@ -6,6 +6,7 @@ The gateway's door: one question across agencies."""
 from collections import abc as _abc
 from grpc import aio as _aio
 from hutong.api.exchange.v1 import federation_pb2 as _federation_pb2
+from hutong.api.exchange.v1 import reads_pb2 as _reads_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -42,6 +43,8 @@ class FederationServiceStub:
     """Answers a question section by section, in the order departments answer."""
     Explain: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ExplainRequest, _federation_pb2.ExplainResponse]
     """Tells what Query would decide, without reading any record."""
+    ListReads: _grpc.UnaryUnaryMultiCallable[_reads_pb2.ListReadsRequest, _reads_pb2.ListReadsResponse]
+    """Tells an enterprise who read its records, at every agency, the newest first, paginated."""
     ListRecordTypes: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ListRecordTypesRequest, _federation_pb2.ListRecordTypesResponse]
     """Lists the record types of the mesh, paginated."""
 
@@ -59,6 +62,8 @@ class FederationServiceAsyncStub(FederationServiceStub):
     """Answers a question section by section, in the order departments answer."""
     Explain: _aio.UnaryUnaryMultiCallable[_federation_pb2.ExplainRequest, _federation_pb2.ExplainResponse]  # type: ignore[assignment]
     """Tells what Query would decide, without reading any record."""
+    ListReads: _aio.UnaryUnaryMultiCallable[_reads_pb2.ListReadsRequest, _reads_pb2.ListReadsResponse]  # type: ignore[assignment]
+    """Tells an enterprise who read its records, at every agency, the newest first, paginated."""
     ListRecordTypes: _aio.UnaryUnaryMultiCallable[_federation_pb2.ListRecordTypesRequest, _federation_pb2.ListRecordTypesResponse]  # type: ignore[assignment]
     """Lists the record types of the mesh, paginated."""
 
@@ -91,6 +96,14 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_federation_pb2.ExplainResponse, _abc.Awaitable[_federation_pb2.ExplainResponse]]:
         """Tells what Query would decide, without reading any record."""
+
+    @_abc_1.abstractmethod
+    def ListReads(
+        self,
+        request: _reads_pb2.ListReadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reads_pb2.ListReadsResponse, _abc.Awaitable[_reads_pb2.ListReadsResponse]]:
+        """Tells an enterprise who read its records, at every agency, the newest first, paginated."""
 
     @_abc_1.abstractmethod
     def ListRecordTypes(

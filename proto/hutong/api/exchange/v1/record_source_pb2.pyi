@@ -11,6 +11,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -51,7 +52,7 @@ class FetchRequest(_message.Message):
 
     @_builtins.property
     def subject(self) -> _common_pb2.SubjectId:
-        """Whom or what it is about."""
+        """Whom or what it is about. Absent only under an authorization that opens records by a condition."""
 
     @_builtins.property
     def selections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Selection]:
@@ -87,18 +88,24 @@ class FetchResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECTIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Section]:
         """One per selection."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -157,6 +164,7 @@ class WatchResponse(_message.Message):
     RECORDS_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Token to go on from after these."""
     @_builtins.property
@@ -167,16 +175,21 @@ class WatchResponse(_message.Message):
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """As-of time: everything recorded until then has been sent."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         records: _abc.Iterable[_any_pb2.Any] | None = ...,
         resume_token: _builtins.str = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "records", b"records", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "receipt", b"receipt", "records", b"records", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

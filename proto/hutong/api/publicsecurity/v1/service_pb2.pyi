@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 from hutong.api.publicsecurity.v1 import hazchem_permit_pb2 as _hazchem_permit_pb2
 from hutong.api.publicsecurity.v1 import identity_answer_pb2 as _identity_answer_pb2
 from hutong.api.publicsecurity.v1 import restriction_answer_pb2 as _restriction_answer_pb2
@@ -76,6 +77,7 @@ class GetIdentityAnswerResponse(_message.Message):
 
     IDENTITY_ANSWER_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def identity_answer(self) -> _identity_answer_pb2.IdentityAnswer:
         """The record."""
@@ -84,15 +86,20 @@ class GetIdentityAnswerResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         identity_answer: _identity_answer_pb2.IdentityAnswer | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_answer", b"identity_answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_answer", b"identity_answer", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "identity_answer", b"identity_answer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "identity_answer", b"identity_answer", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -161,6 +168,7 @@ class ListIdentityAnswersResponse(_message.Message):
     IDENTITY_ANSWERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -171,16 +179,21 @@ class ListIdentityAnswersResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         identity_answers: _abc.Iterable[_identity_answer_pb2.IdentityAnswer] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "identity_answers", b"identity_answers", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "identity_answers", b"identity_answers", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +247,7 @@ class GetRestrictionAnswerResponse(_message.Message):
 
     RESTRICTION_ANSWER_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def restriction_answer(self) -> _restriction_answer_pb2.RestrictionAnswer:
         """The record."""
@@ -242,15 +256,20 @@ class GetRestrictionAnswerResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         restriction_answer: _restriction_answer_pb2.RestrictionAnswer | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["restriction_answer", b"restriction_answer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "restriction_answer", b"restriction_answer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "restriction_answer", b"restriction_answer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "restriction_answer", b"restriction_answer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -319,6 +338,7 @@ class ListRestrictionAnswersResponse(_message.Message):
     RESTRICTION_ANSWERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -329,16 +349,21 @@ class ListRestrictionAnswersResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         restriction_answers: _abc.Iterable[_restriction_answer_pb2.RestrictionAnswer] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "restriction_answers", b"restriction_answers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "restriction_answers", b"restriction_answers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,6 +417,7 @@ class GetSealRegistrationResponse(_message.Message):
 
     SEAL_REGISTRATION_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def seal_registration(self) -> _seal_registration_pb2.SealRegistration:
         """The record."""
@@ -400,15 +426,20 @@ class GetSealRegistrationResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         seal_registration: _seal_registration_pb2.SealRegistration | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["seal_registration", b"seal_registration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "seal_registration", b"seal_registration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "seal_registration", b"seal_registration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "seal_registration", b"seal_registration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,6 +508,7 @@ class ListSealRegistrationsResponse(_message.Message):
     SEAL_REGISTRATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -487,16 +519,21 @@ class ListSealRegistrationsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         seal_registrations: _abc.Iterable[_seal_registration_pb2.SealRegistration] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "seal_registrations", b"seal_registrations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "seal_registrations", b"seal_registrations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -550,6 +587,7 @@ class GetVehicleResponse(_message.Message):
 
     VEHICLE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vehicle(self) -> _vehicle_pb2.Vehicle:
         """The record."""
@@ -558,15 +596,20 @@ class GetVehicleResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         vehicle: _vehicle_pb2.Vehicle | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["vehicle", b"vehicle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "vehicle", b"vehicle"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "vehicle", b"vehicle"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "vehicle", b"vehicle"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +678,7 @@ class ListVehiclesResponse(_message.Message):
     VEHICLES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -645,16 +689,21 @@ class ListVehiclesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         vehicles: _abc.Iterable[_vehicle_pb2.Vehicle] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "vehicles", b"vehicles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "vehicles", b"vehicles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -708,6 +757,7 @@ class GetHazchemPermitResponse(_message.Message):
 
     HAZCHEM_PERMIT_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hazchem_permit(self) -> _hazchem_permit_pb2.HazchemPermit:
         """The record."""
@@ -716,15 +766,20 @@ class GetHazchemPermitResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         hazchem_permit: _hazchem_permit_pb2.HazchemPermit | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hazchem_permit", b"hazchem_permit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hazchem_permit", b"hazchem_permit", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "hazchem_permit", b"hazchem_permit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "hazchem_permit", b"hazchem_permit", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -793,6 +848,7 @@ class ListHazchemPermitsResponse(_message.Message):
     HAZCHEM_PERMITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -803,16 +859,21 @@ class ListHazchemPermitsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         hazchem_permits: _abc.Iterable[_hazchem_permit_pb2.HazchemPermit] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "hazchem_permits", b"hazchem_permits", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "hazchem_permits", b"hazchem_permits", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -866,6 +927,7 @@ class GetSecurityEventResponse(_message.Message):
 
     SECURITY_EVENT_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def security_event(self) -> _security_event_pb2.SecurityEvent:
         """The record."""
@@ -874,15 +936,20 @@ class GetSecurityEventResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         security_event: _security_event_pb2.SecurityEvent | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["security_event", b"security_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "security_event", b"security_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "security_event", b"security_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "security_event", b"security_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,6 +1018,7 @@ class ListSecurityEventsResponse(_message.Message):
     SECURITY_EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -961,16 +1029,21 @@ class ListSecurityEventsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         security_events: _abc.Iterable[_security_event_pb2.SecurityEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "security_events", b"security_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "security_events", b"security_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1024,6 +1097,7 @@ class GetWatchlistEntryResponse(_message.Message):
 
     WATCHLIST_ENTRY_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def watchlist_entry(self) -> _watchlist_entry_pb2.WatchlistEntry:
         """The record."""
@@ -1032,15 +1106,20 @@ class GetWatchlistEntryResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         watchlist_entry: _watchlist_entry_pb2.WatchlistEntry | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["watchlist_entry", b"watchlist_entry"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "watchlist_entry", b"watchlist_entry"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "watchlist_entry", b"watchlist_entry"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "watchlist_entry", b"watchlist_entry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1109,6 +1188,7 @@ class ListWatchlistEntriesResponse(_message.Message):
     WATCHLIST_ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -1119,16 +1199,21 @@ class ListWatchlistEntriesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         watchlist_entries: _abc.Iterable[_watchlist_entry_pb2.WatchlistEntry] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "watchlist_entries", b"watchlist_entries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "watchlist_entries", b"watchlist_entries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 from hutong.api.quality.v1 import certificate_pb2 as _certificate_pb2
 from hutong.api.quality.v1 import food_filing_pb2 as _food_filing_pb2
 from hutong.api.quality.v1 import inspection_lot_pb2 as _inspection_lot_pb2
@@ -74,6 +75,7 @@ class GetInspectionLotResponse(_message.Message):
 
     INSPECTION_LOT_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def inspection_lot(self) -> _inspection_lot_pb2.InspectionLot:
         """The record."""
@@ -82,15 +84,20 @@ class GetInspectionLotResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         inspection_lot: _inspection_lot_pb2.InspectionLot | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["inspection_lot", b"inspection_lot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inspection_lot", b"inspection_lot", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection_lot", b"inspection_lot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection_lot", b"inspection_lot", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -159,6 +166,7 @@ class ListInspectionLotsResponse(_message.Message):
     INSPECTION_LOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -169,16 +177,21 @@ class ListInspectionLotsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         inspection_lots: _abc.Iterable[_inspection_lot_pb2.InspectionLot] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection_lots", b"inspection_lots", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "inspection_lots", b"inspection_lots", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -232,6 +245,7 @@ class GetCertificateResponse(_message.Message):
 
     CERTIFICATE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def certificate(self) -> _certificate_pb2.Certificate:
         """The record."""
@@ -240,15 +254,20 @@ class GetCertificateResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         certificate: _certificate_pb2.Certificate | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions", b"decisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate", b"certificate", "decisions", b"decisions", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,6 +336,7 @@ class ListCertificatesResponse(_message.Message):
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -327,16 +347,21 @@ class ListCertificatesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         certificates: _abc.Iterable[_certificate_pb2.Certificate] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "decisions", b"decisions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificates", b"certificates", "decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -390,6 +415,7 @@ class GetTraceEventResponse(_message.Message):
 
     TRACE_EVENT_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def trace_event(self) -> _trace_event_pb2.TraceEvent:
         """The record."""
@@ -398,15 +424,20 @@ class GetTraceEventResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         trace_event: _trace_event_pb2.TraceEvent | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["trace_event", b"trace_event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "trace_event", b"trace_event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "trace_event", b"trace_event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "trace_event", b"trace_event"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -475,6 +506,7 @@ class ListTraceEventsResponse(_message.Message):
     TRACE_EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -485,16 +517,21 @@ class ListTraceEventsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         trace_events: _abc.Iterable[_trace_event_pb2.TraceEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "trace_events", b"trace_events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "trace_events", b"trace_events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,6 +585,7 @@ class GetFoodFilingResponse(_message.Message):
 
     FOOD_FILING_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def food_filing(self) -> _food_filing_pb2.FoodFiling:
         """The record."""
@@ -556,15 +594,20 @@ class GetFoodFilingResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         food_filing: _food_filing_pb2.FoodFiling | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["food_filing", b"food_filing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["food_filing", b"food_filing", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "food_filing", b"food_filing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "food_filing", b"food_filing", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -633,6 +676,7 @@ class ListFoodFilingsResponse(_message.Message):
     FOOD_FILINGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -643,16 +687,21 @@ class ListFoodFilingsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         food_filings: _abc.Iterable[_food_filing_pb2.FoodFiling] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "food_filings", b"food_filings", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "food_filings", b"food_filings", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -706,6 +755,7 @@ class GetNotificationResponse(_message.Message):
 
     NOTIFICATION_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def notification(self) -> _notification_pb2.Notification:
         """The record."""
@@ -714,15 +764,20 @@ class GetNotificationResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         notification: _notification_pb2.Notification | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["notification", b"notification", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "notification", b"notification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "notification", b"notification", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -791,6 +846,7 @@ class ListNotificationsResponse(_message.Message):
     NOTIFICATIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -801,16 +857,21 @@ class ListNotificationsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         notifications: _abc.Iterable[_notification_pb2.Notification] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "notifications", b"notifications"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "notifications", b"notifications", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 from hutong.api.recognition.v1 import case_pb2 as _case_pb2
 import builtins as _builtins
 import sys
@@ -448,18 +449,24 @@ class SubmitCaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VIEW_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def view(self) -> Global___CaseView:
         """The case, as the caller may see it."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         view: Global___CaseView | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -554,6 +561,7 @@ class AppendStageEventResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     DUPLICATE_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The case's version now."""
     duplicate: _builtins.bool
@@ -562,16 +570,21 @@ class AppendStageEventResponse(_message.Message):
     def event(self) -> _case_pb2.StageEvent:
         """The event as it was recorded."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         event: _case_pb2.StageEvent | None = ...,
         version: _builtins.int = ...,
         duplicate: _builtins.bool = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "event", b"event", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicate", b"duplicate", "event", b"event", "receipt", b"receipt", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,18 +625,24 @@ class GetCaseResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VIEW_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def view(self) -> Global___CaseView:
         """The case."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         view: Global___CaseView | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,21 +706,27 @@ class ListCasesResponse(_message.Message):
 
     CASES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
     def cases(self) -> _containers.RepeatedCompositeFieldContainer[Global___CaseView]:
         """The cases, without their events."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         cases: _abc.Iterable[Global___CaseView] | None = ...,
         next_page_token: _builtins.str = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cases", b"cases", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -749,6 +774,7 @@ class WatchCaseResponse(_message.Message):
     STAGES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CASE_STATUS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """Where to go on after."""
     case_status: _case_pb2.CaseStatus.ValueType
@@ -761,6 +787,10 @@ class WatchCaseResponse(_message.Message):
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageView]:
         """The stages as they are after it."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
@@ -768,10 +798,11 @@ class WatchCaseResponse(_message.Message):
         stages: _abc.Iterable[Global___StageView] | None = ...,
         version: _builtins.int = ...,
         case_status: _case_pb2.CaseStatus.ValueType = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_status", b"case_status", "event", b"event", "stages", b"stages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["case_status", b"case_status", "event", b"event", "receipt", b"receipt", "stages", b"stages", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -814,6 +845,7 @@ class GetProgressResponse(_message.Message):
     VIEW_FIELD_NUMBER: _builtins.int
     HELD_BY_FIELD_NUMBER: _builtins.int
     REMINDERS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     reminders: _builtins.int
     """Reminders sent so far."""
     @_builtins.property
@@ -824,16 +856,21 @@ class GetProgressResponse(_message.Message):
     def held_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Agencies that hold it now."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         view: Global___CaseView | None = ...,
         held_by: _abc.Iterable[_builtins.str] | None = ...,
         reminders: _builtins.int = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["view", b"view"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "view", b"view"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_by", b"held_by", "reminders", b"reminders", "view", b"view"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_by", b"held_by", "receipt", b"receipt", "reminders", b"reminders", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -876,18 +913,24 @@ class RemindStageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_case_pb2.StageEvent]:
         """The reminders, as they were recorded."""
+
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_case_pb2.StageEvent] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

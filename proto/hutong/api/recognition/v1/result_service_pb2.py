@@ -25,54 +25,55 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from hutong.api.common.v1 import common_pb2 as hutong_dot_api_dot_common_dot_v1_dot_common__pb2
 from hutong.api.exchange.v1 import exchange_pb2 as hutong_dot_api_dot_exchange_dot_v1_dot_exchange__pb2
+from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 from hutong.api.recognition.v1 import stage_result_pb2 as hutong_dot_api_dot_recognition_dot_v1_dot_stage__result__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.hutong/api/recognition/v1/result_service.proto\x12\x19hutong.api.recognition.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a,hutong/api/recognition/v1/stage_result.proto\"*\n\x14ReserveStatusRequest\x12\x12\n\nresult_ref\x18\x01 \x01(\t\"3\n\x15ReserveStatusResponse\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\"+\n\x15RegisterResultRequest\x12\x12\n\ncredential\x18\x01 \x01(\t\"P\n\x16RegisterResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\"_\n\x10GetResultRequest\x12\x12\n\nresult_ref\x18\x01 \x01(\t\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\"K\n\x11GetResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\"\xb9\x01\n\x12ListResultsRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x11\n\tfact_code\x18\x02 \x01(\t\x12\x37\n\x07\x63ontext\x18\x03 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x13ListResultsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x13RevokeResultRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nresult_ref\x18\x02 \x01(\t\x12\x13\n\x0breason_code\x18\x03 \x01(\t\x12\x0f\n\x07suspend\x18\x04 \x01(\x08\x12\x11\n\treinstate\x18\x05 \x01(\x08\x12\x0f\n\x07officer\x18\x06 \x01(\t\"]\n\x14RevokeResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12\r\n\x05tasks\x18\x02 \x01(\x05\" \n\x0eGetKeysRequest\x12\x0e\n\x06\x61gency\x18\x01 \x01(\t\"\x1f\n\x0fGetKeysResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t\"#\n\x14GetStatusListRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"&\n\x15GetStatusListResponse\x12\r\n\x05token\x18\x01 \x01(\t\"\\\n\x10ListTasksRequest\x12\x10\n\x08\x64isposed\x18\x01 \x01(\x08\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\x87\x01\n\x11ListTasksResponse\x12.\n\x05tasks\x18\x01 \x03(\x0b\x32\x1f.hutong.api.recognition.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x88\x01\n\x12\x44isposeTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12;\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32&.hutong.api.recognition.v1.Disposition\x12\x13\n\x0breason_code\x18\x03 \x01(\t\x12\x0f\n\x07officer\x18\x04 \x01(\t\"D\n\x13\x44isposeTaskResponse\x12-\n\x04task\x18\x01 \x01(\x0b\x32\x1f.hutong.api.recognition.v1.Task2\x97\x06\n\rResultService\x12r\n\rReserveStatus\x12/.hutong.api.recognition.v1.ReserveStatusRequest\x1a\x30.hutong.api.recognition.v1.ReserveStatusResponse\x12u\n\x0eRegisterResult\x12\x30.hutong.api.recognition.v1.RegisterResultRequest\x1a\x31.hutong.api.recognition.v1.RegisterResultResponse\x12\x66\n\tGetResult\x12+.hutong.api.recognition.v1.GetResultRequest\x1a,.hutong.api.recognition.v1.GetResultResponse\x12l\n\x0bListResults\x12-.hutong.api.recognition.v1.ListResultsRequest\x1a..hutong.api.recognition.v1.ListResultsResponse\x12o\n\x0cRevokeResult\x12..hutong.api.recognition.v1.RevokeResultRequest\x1a/.hutong.api.recognition.v1.RevokeResultResponse\x12`\n\x07GetKeys\x12).hutong.api.recognition.v1.GetKeysRequest\x1a*.hutong.api.recognition.v1.GetKeysResponse\x12r\n\rGetStatusList\x12/.hutong.api.recognition.v1.GetStatusListRequest\x1a\x30.hutong.api.recognition.v1.GetStatusListResponse2\xe3\x01\n\x0bTaskService\x12\x66\n\tListTasks\x12+.hutong.api.recognition.v1.ListTasksRequest\x1a,.hutong.api.recognition.v1.ListTasksResponse\x12l\n\x0b\x44isposeTask\x12-.hutong.api.recognition.v1.DisposeTaskRequest\x1a..hutong.api.recognition.v1.DisposeTaskResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n.hutong/api/recognition/v1/result_service.proto\x12\x19hutong.api.recognition.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\x1bhutong/api/log/v1/log.proto\x1a,hutong/api/recognition/v1/stage_result.proto\"*\n\x14ReserveStatusRequest\x12\x12\n\nresult_ref\x18\x01 \x01(\t\"3\n\x15ReserveStatusResponse\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03\"+\n\x15RegisterResultRequest\x12\x12\n\ncredential\x18\x01 \x01(\t\"}\n\x16RegisterResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"_\n\x10GetResultRequest\x12\x12\n\nresult_ref\x18\x01 \x01(\t\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\"x\n\x11GetResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xb9\x01\n\x12ListResultsRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x11\n\tfact_code\x18\x02 \x01(\t\x12\x37\n\x07\x63ontext\x18\x03 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x94\x01\n\x13ListResultsResponse\x12\x37\n\x07results\x18\x01 \x03(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x87\x01\n\x13RevokeResultRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\nresult_ref\x18\x02 \x01(\t\x12\x13\n\x0breason_code\x18\x03 \x01(\t\x12\x0f\n\x07suspend\x18\x04 \x01(\x08\x12\x11\n\treinstate\x18\x05 \x01(\x08\x12\x0f\n\x07officer\x18\x06 \x01(\t\"\x8a\x01\n\x14RevokeResultResponse\x12\x36\n\x06result\x18\x01 \x01(\x0b\x32&.hutong.api.recognition.v1.StageResult\x12\r\n\x05tasks\x18\x02 \x01(\x05\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\" \n\x0eGetKeysRequest\x12\x0e\n\x06\x61gency\x18\x01 \x01(\t\"\x1f\n\x0fGetKeysResponse\x12\x0c\n\x04jwks\x18\x01 \x01(\t\"#\n\x14GetStatusListRequest\x12\x0b\n\x03uri\x18\x01 \x01(\t\"&\n\x15GetStatusListResponse\x12\r\n\x05token\x18\x01 \x01(\t\"\\\n\x10ListTasksRequest\x12\x10\n\x08\x64isposed\x18\x01 \x01(\x08\x12\x0f\n\x07\x63\x61se_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xb4\x01\n\x11ListTasksResponse\x12.\n\x05tasks\x18\x01 \x03(\x0b\x32\x1f.hutong.api.recognition.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x88\x01\n\x12\x44isposeTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12;\n\x0b\x64isposition\x18\x02 \x01(\x0e\x32&.hutong.api.recognition.v1.Disposition\x12\x13\n\x0breason_code\x18\x03 \x01(\t\x12\x0f\n\x07officer\x18\x04 \x01(\t\"q\n\x13\x44isposeTaskResponse\x12-\n\x04task\x18\x01 \x01(\x0b\x32\x1f.hutong.api.recognition.v1.Task\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt2\x97\x06\n\rResultService\x12r\n\rReserveStatus\x12/.hutong.api.recognition.v1.ReserveStatusRequest\x1a\x30.hutong.api.recognition.v1.ReserveStatusResponse\x12u\n\x0eRegisterResult\x12\x30.hutong.api.recognition.v1.RegisterResultRequest\x1a\x31.hutong.api.recognition.v1.RegisterResultResponse\x12\x66\n\tGetResult\x12+.hutong.api.recognition.v1.GetResultRequest\x1a,.hutong.api.recognition.v1.GetResultResponse\x12l\n\x0bListResults\x12-.hutong.api.recognition.v1.ListResultsRequest\x1a..hutong.api.recognition.v1.ListResultsResponse\x12o\n\x0cRevokeResult\x12..hutong.api.recognition.v1.RevokeResultRequest\x1a/.hutong.api.recognition.v1.RevokeResultResponse\x12`\n\x07GetKeys\x12).hutong.api.recognition.v1.GetKeysRequest\x1a*.hutong.api.recognition.v1.GetKeysResponse\x12r\n\rGetStatusList\x12/.hutong.api.recognition.v1.GetStatusListRequest\x1a\x30.hutong.api.recognition.v1.GetStatusListResponse2\xe3\x01\n\x0bTaskService\x12\x66\n\tListTasks\x12+.hutong.api.recognition.v1.ListTasksRequest\x1a,.hutong.api.recognition.v1.ListTasksResponse\x12l\n\x0b\x44isposeTask\x12-.hutong.api.recognition.v1.DisposeTaskRequest\x1a..hutong.api.recognition.v1.DisposeTaskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.api.recognition.v1.result_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESERVESTATUSREQUEST']._serialized_start=230
-  _globals['_RESERVESTATUSREQUEST']._serialized_end=272
-  _globals['_RESERVESTATUSRESPONSE']._serialized_start=274
-  _globals['_RESERVESTATUSRESPONSE']._serialized_end=325
-  _globals['_REGISTERRESULTREQUEST']._serialized_start=327
-  _globals['_REGISTERRESULTREQUEST']._serialized_end=370
-  _globals['_REGISTERRESULTRESPONSE']._serialized_start=372
-  _globals['_REGISTERRESULTRESPONSE']._serialized_end=452
-  _globals['_GETRESULTREQUEST']._serialized_start=454
-  _globals['_GETRESULTREQUEST']._serialized_end=549
-  _globals['_GETRESULTRESPONSE']._serialized_start=551
-  _globals['_GETRESULTRESPONSE']._serialized_end=626
-  _globals['_LISTRESULTSREQUEST']._serialized_start=629
-  _globals['_LISTRESULTSREQUEST']._serialized_end=814
-  _globals['_LISTRESULTSRESPONSE']._serialized_start=816
-  _globals['_LISTRESULTSRESPONSE']._serialized_end=919
-  _globals['_REVOKERESULTREQUEST']._serialized_start=922
-  _globals['_REVOKERESULTREQUEST']._serialized_end=1057
-  _globals['_REVOKERESULTRESPONSE']._serialized_start=1059
-  _globals['_REVOKERESULTRESPONSE']._serialized_end=1152
-  _globals['_GETKEYSREQUEST']._serialized_start=1154
-  _globals['_GETKEYSREQUEST']._serialized_end=1186
-  _globals['_GETKEYSRESPONSE']._serialized_start=1188
-  _globals['_GETKEYSRESPONSE']._serialized_end=1219
-  _globals['_GETSTATUSLISTREQUEST']._serialized_start=1221
-  _globals['_GETSTATUSLISTREQUEST']._serialized_end=1256
-  _globals['_GETSTATUSLISTRESPONSE']._serialized_start=1258
-  _globals['_GETSTATUSLISTRESPONSE']._serialized_end=1296
-  _globals['_LISTTASKSREQUEST']._serialized_start=1298
-  _globals['_LISTTASKSREQUEST']._serialized_end=1390
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1393
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1528
-  _globals['_DISPOSETASKREQUEST']._serialized_start=1531
-  _globals['_DISPOSETASKREQUEST']._serialized_end=1667
-  _globals['_DISPOSETASKRESPONSE']._serialized_start=1669
-  _globals['_DISPOSETASKRESPONSE']._serialized_end=1737
-  _globals['_RESULTSERVICE']._serialized_start=1740
-  _globals['_RESULTSERVICE']._serialized_end=2531
-  _globals['_TASKSERVICE']._serialized_start=2534
-  _globals['_TASKSERVICE']._serialized_end=2761
+  _globals['_RESERVESTATUSREQUEST']._serialized_start=259
+  _globals['_RESERVESTATUSREQUEST']._serialized_end=301
+  _globals['_RESERVESTATUSRESPONSE']._serialized_start=303
+  _globals['_RESERVESTATUSRESPONSE']._serialized_end=354
+  _globals['_REGISTERRESULTREQUEST']._serialized_start=356
+  _globals['_REGISTERRESULTREQUEST']._serialized_end=399
+  _globals['_REGISTERRESULTRESPONSE']._serialized_start=401
+  _globals['_REGISTERRESULTRESPONSE']._serialized_end=526
+  _globals['_GETRESULTREQUEST']._serialized_start=528
+  _globals['_GETRESULTREQUEST']._serialized_end=623
+  _globals['_GETRESULTRESPONSE']._serialized_start=625
+  _globals['_GETRESULTRESPONSE']._serialized_end=745
+  _globals['_LISTRESULTSREQUEST']._serialized_start=748
+  _globals['_LISTRESULTSREQUEST']._serialized_end=933
+  _globals['_LISTRESULTSRESPONSE']._serialized_start=936
+  _globals['_LISTRESULTSRESPONSE']._serialized_end=1084
+  _globals['_REVOKERESULTREQUEST']._serialized_start=1087
+  _globals['_REVOKERESULTREQUEST']._serialized_end=1222
+  _globals['_REVOKERESULTRESPONSE']._serialized_start=1225
+  _globals['_REVOKERESULTRESPONSE']._serialized_end=1363
+  _globals['_GETKEYSREQUEST']._serialized_start=1365
+  _globals['_GETKEYSREQUEST']._serialized_end=1397
+  _globals['_GETKEYSRESPONSE']._serialized_start=1399
+  _globals['_GETKEYSRESPONSE']._serialized_end=1430
+  _globals['_GETSTATUSLISTREQUEST']._serialized_start=1432
+  _globals['_GETSTATUSLISTREQUEST']._serialized_end=1467
+  _globals['_GETSTATUSLISTRESPONSE']._serialized_start=1469
+  _globals['_GETSTATUSLISTRESPONSE']._serialized_end=1507
+  _globals['_LISTTASKSREQUEST']._serialized_start=1509
+  _globals['_LISTTASKSREQUEST']._serialized_end=1601
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1604
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1784
+  _globals['_DISPOSETASKREQUEST']._serialized_start=1787
+  _globals['_DISPOSETASKREQUEST']._serialized_end=1923
+  _globals['_DISPOSETASKRESPONSE']._serialized_start=1925
+  _globals['_DISPOSETASKRESPONSE']._serialized_end=2038
+  _globals['_RESULTSERVICE']._serialized_start=2041
+  _globals['_RESULTSERVICE']._serialized_end=2832
+  _globals['_TASKSERVICE']._serialized_start=2835
+  _globals['_TASKSERVICE']._serialized_end=3062
 # @@protoc_insertion_point(module_scope)

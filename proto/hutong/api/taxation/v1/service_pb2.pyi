@@ -10,6 +10,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from hutong.api.common.v1 import common_pb2 as _common_pb2
 from hutong.api.exchange.v1 import exchange_pb2 as _exchange_pb2
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 from hutong.api.taxation.v1 import export_rebate_claim_pb2 as _export_rebate_claim_pb2
 from hutong.api.taxation.v1 import invoice_line_pb2 as _invoice_line_pb2
 from hutong.api.taxation.v1 import invoice_summary_pb2 as _invoice_summary_pb2
@@ -75,6 +76,7 @@ class GetTaxpayerStatusResponse(_message.Message):
 
     TAXPAYER_STATUS_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def taxpayer_status(self) -> _taxpayer_status_pb2.TaxpayerStatus:
         """The record."""
@@ -83,15 +85,20 @@ class GetTaxpayerStatusResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         taxpayer_status: _taxpayer_status_pb2.TaxpayerStatus | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["taxpayer_status", b"taxpayer_status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "taxpayer_status", b"taxpayer_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "taxpayer_status", b"taxpayer_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "taxpayer_status", b"taxpayer_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,6 +167,7 @@ class ListTaxpayerStatusesResponse(_message.Message):
     TAXPAYER_STATUSES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -170,16 +178,21 @@ class ListTaxpayerStatusesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         taxpayer_statuses: _abc.Iterable[_taxpayer_status_pb2.TaxpayerStatus] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "taxpayer_statuses", b"taxpayer_statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "taxpayer_statuses", b"taxpayer_statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,6 +246,7 @@ class GetVatFilingResponse(_message.Message):
 
     VAT_FILING_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def vat_filing(self) -> _vat_filing_pb2.VatFiling:
         """The record."""
@@ -241,15 +255,20 @@ class GetVatFilingResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         vat_filing: _vat_filing_pb2.VatFiling | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["vat_filing", b"vat_filing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "vat_filing", b"vat_filing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "vat_filing", b"vat_filing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "vat_filing", b"vat_filing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,6 +337,7 @@ class ListVatFilingsResponse(_message.Message):
     VAT_FILINGS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -328,16 +348,21 @@ class ListVatFilingsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         vat_filings: _abc.Iterable[_vat_filing_pb2.VatFiling] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "vat_filings", b"vat_filings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "vat_filings", b"vat_filings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +416,7 @@ class GetInvoiceSummaryResponse(_message.Message):
 
     INVOICE_SUMMARY_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice_summary(self) -> _invoice_summary_pb2.InvoiceSummary:
         """The record."""
@@ -399,15 +425,20 @@ class GetInvoiceSummaryResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         invoice_summary: _invoice_summary_pb2.InvoiceSummary | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice_summary", b"invoice_summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice_summary", b"invoice_summary", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_summary", b"invoice_summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_summary", b"invoice_summary", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -476,6 +507,7 @@ class ListInvoiceSummariesResponse(_message.Message):
     INVOICE_SUMMARIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -486,16 +518,21 @@ class ListInvoiceSummariesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         invoice_summaries: _abc.Iterable[_invoice_summary_pb2.InvoiceSummary] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_summaries", b"invoice_summaries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_summaries", b"invoice_summaries", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -549,6 +586,7 @@ class GetInvoiceLineResponse(_message.Message):
 
     INVOICE_LINE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def invoice_line(self) -> _invoice_line_pb2.InvoiceLine:
         """The record."""
@@ -557,15 +595,20 @@ class GetInvoiceLineResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         invoice_line: _invoice_line_pb2.InvoiceLine | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice_line", b"invoice_line"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice_line", b"invoice_line", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_line", b"invoice_line"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_line", b"invoice_line", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -634,6 +677,7 @@ class ListInvoiceLinesResponse(_message.Message):
     INVOICE_LINES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -644,16 +688,21 @@ class ListInvoiceLinesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         invoice_lines: _abc.Iterable[_invoice_line_pb2.InvoiceLine] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_lines", b"invoice_lines", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "invoice_lines", b"invoice_lines", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -707,6 +756,7 @@ class GetExportRebateClaimResponse(_message.Message):
 
     EXPORT_REBATE_CLAIM_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def export_rebate_claim(self) -> _export_rebate_claim_pb2.ExportRebateClaim:
         """The record."""
@@ -715,15 +765,20 @@ class GetExportRebateClaimResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         export_rebate_claim: _export_rebate_claim_pb2.ExportRebateClaim | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["export_rebate_claim", b"export_rebate_claim"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["export_rebate_claim", b"export_rebate_claim", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "export_rebate_claim", b"export_rebate_claim"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "export_rebate_claim", b"export_rebate_claim", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +847,7 @@ class ListExportRebateClaimsResponse(_message.Message):
     EXPORT_REBATE_CLAIMS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -802,16 +858,21 @@ class ListExportRebateClaimsResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         export_rebate_claims: _abc.Iterable[_export_rebate_claim_pb2.ExportRebateClaim] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "export_rebate_claims", b"export_rebate_claims", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "export_rebate_claims", b"export_rebate_claims", "next_page_token", b"next_page_token", "receipt", b"receipt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -865,6 +926,7 @@ class GetStatusNoticeResponse(_message.Message):
 
     STATUS_NOTICE_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status_notice(self) -> _status_notice_pb2.StatusNotice:
         """The record."""
@@ -873,15 +935,20 @@ class GetStatusNoticeResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         status_notice: _status_notice_pb2.StatusNotice | None = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["status_notice", b"status_notice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "status_notice", b"status_notice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "status_notice", b"status_notice"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "receipt", b"receipt", "status_notice", b"status_notice"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -950,6 +1017,7 @@ class ListStatusNoticesResponse(_message.Message):
     STATUS_NOTICES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     DECISIONS_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     @_builtins.property
@@ -960,16 +1028,21 @@ class ListStatusNoticesResponse(_message.Message):
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.FieldDecision]:
         """One decision per field asked for."""
 
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """Proof that this answer was logged before it left."""
+
     def __init__(
         self,
         *,
         status_notices: _abc.Iterable[_status_notice_pb2.StatusNotice] | None = ...,
         next_page_token: _builtins.str = ...,
         decisions: _abc.Iterable[_exchange_pb2.FieldDecision] | None = ...,
+        receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "status_notices", b"status_notices"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "status_notices", b"status_notices"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
