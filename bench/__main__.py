@@ -13,15 +13,16 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import loads, query, replay
+from bench import loads, logged, proofs, query, replay, revocation
 from bench.process import resident_mb
 from services.cli.filling import fill
 from services.cli.fleet import Fleet
 from services.cli.zone import Zone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TARGETS = {"cpu": 1.3, "load_s": 5.0, "resident_mb": 130.0, "replay_per_s": 20_000}
-PARTS = ("load", "replay", "fleet")
+TARGETS = {"cpu": 1.3, "load_s": 5.0, "resident_mb": 130.0, "replay_per_s": 20_000, "logged": 0.6, "verify_s": 20.0}
+PARTS = ("load", "replay", "proofs", "fleet", "logged", "revocation")
+ENTRIES = 1_000_000
 console = Console()
 
 
@@ -38,10 +39,62 @@ def main() -> None:
             uvloop.run(_loads(Path(folder) / "loads", arguments.data))
         if "replay" in wanted:
             uvloop.run(_replays(arguments.data))
+        if "proofs" in wanted:
+            _proofs(Path(folder))
         if "fleet" in wanted:
-            zone = Zone.prepare(Path(folder) / "fleet")
-            fill(zone, None, with_sample=True, quiet=True)
-            uvloop.run(_fleet(zone))
+            uvloop.run(_fleet(_zone(Path(folder) / "fleet")))
+        if "logged" in wanted:
+            uvloop.run(_logged(*(_zone(Path(folder) / name) for name in ("logged", "unlogged"))))
+        if "revocation" in wanted:
+            uvloop.run(_revocation(_zone(Path(folder) / "revocation")))
+
+
+def _zone(folder: Path) -> Zone:
+    zone = Zone.prepare(folder)
+    fill(zone, None, with_sample=True, quiet=True)
+    return zone
+
+
+def _proofs(folder: Path) -> None:
+    found = proofs.measure(folder, ENTRIES)
+    columns = (
+        "entries",
+        "verify, ours / bare hashing",
+        "seconds",
+        "append µs",
+        "inclusion ms",
+        "worst",
+        "consistency ms",
+        "check ms",
+    )
+    table = Table(*columns, title="A whole log")
+    numbers = (found.inclusion_ms, found.inclusion_worst_ms, found.consistency_ms, found.check_ms)
+    rest = (f"{number:.2f}" for number in numbers)
+    table.add_row(str(found.entries), f"{found.ratio:.1f}", f"{found.verify_s:.1f}", f"{found.append_us:.1f}", *rest)
+    console.print(table)
+    console.print(f"target: verified in at most {TARGETS['verify_s']} s, an inclusion proof in at most 5 ms")
+
+
+async def _logged(zone: Zone, other: Zone) -> None:
+    async with Fleet(zone) as ours, Fleet(other, program="bench.unlogged") as theirs:
+        columns = ("in flight", "rate, logged / unlogged", "logged/s", "unlogged/s", "p50 ms", "p50 ms unlogged")
+        table = Table(*columns, title="Everything recorded before it leaves")
+        for found in await logged.measure(ours, theirs):
+            rates = (f"{found.logged:.0f}", f"{found.unlogged:.0f}")
+            waits = (f"{found.logged_p50_ms:.1f}", f"{found.unlogged_p50_ms:.1f}")
+            table.add_row(str(found.in_flight), f"{found.ratio:.2f}", *rates, *waits)
+        console.print(table)
+        console.print(f"target: at least {TARGETS['logged']} of the rate at 64 in flight")
+
+
+async def _revocation(zone: Zone) -> None:
+    async with Fleet(zone) as fleet:
+        found = await revocation.measure(fleet)
+        table = Table("revocations", "p50 ms", "p99 ms", "worst ms", "load, queries/s", title="Revocation to refusal")
+        numbers = (found.p50_ms, found.p99_ms, found.worst_ms, found.queries_per_s)
+        table.add_row(str(found.count), *(f"{number:.0f}" for number in numbers))
+        console.print(table)
+        console.print("target: p99 under 1000 ms")
 
 
 async def _fleet(zone: Zone) -> None:

@@ -80,7 +80,7 @@ async def measure(fleet: Fleet) -> list[Ratio]:
         ours = cast("Call", _channel(fleet, fleet.address("gateway")).unary_unary(QUERY))
         theirs = cast("Call", _channel(fleet, f"127.0.0.1:{port}").unary_unary("/" + "/".join(bare.METHOD)))
         raw = asked.SerializeToString()
-        await _check(ours, raw)
+        await check(ours, raw)
         await theirs(raw, timeout=10, wait_for_ready=True)
         gateway = fleet.nodes["gateway"].process
         assert gateway is not None
@@ -90,7 +90,7 @@ async def measure(fleet: Fleet) -> list[Ratio]:
         await process.wait()
 
 
-async def _check(call: Call, raw: bytes) -> None:
+async def check(call: Call, raw: bytes) -> None:
     """The question must be answered by all five, or there is nothing to compare."""
     answer = federation_pb2.QueryResponse.FromString(await call(raw, timeout=10))
     given = [section for section in answer.sections if section.records]

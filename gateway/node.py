@@ -5,9 +5,11 @@ from pathlib import Path
 from certs.spiffe import SpiffeId
 from gateway.config import GatewayConfig
 from gateway.plan import Planner
+from gateway.reads import AllReads
 from gateway.service import Department, FederationService
 from hutong.api.exchange.v1 import federation_pb2
 from services.kit import jurisdiction
+from services.kit.authorizations.joining import join
 from services.kit.client import Client
 from services.kit.context import ContextSigner
 from services.kit.department import read_secret
@@ -37,12 +39,16 @@ class GatewayNode:
         pack = jurisdiction.load(config.policy.jurisdiction)
         self.policy_files = files = PolicyFiles(config.policy.files, known, pack)
         self.engine = engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
+        await host.open_log()
+        host.archive(files, pack)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}
-        planner = Planner(known, engine, ContextSigner(host.identity, host.clock), host.clock)
-        service = FederationService(
-            known, planner, Identity(host.files), departments, PageTokens(secret), config.limits.response_bytes
-        )
+        self.enforcer = join(config, host, pack, discloses=False)
+        signer, identity, pages = ContextSigner(host.identity, host.clock), Identity(host.files), PageTokens(secret)
+        planner = Planner(known, engine, signer, host.clock, self.enforcer)
+        clients = {agency: department.client for agency, department in departments.items()}
+        reads = AllReads(clients, identity, signer, engine, pages)
+        service = FederationService(known, planner, identity, departments, pages, config.limits.response_bytes, reads)
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
 

@@ -6,13 +6,18 @@ A handler plans (`gateway.plan`), asks every department at once under one deadli
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from gateway import streaming
 from gateway.cut import recut
-from gateway.plan import Ask, Part, Plan, Planner
+from gateway.plan import Ask, Part, Plan, Planner, new_query_id
+from gateway.reads import AllReads
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, reads_pb2, record_source_pb2
 from services.kit import wire
+from services.kit.authorizations.registry import REASONS
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
 from services.kit.identity import Identity
@@ -42,6 +47,15 @@ class Department:
     """Longest wait, in seconds."""
 
 
+class Answer(NamedTuple):
+    """What came of one part of a question."""
+
+    section: bytes
+    """Its section, serialized."""
+    rows: int = 0
+    """How many records are in it."""
+
+
 class FederationService:
     """The gateway's door."""
 
@@ -53,6 +67,7 @@ class FederationService:
         departments: Mapping[str, Department],
         pages: PageTokens,
         response_bytes: int,
+        reads: AllReads,
     ) -> None:
         """`response_bytes` is the largest answer that the transport sends."""
         self._catalogue = catalogue
@@ -61,42 +76,73 @@ class FederationService:
         self._departments = departments
         self._pages = pages
         self._most = response_bytes - _ROOM
+        self._reads = reads
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> Reply:
         """Answer in one message, a `QueryResponse`."""
         plan = self._planner.plan(request, call.caller, self._identity.svid())
+        _note(call, plan, request.context)
         wait = _inner_deadline(call)
-        answered = {part.index: part.section().SerializeToString() for part in plan.denied}
-        for answers in await asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks)):
+        answered = {part.index: Answer(part.section().SerializeToString()) for part in plan.denied}
+        for answers in await plan.wait(asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks))):
             answered.update(answers)
         self._fit(answered, plan)
         head = federation_pb2.QueryResponse(query_id=plan.query_id).SerializeToString()
-        return head + b"".join(wire.embedded(_SECTIONS, answered[part.index]) for part in plan.parts)
+        for part in plan.parts:
+            call.facts.disclosed(part.mask, answered[part.index].rows)
+        return head + b"".join(wire.embedded(_SECTIONS, answered[part.index].section) for part in plan.parts)
 
     async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
-        """Answer section by section, as departments answer; the next section waits until this one is taken."""
-        plan = self._planner.plan(request.query, call.caller, self._identity.svid())
+        """Answer section by section, as departments answer; the next section waits until this one is taken.
+
+        Every subject in turn, every page of it in turn where all are wanted. An authorization is checked before each.
+        """
+        call.facts.stated(request.query.context)
+        turns = streaming.turns(request)
+        self._planner.check_subjects([turn.question for turn in turns], call.caller)
+        query_id = new_query_id()
+        head = federation_pb2.StreamQueryResponse(query_id=query_id).SerializeToString()
+        for first in turns:
+            turn: streaming.Turn | None = first
+            while turn is not None:
+                plan = self._planner.plan(turn.question, call.caller, self._identity.svid(), query_id)
+                _note(call, plan, turn.question.context)
+                sections: list[bytes] = []
+                async with aclosing(self._sections(plan, call)) as answered:
+                    async for part, answer in answered:
+                        if request.all_pages:
+                            sections.append(answer.section)
+                        call.facts.disclosed(part.mask, answer.rows)
+                        yield head + turn.about + wire.embedded(_SECTION, answer.section)
+                turn = turn.next_page(sections) if request.all_pages else None
+
+    async def _sections(self, plan: Plan, call: Call) -> AsyncGenerator[tuple[Part, Answer]]:
+        """Give the answers to the parts of one plan, as departments answer."""
         wait = _inner_deadline(call)
-        head = federation_pb2.StreamQueryResponse(query_id=plan.query_id).SerializeToString()
         for part in plan.denied:
-            yield head + wire.embedded(_SECTION, part.section().SerializeToString())
+            yield part, Answer(part.section().SerializeToString())
         tasks = [asyncio.ensure_future(self._ask(ask, plan, call, wait)) for ask in plan.asks]
         try:
             for next_done in asyncio.as_completed(tasks):
-                for section in (await next_done).values():
-                    yield head + wire.embedded(_SECTION, section)
+                for index, answer in (await plan.wait(next_done)).items():
+                    # The one before may have waited long to be taken.
+                    plan.still()
+                    yield plan.parts[index], answer
         finally:
             for task in tasks:
                 task.cancel()
 
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
+        call.facts.stated(request.query.context)
         parts = self._planner.decide(request.query, call.caller)
+        for part in parts:
+            call.facts.disclosed(part.mask, 0)
         return federation_pb2.ExplainResponse(sections=[part.section() for part in parts])
 
     async def list_reads(self, request: reads_pb2.ListReadsRequest, call: Call) -> reads_pb2.ListReadsResponse:
         """Tell an enterprise who read its records."""
-        raise Unavailable(Reason.DEPARTMENT_UNREACHABLE, "no node tells of reads yet")
+        return await self._reads.list(request, call, _inner_deadline(call))
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call
@@ -111,8 +157,8 @@ class FederationService:
             record_types=[kind.info() for kind in kinds[:size]], next_page_token=token
         )
 
-    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, bytes]:
-        """Ask one department; gives its sections, serialized.
+    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, Answer]:
+        """Ask one department; gives its sections by the index of the part.
 
         Whatever goes wrong there becomes the status of its own sections.
         """
@@ -139,25 +185,31 @@ class FederationService:
                 # Only the department that sealed a token can tell that it is wrong; the mistake is the caller's.
                 raise
             self._log_failure(ask.agency, call, error)
-            return {part.index: _failed(part, error).SerializeToString() for part in ask.parts}
+            return {part.index: Answer(_failed(part, error).SerializeToString()) for part in ask.parts}
 
-    def _cut(self, part: Part, section: exchange_pb2.Section, call: Call) -> bytes:
+    def _cut(self, part: Part, section: exchange_pb2.Section, call: Call) -> Answer:
         try:
-            return recut(section, part.mask)
+            return Answer(recut(section, part.mask), len(section.records))
         except HutongError as error:
             self._log_failure(part.mask.record_type.owner, call, error)
-            return _failed(part, error).SerializeToString()
+            return Answer(_failed(part, error).SerializeToString())
 
-    def _fit(self, answered: dict[int, bytes], plan: Plan) -> None:
+    def _fit(self, answered: dict[int, Answer], plan: Plan) -> None:
         """Answers that fit one by one need not fit into one message: leave out the largest until they do."""
-        while sum(map(len, answered.values())) > self._most:
-            part = max(plan.parts, key=lambda part: len(answered[part.index]))
+        while sum(len(answer.section) for answer in answered.values()) > self._most:
+            part = max(plan.parts, key=lambda part: len(answered[part.index].section))
             error = ResourceExhausted(Reason.ANSWER_TOO_LARGE, "ask for fewer types, fields or records at once")
-            answered[part.index] = _failed(part, error).SerializeToString()
+            answered[part.index] = Answer(_failed(part, error).SerializeToString())
 
     def _log_failure(self, agency: str, call: Call, error: HutongError) -> None:
         fields = {"department": agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}
         _log.warning("Department gave no answer", extra={"fields": fields})
+
+
+def _note(call: Call, plan: Plan, context: exchange_pb2.RequestContext) -> None:
+    """Note what is asked, for the log."""
+    call.facts.asked(call.caller, context, plan.subject, plan.query_id)
+    call.facts.granted(plan.grant)
 
 
 def _inner_deadline(call: Call) -> float:
@@ -175,6 +227,11 @@ def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
     if isinstance(error, DeadlineExceeded):
         section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
         section.reason = Reason.DEPARTMENT_TIMEOUT
+    elif error.reason in REASONS:
+        # The department checks for itself, and may have heard what this gateway has not.
+        unknown = isinstance(error, Unavailable)
+        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE if unknown else exchange_pb2.SECTION_STATUS_DENIED
+        section.reason = error.reason
     else:
         section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
         known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN, Reason.ANSWER_TOO_LARGE)

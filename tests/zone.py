@@ -13,8 +13,10 @@ from certs.authority import Authority
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from services.kit.client import Client
-from services.kit.config import LimitsSection, NodeConfig, NodeSection, TlsSection
+from services.kit.config import LimitsSection, LogSection, NodeConfig, NodeSection, TlsSection
 from services.kit.host import Host
+from services.kit.log import keys
+from services.kit.log.checkpoint import origin_of
 from services.kit.rpc import Rpc
 
 ZONE = "zone.example"
@@ -22,6 +24,15 @@ ZONE = "zone.example"
 
 def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def log_section(folder: Path, agency: str, system: str = "node") -> LogSection:
+    """Write the `[log]` of a node of the zone whose log lies in `folder`; makes the key where there is none."""
+    name = f"{agency}.{system}"
+    published = folder / "keys"
+    keys.create(folder / f"{name}.key", published, origin_of(ZONE, agency, system))
+    url = f"sqlite+aiosqlite:///{folder / name}.db"
+    return LogSection(url=url, migrate=True, key=folder / f"{name}.key", keys=published)
 
 
 @dataclass(frozen=True)
@@ -75,9 +86,15 @@ class Zone:
         agency, _, system = path.partition("/")
         return NodeSection(zone=ZONE, agency=agency, system=system, listen="127.0.0.1:0")
 
-    def host(self, path: str, limits: LimitsSection | None = None) -> Host:
+    def log(self, path: str) -> LogSection:
+        """Say where the log of `agency/system` lies, making its key the first time."""
+        agency, _, system = path.partition("/")
+        return log_section(self.folder / "logs", agency, system)
+
+    def host(self, path: str, limits: LimitsSection | None = None, *, log: bool = False) -> Host:
         """Make a host whose every span is kept in `spans`."""
-        return self.frame(NodeConfig(node=self.node(path), tls=self.tls(path), limits=limits or LimitsSection()))
+        config = NodeConfig(node=self.node(path), tls=self.tls(path), limits=limits or LimitsSection())
+        return self.frame(config.model_copy(update={"log": self.log(path)}) if log else config)
 
     def frame(self, config: NodeConfig) -> Host:
         return Host(config, spans=SimpleSpanProcessor(self.spans), sample=1.0)
@@ -89,8 +106,9 @@ class Zone:
         """Serve rpcs as `customs/node` under an access list given as text."""
         listed = self.folder / "access.yaml"
         listed.write_text(access)
-        host = self.host("customs/node", limits)
-        await host.start(rpcs, [listed])
+        served = tuple(rpcs)
+        host = self.host("customs/node", limits, log=any(rpc.receipt for rpc in served))
+        await host.start(served, [listed])
         try:
             yield host
         finally:

@@ -94,10 +94,10 @@ class Way:
 
 def way(
     folder: Path, caller: str, address: str, cert: Path | None = None, key: Path | None = None,
-    bundle: Path | None = None,
+    bundle: Path | None = None, node: str = RECOGNITION,
 ) -> Way:  # fmt: skip
-    """Find the recognition service and the caller's certificate."""
-    door = question.door(folder, caller, address, "", cert, key, bundle, RECOGNITION)
+    """Find the recognition service, or another node, and the caller's certificate."""
+    door = question.door(folder, caller, address, "", cert, key, bundle, node)
     identity = door.credentials.load().spiffe_id
     return Way(door, f"{identity.agency}/{identity.system}")
 

@@ -88,11 +88,17 @@ Died = Callable[[Node], None]
 class Fleet:
     """The nodes of a zone. An asynchronous context: started on entry, stopped on exit, whatever happened between."""
 
-    def __init__(self, zone: Zone, *, nodes: Iterable[str] = (), on_death: Died | None = None) -> None:
-        """`nodes` names some of the zone's nodes, all by default; `on_death` hears of one that nobody stopped."""
+    def __init__(
+        self, zone: Zone, *, nodes: Iterable[str] = (), on_death: Died | None = None, program: str = "services.cli.main"
+    ) -> None:
+        """`nodes` names some of the zone's nodes, all by default; `on_death` hears of one that nobody stopped.
+
+        `program` is the module whose `serve` runs each of them.
+        """
         require_tls13()
         self.zone = zone
         self._on_death = on_death
+        self._program = program
         self._names = tuple(nodes) or zone.nodes
         self.nodes: dict[str, Node] = {}
         self._clients: list[Client] = []
@@ -180,7 +186,7 @@ class Fleet:
                     sys.executable,
                     "-P",
                     "-m",
-                    "services.cli.main",
+                    self._program,
                     "serve",
                     name,
                     "--config",

@@ -13,6 +13,7 @@ from services.cli.lazy import Entry, LazyGroup
 _TRY = "Try it"
 _ASK = "Ask"
 _APPROVE = "Approvals"
+_WATCH = "Supervision and proof"
 _RUN = "Run"
 _KEEP = "Keep records and rules"
 
@@ -48,6 +49,7 @@ class Hutong(LazyGroup):
         Entry("up", "services.cli.up", "Run a whole mesh on this machine, until Ctrl-C.", _TRY),
         Entry("query", "services.cli.query", "Ask one question across agencies.", _ASK),
         Entry("explain", "services.cli.explain", "Show what a question would be given, field by field.", _ASK),
+        Entry("reads", "services.cli.reads", "List who looked at an enterprise's records.", _ASK),
         Entry("catalogue", "services.cli.catalogue", "List record types, or the fields of one.", _ASK),
         Entry("case", "services.cli.case", "Submit, work on, show and follow cases.", _APPROVE),
         Entry("progress", "services.cli.progress", "Show where a case stands, and who holds it.", _APPROVE),
@@ -56,11 +58,17 @@ class Hutong(LazyGroup):
         Entry("tasks", "services.cli.tasks", "What an agency has to look at and dispose of.", _APPROVE),
         Entry("procedure", "services.cli.procedure", "Check and draw procedures.", _APPROVE),
         Entry("stats", "services.cli.stats", "How long stages take, and where the bottleneck is.", _APPROVE),
-        Entry("serve", "services.cli.serve", "Run one node: a room, recognition, or the gateway.", _RUN),
+        Entry(
+            "authorization", "services.cli.authorization", "Request, approve, use and revoke authorizations.", _WATCH
+        ),
+        Entry("officer", "services.cli.officer", "Issue tokens of officers, in development.", _WATCH),
+        Entry("log", "services.cli.log", "Verify, prove, witness and export a node's log.", _WATCH),
+        Entry("audit", "services.cli.audit", "Recompute a node's decisions from the policy in force.", _WATCH),
+        Entry("serve", "services.cli.serve", "Run one node: a room, recognition, supervision, gateway.", _RUN),
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
         Entry("load", "services.cli.load", "Load a source into an agency's store through a mapping.", _KEEP),
         Entry("quarantine", "services.cli.quarantine", "Look at rows that could not be loaded; try again.", _KEEP),
-        Entry("policy", "services.cli.policies", "Check, test and show policies.", _KEEP),
+        Entry("policy", "services.cli.policies", "Check, test, show and compare policies.", _KEEP),
         Entry("sample", "services.cli.sample.commands", "Write a synthetic zone, clearly marked as such.", _KEEP),
     )
 

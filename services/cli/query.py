@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import typer
+from rich.text import Text
 
 from hutong.api.exchange.v1 import federation_pb2
 from services.cli import answer, question
+from services.cli.authorizations import using
+from services.cli.authorizations.desk import Officer
 from services.cli.door import EMPTY
 from services.cli.output import AsJson, console, print_json
 from services.cli.question import Door
@@ -21,7 +24,7 @@ SERVICE = "/hutong.api.exchange.v1.FederationService"
 def query(
     purpose: question.Purposes = None,
     basis: question.Basis = "",
-    subject: question.Subject = "",
+    subject: question.Subjects = None,
     as_written: question.AsWritten = False,
     select: question.Selects = None,
     caller: question.As = "",
@@ -31,9 +34,12 @@ def query(
     as_of: question.AsOf = "",
     case: question.Case = "",
     authorization: question.Authorization = "",
+    ticket: question.Ticket = None,
+    officer: Officer = "",
     on_behalf_of: question.OnBehalf = "",
     deadline: question.Deadline = "5s",
     stream: bool = typer.Option(False, "--stream", help="Show each section as soon as its department answers."),
+    all_pages: bool = typer.Option(False, "--all-pages", help="Go on with the next page by itself; streams."),
     folder: question.Folder = DEFAULT_FOLDER,
     gateway: question.GatewayAddress = "",
     gateway_id: question.GatewayId = "",
@@ -54,15 +60,28 @@ def query(
           --select customs.Declaration:declaration_no,lines.hs10 --select commerce.Enterprise
       hutong query … --filter 'customs.Declaration:ie_flag = "E"' --as-of 2026-03-01 --json
       hutong query --gateway 10.0.0.5:9443 --cert me.pem --bundle roots.crt …
+      hutong query --authorization ID --as supervision/aml --officer 7731 --purpose P-AML … --subject … --subject …
     """
+    first, *others = subject or [""]
     made = question.request(
-        purpose or (), basis, subject, select or (), filters or (), page_token or (), page_size, as_of, case,
+        purpose or (), basis, first, select or (), filters or (), page_token or (), page_size, as_of, case,
         authorization, on_behalf_of,
     )  # fmt: skip
-    made.subject.as_written = as_written
+    if made.HasField("subject"):
+        made.subject.as_written = as_written
     way = question.door(folder, caller, gateway, gateway_id, cert, key, bundle)
+    made.context.authorization_ticket = using.ticket_text(
+        authorization, ticket, officer, folder, caller, cert, key, bundle
+    )
     wait = question.seconds(deadline)
-    run = _stream(way, made, wait, as_json) if stream else _ask(way, made, wait, as_json)
+    if stream or all_pages or others:
+        asked = federation_pb2.StreamQueryRequest(query=made, all_pages=all_pages)
+        for text in others:
+            scheme, _, value = text.partition(":")
+            asked.subjects.add(scheme=scheme, value=value, as_written=as_written)
+        run = _stream(way, asked, wait, as_json)
+    else:
+        run = _ask(way, made, wait, as_json)
     if not asyncio.run(run):
         raise typer.Exit(EMPTY)
 
@@ -83,27 +102,28 @@ async def _ask(door: Door, request: federation_pb2.QueryRequest, wait: float, as
     return any(answer.given(section) for section in response.sections)
 
 
-async def _stream(door: Door, request: federation_pb2.QueryRequest, wait: float, as_json: bool) -> bool:
+async def _stream(door: Door, request: federation_pb2.StreamQueryRequest, wait: float, as_json: bool) -> bool:
     anything = False
     out = console()
     async for response in sections(door, request, wait):
         anything = anything or answer.given(response.section)
         if as_json:
             print_json(answer.as_dict(response), lines=True)
-        else:
-            answer.show_section(out, response.section)
+            continue
+        if response.HasField("subject"):
+            out.print(Text(f"{response.subject.scheme}:{response.subject.value}", style="bold"))
+        answer.show_section(out, response.section)
     return anything
 
 
 async def sections(
-    door: Door, request: federation_pb2.QueryRequest, wait: float
+    door: Door, request: federation_pb2.StreamQueryRequest, wait: float
 ) -> AsyncIterator[federation_pb2.StreamQueryResponse]:
     """Ask, and give each section as it comes."""
     client = door.client()
     try:
-        asked = federation_pb2.StreamQueryRequest(query=request)
         async for response in client.stream(
-            f"{SERVICE}/StreamQuery", asked, federation_pb2.StreamQueryResponse, timeout=wait
+            f"{SERVICE}/StreamQuery", request, federation_pb2.StreamQueryResponse, timeout=wait
         ):
             yield response
     finally:

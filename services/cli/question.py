@@ -28,6 +28,13 @@ As = Annotated[
 Purposes = Annotated[list[str] | None, typer.Option("--purpose", metavar="CODE", help="Why: exactly one.")]
 Basis = Annotated[str, typer.Option("--basis", metavar="CODE", help="The legal basis relied on.")]
 Subject = Annotated[str, typer.Option("--subject", metavar="SCHEME:VALUE", help="Whom or what it is about: cn.uscc:…")]
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option("--subject", metavar="SCHEME:VALUE", help="Whom or what it is about: cn.uscc:…; repeat for more."),
+]
+Ticket = Annotated[
+    Path | None, typer.Option("--ticket", metavar="FILE", help="Ticket for --authorization, or - for standard input.")
+]
 AsWritten = Annotated[
     bool, typer.Option("--as-written", help="The subject is meant so, although its check digit says it is mistyped.")
 ]
@@ -133,19 +140,21 @@ def request(
             on_behalf_of=on_behalf_of,
         )
     )
-    made.subject.scheme = scheme
-    made.subject.value = value
-    by_type = {"--filter": _by_type(filters, "--filter"), "--page-token": _by_type(page_tokens, "--page-token")}
+    if subject or not authorization:
+        # Without a subject only an authorization can open anything, by its conditions.
+        made.subject.scheme = scheme
+        made.subject.value = value
+    options = {"--filter": by_type(filters, "--filter"), "--page-token": by_type(page_tokens, "--page-token")}
     for select in selects:
-        name, fields = _selection(select)
+        name, fields = selection(select)
         made.selections.add(
             record_type=name,
             fields=fields,
             page_size=page_size,
-            filter=by_type["--filter"].pop(name, ""),
-            page_token=by_type["--page-token"].pop(name, ""),
+            filter=options["--filter"].pop(name, ""),
+            page_token=options["--page-token"].pop(name, ""),
         )
-    for option, left in by_type.items():
+    for option, left in options.items():
         if left:
             raise typer.BadParameter(f"{option} is for {next(iter(left))}, which no --select asks for")
     if as_of:
@@ -170,14 +179,16 @@ def moment(text: str) -> dt.datetime:
     return read if read.tzinfo else read.replace(tzinfo=dt.UTC)
 
 
-def _selection(text: str) -> tuple[str, list[str]]:
+def selection(text: str) -> tuple[str, list[str]]:
+    """Read `TYPE:field,field`; raises `typer.BadParameter`."""
     found = _SELECTION.fullmatch(text)
     if not found:
         raise typer.BadParameter(f"{text!r} is no selection; write TYPE or TYPE:field,field")
     return found[1], [field.strip() for field in (found[2] or "").split(",") if field.strip()]
 
 
-def _by_type(texts: Sequence[str], option: str) -> dict[str, str]:
+def by_type(texts: Sequence[str], option: str) -> dict[str, str]:
+    """Read values of an option that are each for one type, `TYPE:VALUE`; raises `typer.BadParameter`."""
     pairs: dict[str, str] = {}
     for text in texts:
         name, colon, value = text.partition(":")

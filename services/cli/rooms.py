@@ -1,7 +1,7 @@
 """The rooms there are: every package under `services` that has a `service.py` with a `ROOM`.
 
-Nothing here knows an agency by name; a new one is found because it is there. The recognition service and the gateway
-belong to no agency: they are nodes of their own kind, and are asked for by name.
+Nothing here knows an agency by name; a new one is found because it is there. The recognition service, the
+supervision service and the gateway belong to no agency: they are nodes of their own kind, asked for by name.
 """
 
 import importlib
@@ -19,6 +19,9 @@ GATEWAY = "gateway"
 
 RECOGNITION = "recognition"
 """What the recognition service is called: as a package, as a node, and as the owner of its records."""
+
+SUPERVISION = "supervision"
+"""What the supervision service is called: as a package, as a node, and as the agency of supervisors' systems."""
 
 
 @cache
@@ -40,7 +43,7 @@ def room(name: str) -> Room:
     """Import one room; raises `InvalidArgument` ROOM_UNKNOWN naming the nearest."""
     found = _load(name) if name in packages() else None
     if found is None:
-        names = (*packages(), RECOGNITION, GATEWAY)
+        names = (*packages(), RECOGNITION, SUPERVISION, GATEWAY)
         raise InvalidArgument(Reason.ROOM_UNKNOWN, f"there is no room {name!r}{nearest(name, names)}", room=name)
     return found
 

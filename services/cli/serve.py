@@ -13,7 +13,7 @@ import uvloop
 from gateway.config import GatewayConfig
 from gateway.node import GatewayNode
 from services.cli.output import AsJson, print_json
-from services.cli.rooms import GATEWAY, RECOGNITION, room
+from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION, room
 from services.kit import config, host
 from services.kit.config import DepartmentConfig
 from services.kit.department import DepartmentNode, OpenLive
@@ -26,7 +26,7 @@ _STDIN = 0
 
 
 class Node(Protocol):
-    """What is run: a department, the recognition service, or the gateway."""
+    """What is run: a department, the recognition service, the supervision service, or the gateway."""
 
     @property
     def host(self) -> Host:
@@ -45,7 +45,10 @@ class Node(Protocol):
 @app.command()
 def serve(
     name: Annotated[
-        str, typer.Argument(metavar="ROOM", help="An agency that has a room here, `recognition`, or `gateway`.")
+        str,
+        typer.Argument(
+            metavar="ROOM", help="An agency that has a room here, `recognition`, `supervision`, or `gateway`."
+        ),
     ],
     file: Annotated[Path, typer.Option("--config", help="The node's config, a TOML file.", show_default=False)],
     check_config: Annotated[
@@ -57,7 +60,7 @@ def serve(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run one node: an agency's room, the recognition service, or the gateway.
+    """Run one node: an agency's room, the recognition service, the supervision service, or the gateway.
 
     Logs are JSON lines on standard error. SIGTERM and SIGINT drain: no new calls, running ones may end, then it stops.
 
@@ -100,6 +103,8 @@ def _stop_at_end() -> None:
 def _node(name: str, file: Path) -> Node:
     if name == GATEWAY:
         return _gateway(file)
+    if name == SUPERVISION:
+        return _supervision(file)
     return _recognition(file) if name == RECOGNITION else _department(name, file)
 
 
@@ -126,6 +131,15 @@ def _recognition(file: Path) -> Node:
 
     settings = config.read(file, RecognitionConfig)
     return RecognitionNode(settings, settings.store.read_url(file.parent.absolute()), Host(settings))
+
+
+def _supervision(file: Path) -> Node:
+    # Only this one node carries what authorizations take.
+    from services.supervision.config import SupervisionConfig  # noqa: PLC0415
+    from services.supervision.node import SupervisionNode  # noqa: PLC0415
+
+    settings = config.read(file, SupervisionConfig)
+    return SupervisionNode(settings, settings.store.read_url(file.parent.absolute()), Host(settings))
 
 
 def _gateway(file: Path) -> GatewayNode:

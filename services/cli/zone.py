@@ -4,16 +4,21 @@
       certs/                 the zone's authority and identities (`certs.layout`)
       AGENCY/node.toml       a department's config; beside it its secret and its store
       AGENCY/signing/        the agency's keys for signing stage results; private
+      AGENCY/officers/       the keys of the agency's identity provider for officers; private
       recognition/node.toml  the recognition service's config; beside it its secret, its store, signing/, and folders
                              for what the zone adds: procedures/, arrangements/, calendars/
+      supervision/node.toml  the config of the service that keeps authorizations; beside it its secret, store, signing/
       gateway/node.toml      the gateway's config; beside it its secret
-      keys/AGENCY.jwks.json  the keys of all of these, published: what it takes to verify a result
+      NODE/log.key           the key of the node's log; beside it the log
+      keys/AGENCY.jwks.json  the signing keys of all of these, published: what it takes to verify a result or a ticket
+      keys/AGENCY.SYSTEM.vkey  the keys of the logs, published: what it takes to verify a checkpoint or a receipt
+      officers/AGENCY.jwks.json  the keys of the identity providers, published
       policy/AGENCY.cedar    each agency's policy, a copy of the room's: edit it, the nodes follow
       logs/                  what the nodes say
       sample/                the synthetic zone, where the stores were filled from it
 
 Every step is skipped where its result is there already, so that a folder half made is completed and what somebody
-edited is kept.
+edited is kept. A config that lacks a table gets it at its end, so that folders of older versions go on working.
 """
 
 import datetime as dt
@@ -36,14 +41,19 @@ from certs.register import State
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from gateway.config import GatewayConfig
-from services.cli.rooms import GATEWAY, RECOGNITION, policies, rooms
+from services.cli import node_files
+from services.cli.node_files import AUDIT, HOST, Place, Surroundings
+from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION, policies, rooms
 from services.kit import config
 from services.kit.config import DepartmentConfig, NodeConfig
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.published import SUFFIX, issuer_uri
-from services.kit.department import Room
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.log import keys as log_keys
+from services.kit.log.checkpoint import origin_of
+from services.kit.officers.issuer import Issuer, officers_uri
 from services.recognition.config import RecognitionConfig
+from services.supervision.config import SupervisionConfig
 
 DEFAULT_FOLDER: Final = Path(".hutong")
 DEFAULT_ZONE: Final = "ftz.example"
@@ -53,12 +63,21 @@ OPERATOR: Final = "operator/admin"
 
 GATEWAY_SYSTEM: Final = "gateway/main"
 
-CALLERS: Final = ("taxation/refund", "customs/release", "quality/lab", "commerce/registry", "publicsecurity/permits")
-"""Systems that ask, one for each agency of the demo: department systems, not nodes."""
+CALLERS: Final = (
+    "taxation/refund",
+    "customs/release",
+    "quality/lab",
+    "commerce/registry",
+    "publicsecurity/permits",
+    "publicsecurity/investigation",
+    "supervision/aml",
+    "audit/desk",
+)
+"""Systems that ask: department systems, a supervisor's and an auditor's; no nodes."""
 
-_HOST = "127.0.0.1"
 _METRICS_OFFSET = 100
-"""With --base-port, the metrics of a node lie this much above its port."""
+_TILES_OFFSET = 200
+"""With --base-port, the metrics and the tiles of a node lie this much above its port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +130,8 @@ class Zone:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes that have a config: departments, the recognition service, then the gateway."""
-        return tuple(name for name in (*rooms(), RECOGNITION, GATEWAY) if self.config_file(name).exists())
+        """The nodes that have a config: departments, recognition, supervision, then the gateway."""
+        return tuple(name for name in (*rooms(), RECOGNITION, SUPERVISION, GATEWAY) if self.config_file(name).exists())
 
     def config_file(self, node: str) -> Path:
         """Say where a node's config lies."""
@@ -126,10 +145,16 @@ class Zone:
         """Read the recognition service's config; raises `FailedPrecondition` where it does not stand."""
         return config.read(self.config_file(RECOGNITION), RecognitionConfig)
 
+    def supervision(self) -> SupervisionConfig:
+        """Read the supervision service's config; raises `FailedPrecondition` where it does not stand."""
+        return config.read(self.config_file(SUPERVISION), SupervisionConfig)
+
     def node(self, name: str) -> NodeConfig:
-        """Read the config of a department, of the recognition service or of the gateway."""
+        """Read the config of a department, of recognition, of supervision or of the gateway."""
         if name == RECOGNITION:
             return self.recognition()
+        if name == SUPERVISION:
+            return self.supervision()
         return config.read(self.config_file(name), GatewayConfig) if name == GATEWAY else self.department(name)
 
     def store_url(self, agency: str) -> str:
@@ -150,6 +175,18 @@ class Zone:
         """Say where an agency's own signing keys lie."""
         return self.folder / agency / "signing"
 
+    def officers(self, agency: str) -> Path:
+        """Say where the keys of an agency's identity provider for officers lie."""
+        return self.folder / agency / "officers"
+
+    def published_officers(self, agency: str) -> Path:
+        """Say where these keys are published."""
+        return self.folder / "officers" / f"{agency}{SUFFIX}"
+
+    def log_key(self, node: str) -> Path:
+        """Say where the key of a node's log lies."""
+        return self.config_file(node).with_name("log.key")
+
     def issuer(self, agency: str) -> str:
         """Write an agency's name as the issuer of results."""
         return issuer_uri(self.name, agency)
@@ -167,8 +204,8 @@ class Zone:
 
     def _issue(self) -> None:
         authority = Authority.open(self.certificates.folder)
-        departments = [f"{agency}/node" for agency in (*rooms(), RECOGNITION)]
-        callers = [path for path in CALLERS if path.partition("/")[0] in rooms()]
+        departments = [f"{agency}/node" for agency in (*rooms(), RECOGNITION, SUPERVISION)]
+        callers = [path for path in CALLERS if path.partition("/")[0] in (*rooms(), SUPERVISION, AUDIT)]
         standing = authority.current()
         for path in (*departments, GATEWAY_SYSTEM, OPERATOR, *callers):
             identity = self.identity(path)
@@ -184,49 +221,88 @@ class Zone:
                 write_atomically(self.policy(agency), delivered.read_bytes(), PRIVATE)
 
     def _write_configs(self) -> None:
-        # The newest last: with --base-port, nodes keep the ports they had before it came.
-        names = [name for name in (GATEWAY, *rooms(), RECOGNITION) if not self.config_file(name).exists()]
-        free = _free_ports(2 * len(names))
-        addresses = dict(zip(names, zip(free[::2], free[1::2], strict=True), strict=True))
-        if RECOGNITION in addresses:
-            self._write_node(RECOGNITION, _recognition_toml(self.name, *addresses[RECOGNITION]))
-            for own in ("procedures", "arrangements", "calendars"):
-                make_folder(self.folder / RECOGNITION / own)
-        recognition = self.recognition().node.listen
-        for agency, room in rooms().items():
-            if agency in addresses:
-                self._write_node(agency, _department_toml(self.name, room, recognition, *addresses[agency]))
-        if GATEWAY in addresses:
-            targets = {name: self.node(name).node.listen for name in (*rooms(), RECOGNITION)}
-            self._write_node(GATEWAY, _gateway_toml(self.name, targets, *addresses[GATEWAY]))
+        around = self._surroundings()
+        writers = {
+            GATEWAY: node_files.gateway,
+            RECOGNITION: node_files.recognition,
+            SUPERVISION: node_files.supervision,
+        }
+        for place in around.everyone:
+            head, tables = writers.get(place.name, node_files.department)(place, around)
+            self._write_node(place.name, head, tables)
+        for own in ("procedures", "arrangements", "calendars"):
+            make_folder(self.folder / RECOGNITION / own)
+
+    def _surroundings(self) -> Surroundings:
+        """Say where every node listens: where its config says, at free ports where it has none or does not say."""
+        order = _order()
+        free = iter(_free_ports(3 * len(order)))
+        places = {name: self._place(name, next(free), next(free), next(free)) for name in order}
+        return Surroundings(
+            self.name,
+            [places[agency] for agency in rooms()],
+            places[RECOGNITION],
+            places[SUPERVISION],
+            places[GATEWAY],
+        )
+
+    def _place(self, name: str, port: int, metrics: int, tiles: int) -> Place:
+        if self.config_file(name).exists():
+            there = self.node(name)
+            port = _port(there.node.listen, port)
+            metrics = _port(there.node.metrics, metrics)
+            tiles = _port(there.log.tiles if there.log else None, tiles)
+        agency, _, system = GATEWAY_SYSTEM.partition("/") if name == GATEWAY else (name, "", "node")
+        return Place(name, agency, system, port, metrics, tiles)
 
     def _write_keys(self) -> None:
-        for agency in (*rooms(), RECOGNITION):
+        for agency in (*rooms(), RECOGNITION, SUPERVISION):
             if not self.signing(agency).exists():
                 SigningKeys.create(self.signing(agency), self.issuer(agency), _now())
             if not (self.keys / f"{agency}{SUFFIX}").exists():
                 SigningKeys.open(self.signing(agency)).publish(self.keys)
+        for agency in (*rooms(), SUPERVISION, AUDIT):
+            if not self.officers(agency).exists():
+                Issuer.create(self.officers(agency), officers_uri(self.name, agency), _now())
+            if not self.published_officers(agency).exists():
+                Issuer.open(self.officers(agency)).publish(self.published_officers(agency))
+        for name in self.nodes:
+            node = self.node(name).node
+            log_keys.create(self.log_key(name), self.keys, origin_of(node.zone, node.agency, node.system))
 
-    def _write_node(self, name: str, toml: str) -> None:
+    def _write_node(self, name: str, head: str, tables: Mapping[str, str]) -> None:
         path = self.config_file(name)
         make_folder(path.parent)
         secret = path.with_name("secret")
         if not secret.exists():
             write_atomically(secret, secrets.token_bytes(32))
-        write_atomically(path, toml.encode())
+        text = path.read_text(encoding="utf-8") if path.exists() else head
+        if (whole := node_files.complete(text, tables)) != text:
+            write_atomically(path, whole.encode())
 
 
 def readdress(zone: Zone, base_port: int) -> None:
     """Move every node to ports from `base_port` on, leaving all else in the configs as it is."""
-    names = zone.nodes
-    order = [name for name in (GATEWAY, *rooms(), RECOGNITION) if name in names]
-    moved = {zone.node(name).node.listen: f"{_HOST}:{base_port + i}" for i, name in enumerate(order)}
-    metrics = {zone.node(name).node.metrics: base_port + i + _METRICS_OFFSET for i, name in enumerate(order)}
-    moved |= {old: f"{_HOST}:{port}" for old, port in metrics.items() if old}
-    for name in names:
+    moved: dict[str, str] = {}
+    for i, name in enumerate(name for name in _order() if name in zone.nodes):
+        there = zone.node(name)
+        tiles = there.log.tiles if there.log else None
+        for old, offset in ((there.node.listen, 0), (there.node.metrics, _METRICS_OFFSET), (tiles, _TILES_OFFSET)):
+            if old:
+                moved[old] = f"{HOST}:{base_port + i + offset}"
+    for name in zone.nodes:
         path = zone.config_file(name)
         text = re.sub(r'"([^"\n]+:\d+)"', lambda m: f'"{moved.get(m[1], m[1])}"', path.read_text(encoding="utf-8"))
         write_atomically(path, text.encode())
+
+
+def _order() -> tuple[str, ...]:
+    """The newest kinds of nodes last: with --base-port, nodes keep the ports they had before these came."""
+    return (GATEWAY, *rooms(), RECOGNITION, SUPERVISION)
+
+
+def _port(address: str | None, otherwise: int) -> int:
+    return int(address.rpartition(":")[2]) if address else otherwise
 
 
 @contextmanager
@@ -258,78 +334,8 @@ def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
-            each.bind((_HOST, 0))
+            each.bind((HOST, 0))
         return [int(each.getsockname()[1]) for each in sockets]
     finally:
         for each in sockets:
             each.close()
-
-
-def _node_toml(zone: str, agency: str, system: str, port: int, metrics: int) -> str:
-    bundle = f"../certs/svid/{agency}/{system}/credential-bundle.private-key.pem"
-    return f"""
-[node]
-zone = "{zone}"
-agency = "{agency}"
-system = "{system}"
-listen = "{_HOST}:{port}"
-metrics = "{_HOST}:{metrics}"
-
-[tls]
-certificate = "{bundle}"
-key = "{bundle}"
-bundle = "../certs/bundle.crt"
-revoked = "../certs/revoked.crl"
-"""
-
-
-def _department_toml(zone: str, room: Room, recognition: str, port: int, metrics: int) -> str:
-    return f"""\
-# The department {room.agency}. `hutong serve {room.agency} --config FILE --check-config` validates this file.
-secret = "secret"
-gateways = ["{GATEWAY_SYSTEM}"]
-{_node_toml(zone, room.agency, "node", port, metrics)}
-[store]
-url = "sqlite+aiosqlite:///records.db"
-migrate = true
-
-[policy]
-files = ["../policy/{room.agency}.cedar"]
-
-[events.{RECOGNITION}]
-target = "{recognition}"
-"""
-
-
-def _recognition_toml(zone: str, port: int, metrics: int) -> str:
-    return f"""\
-# The recognition service. `hutong serve {RECOGNITION} --config FILE --check-config` validates this file.
-secret = "secret"
-gateways = ["{GATEWAY_SYSTEM}"]
-keys = "../keys"
-signing = "signing"
-procedures = "procedures"
-arrangements = "arrangements"
-calendars = "calendars"
-{_node_toml(zone, RECOGNITION, "node", port, metrics)}
-[store]
-url = "sqlite+aiosqlite:///cases.db"
-migrate = true
-
-[policy]
-files = ["../policy/{RECOGNITION}.cedar"]
-"""
-
-
-def _gateway_toml(zone: str, targets: Mapping[str, str], port: int, metrics: int) -> str:
-    files = ", ".join(f'"../policy/{agency}.cedar"' for agency in targets)
-    departments = "\n".join(f'[departments.{agency}]\ntarget = "{target}"\n' for agency, target in targets.items())
-    agency, _, system = GATEWAY_SYSTEM.partition("/")
-    return f"""\
-# The gateway. `hutong serve gateway --config FILE --check-config` validates this file.
-secret = "secret"
-{_node_toml(zone, agency, system, port, metrics)}
-[policy]
-files = [{files}]
-
-{departments}"""

@@ -2,9 +2,15 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Final, Self
 
 from certs.spiffe import SpiffeId
+
+ENTERPRISE: Final = "enterprise"
+"""What enterprises have instead of an agency: `spiffe://ZONE/enterprise/CODE`."""
+
+USCC: Final = "cn.uscc"
+"""Scheme of the code by which an enterprise is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +32,8 @@ class Caller:
     def path(self) -> str:
         """`agency/system`: what access lists name."""
         return f"{self.agency}/{self.system}"
+
+
+def own_subject(caller: Caller) -> tuple[str, str] | None:
+    """Give the subject that an enterprise is; None for everybody else."""
+    return (USCC, caller.system.upper()) if caller.agency == ENTERPRISE else None

@@ -8,9 +8,18 @@ import datetime as dt
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records.catalogue import nearest
@@ -37,6 +46,14 @@ def _address(value: str) -> str:
 def _absolute(value: Path, info: ValidationInfo) -> Path:
     context: dict[str, Path] = info.context or {}
     return value if value.is_absolute() else context.get("base", Path()) / value
+
+
+def _in_folder(value: str, info: ValidationInfo) -> str:
+    context: dict[str, Path] = info.context or {}
+    scheme, found, path = value.partition(":///")
+    if found and scheme.startswith("sqlite") and path and not path.startswith("/") and "base" in context:
+        return f"{scheme}:///{context['base'] / path}"
+    return value
 
 
 Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
@@ -152,6 +169,8 @@ class PeerSection(Section):
 class LogSection(DatabaseSection):
     """The node's log of answers and refusals."""
 
+    url: Annotated[str, AfterValidator(_in_folder)] = ""
+    """SQLAlchemy URL of a database of its own; a relative SQLite path is relative to the config file."""
     migrate: bool = False
     """Bring the schema up to date at start; otherwise an old schema stops the start."""
     key: FilePath
@@ -177,8 +196,18 @@ class IssuerSection(Section):
     """File of its keys (RFC 7517), looked at again when it changes."""
     jwks_url: str | None = Field(default=None, pattern=r"^https://")
     """Where its keys are fetched instead."""
+    jwks_ca: FilePath | None = None
+    """Roots that the server at `jwks_url` has to prove itself under, PEM; absent, those of the system."""
     algorithms: list[Literal["Ed25519", "ES256", "PS256"]] = Field(default=["Ed25519"], min_length=1)
     """Algorithms it signs with; no other is taken, whatever a token says."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.jwks is None) == (self.jwks_url is None):
+            raise ValueError("give either jwks, a file, or jwks_url")
+        if self.jwks_ca is not None and self.jwks_url is None:
+            raise ValueError("jwks_ca is for jwks_url")
+        return self
 
 
 class AuthorizationsSection(Section):

@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from certs.errors import CertificateError
 from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidVersion
-from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
+from hutong.api.exchange.v1 import exchange_pb2, reads_pb2, record_source_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.errors import PermissionDenied, Reason, Unauthenticated
@@ -35,11 +35,13 @@ SKEW = dt.timedelta(seconds=5)
 
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
-DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchRequest
+DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchRequest | reads_pb2.FetchReadsRequest
 
 _NOT_BOUND: dict[type[Message], tuple[str, ...]] = {
     record_source_pb2.FetchRequest: ("delegated", "subject", "as_of", "query_id"),
     record_source_pb2.WatchRequest: ("delegated", "resume_token", "from_start"),
+    # One context is for one listing of one enterprise: whose reads it is about is as much of it as anything.
+    reads_pb2.FetchReadsRequest: ("delegated",),
 }
 
 

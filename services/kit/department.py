@@ -12,8 +12,9 @@ from pathlib import Path
 from google.protobuf.descriptor import ServiceDescriptor
 
 from certs.spiffe import SpiffeId
-from hutong.api.exchange.v1 import event_pb2, record_source_pb2
+from hutong.api.exchange.v1 import event_pb2, reads_pb2, record_source_pb2
 from services.kit import jurisdiction
+from services.kit.authorizations.joining import join
 from services.kit.client import Client
 from services.kit.clock import Clock
 from services.kit.config import DepartmentConfig
@@ -24,6 +25,7 @@ from services.kit.events.follower import Follower, Remote
 from services.kit.events.inbox import Inbox
 from services.kit.events.service import InboxService
 from services.kit.host import Host
+from services.kit.log.reads import ReadsService
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
@@ -121,6 +123,7 @@ class DepartmentNode:
         config, room, host = self._config, self._room, self.host
         owned = room.catalogue()
         secret = read_secret(config.secret)
+        log = await host.open_log()
         if config.store.migrate:
             await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
         store = RecordStore(self._url, owned, host.clock)
@@ -130,16 +133,25 @@ class DepartmentNode:
         pack = jurisdiction.load(config.policy.jurisdiction)
         self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
         engine = PolicyEngine(files.policies, owned, pack, secret, host.clock)
+        host.archive(files, pack)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
-        reader = Reader(source, engine, PageTokens(secret), host.clock)
+        pages = PageTokens(secret)
+        self.enforcer = join(config, host, pack)
+        reader = Reader(source, engine, pages, host.clock, self.enforcer)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
         self._source = uniform = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
         typed = TypedService(room.service, owned, reader)
         inbox = Inbox(store, room.agency, host.clock)
         exchange = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"]
         inboxes = event_pb2.DESCRIPTOR.services_by_name["InboxService"]
-        doors = (*bind(exchange, uniform), *bind(inboxes, InboxService(inbox, room.agency)), *bind(room.service, typed))
+        reads = reads_pb2.DESCRIPTOR.services_by_name["ReadsService"]
+        doors = (
+            *bind(exchange, uniform),
+            *bind(reads, ReadsService(room.agency, log, engine, contexts, pages, host.clock)),
+            *bind(inboxes, InboxService(inbox, room.agency)),
+            *bind(room.service, typed),
+        )
         self._followers = [self._follower(agency, inbox) for agency in config.events]
         await host.start(doors, [room.access])
         # Whoever is away now is no reason not to serve: they are heard when they come back.

@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
-from services.kit import reader
+from services.kit import lookup, reader
 from services.kit.context import ContextVerifier, Origin
 from services.kit.errors import (
     FailedPrecondition,
@@ -24,6 +24,7 @@ from services.kit.errors import (
     Reason,
     ResourceExhausted,
 )
+from services.kit.log.facts import Facts, Subject
 from services.kit.policy.mask import ReadMask
 from services.kit.reader import Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
@@ -57,9 +58,14 @@ _OF_ONE_TYPE = frozenset(
         Reason.STORE_UNAVAILABLE,
         Reason.INTERNAL,
         Reason.LOOKUP_FIELD_NOT_READABLE,
+        Reason.AUTHORIZATION_EXHAUSTED,
+        Reason.AUTHORIZATION_RATE,
+        Reason.AUTHORIZATION_STATE_UNKNOWN,
     )
 )
 """What stands in the way of one record type, where others of the same department may do."""
+
+_QUOTAS = frozenset((Reason.AUTHORIZATION_EXHAUSTED, Reason.AUTHORIZATION_RATE))
 
 
 def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
@@ -85,6 +91,12 @@ def _check_size(asked: Any) -> None:
         raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_FIELDS} fields in a selection")
     if asked.ByteSize() > MAX_SELECTION:
         raise InvalidArgument(Reason.MALFORMED_REQUEST, f"at most {MAX_SELECTION} bytes in a selection")
+
+
+def _note_grant(reader: Reader, origin: Origin, facts: Facts) -> None:
+    """Check the authorization that a question states, and note it for the log; raises as `Enforcer.check` does."""
+    if origin.request.authorization_id:
+        facts.granted(reader.grant(origin))
 
 
 class RecordSourceService:
@@ -122,9 +134,13 @@ class RecordSourceService:
         """Answer every selection, in the order asked."""
         origin = self._contexts.origin(request, call)
         check_selections(request.selections)
-        subject = reader.subject_of(request.subject.scheme, request.subject.value, request.subject.as_written)
+        # Without a subject only what an authorization opens by a condition: the reader checks that it does.
+        about, named = request.subject, request.HasField("subject") or not origin.request.authorization_id
+        subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
         as_of = reader.moment_of(request, self._reader.clock())
         response = record_source_pb2.FetchResponse()
+        call.facts.asked(origin.caller, origin.request, subject, request.query_id)
+        _note_grant(self._reader, origin, call.facts)
         for selection in request.selections:
             question = Question(
                 record_type=self._owned(selection.record_type),
@@ -135,18 +151,24 @@ class RecordSourceService:
                 page_token=selection.page_token,
                 as_of=as_of,
             )
-            response.sections.append(await self._section(origin, question, request.known_policy_version))
+            response.sections.append(await self._section(origin, question, request.known_policy_version, call.facts))
         return response
 
-    async def _section(self, origin: Origin, question: Question, known_policy: str) -> exchange_pb2.Section:
+    async def _section(
+        self, origin: Origin, question: Question, known_policy: str, facts: Facts
+    ) -> exchange_pb2.Section:
         """Answer one selection; where its records cannot be had, that costs its own section and no other."""
         try:
-            return reader.section_of(await self._reader.read(origin, question), known_policy)
+            reading = await self._reader.read(origin, question)
+            facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
+            return reader.section_of(reading, known_policy)
         except HutongError as error:
             if error.reason not in _OF_ONE_TYPE:
                 raise
-            section = self._reader.decide(origin, question.record_type, question.fields).section()
-            denied = isinstance(error, PermissionDenied)
+            mask = self._reader.decide(origin, question.record_type, question.fields)
+            facts.disclosed(mask, 0)
+            section = mask.section()
+            denied = isinstance(error, PermissionDenied) or error.reason in _QUOTAS
             section.status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
             section.reason = error.reason
             return section
@@ -160,9 +182,10 @@ class RecordSourceService:
         """
         origin = self._contexts.origin(request, call)
         _check_size(request.selection)
+        call.facts.asked(origin.caller, origin.request)
         kind = self._owned(request.selection.record_type)
         with self._counted(origin.caller.spiffe_id):
-            async for response in self._watched(request, origin, kind):
+            async for response in self._watched(request, origin, kind, call.facts):
                 yield response
 
     @contextmanager
@@ -178,7 +201,7 @@ class RecordSourceService:
             self._watching = +self._watching
 
     async def _watched(
-        self, request: record_source_pb2.WatchRequest, origin: Origin, kind: RecordType
+        self, request: record_source_pb2.WatchRequest, origin: Origin, kind: RecordType, facts: Facts
     ) -> AsyncIterator[record_source_pb2.WatchResponse]:
         binding = (origin.caller.spiffe_id, kind.name)
         after = await self._start(request, binding)
@@ -186,20 +209,31 @@ class RecordSourceService:
         decided: ReadMask | None = None
         filters: tuple[Condition, ...] = ()
         while not self._stopping.is_set():
-            mask = self._reader.decide(origin, kind, selection.fields)
+            grant = self._reader.grant(origin)
+            if grant is not None:
+                grant.scope.check_changes(kind)
+                facts.granted(grant)
+            mask = self._reader.mask(origin, kind, selection.fields, grant)
             if mask is not decided:
                 # Once for each decision, not for each look: a long filter takes longer to parse than the look itself.
                 reader.require_any(mask)
-                decided, filters = mask, reader.readable(mask, selection.filter)
+                decided, filters = mask, (*lookup.by_filter(mask, selection.filter), *mask.scope)
             changes = await self._changes(origin, mask, filters, after)
+            records = self._reader.concerned(origin, mask, changes.records, grant)
             after = max(after, changes.last_seq)
             # What changed out of this caller's sight must not show, not even as an empty message at that moment.
-            if changes.records or idle >= self._heartbeat:
+            if records or idle >= self._heartbeat:
                 idle = 0.0
+                if grant is not None:
+                    await grant.disclose(kind.name, len(records))
                 response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
                 response.as_of.FromDatetime(changes.as_of)
-                for record in changes.records:
-                    response.records.add().Pack(reader.cut(mask, record))
+                named: dict[Subject, int] = {}
+                for record in records:
+                    response.records.add().Pack(reader.cut(mask, record, named))
+                if records:
+                    withheld = any(not all(record.truth) for record in records)
+                    facts.disclosed(mask, len(records), withheld, named)
                 yield response
             else:
                 idle += self._poll
@@ -269,7 +303,10 @@ class TypedService:
                 page_size=1,
                 as_of=reader.moment_of(request, self._reader.clock()),
             )
-            reading = await self._reader.read(Origin(call.caller, request.context), question)
+            origin = Origin(call.caller, request.context)
+            _note_grant(self._reader, origin, call.facts)
+            reading = await self._reader.read(origin, question)
+            call.facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
             answer = response(decisions=reading.mask.decisions)
             getattr(answer, field).CopyFrom(reader.the_one(reading))
             return answer
@@ -291,7 +328,11 @@ class TypedService:
                 page_token=request.page_token,
                 as_of=reader.moment_of(request, self._reader.clock()),
             )
-            reading = await self._reader.read(Origin(call.caller, request.context), question)
+            call.facts.about(question.subject)
+            origin = Origin(call.caller, request.context)
+            _note_grant(self._reader, origin, call.facts)
+            reading = await self._reader.read(origin, question)
+            call.facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
             reader.require_any(reading.mask)
             answer = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
             getattr(answer, field).extend(reading.messages)

@@ -1,4 +1,4 @@
-"""The part every node has: identity, telemetry, server, health; started in order, drained and stopped in reverse.
+"""The part every node has: identity, telemetry, log, server, health; started in order, drained and stopped in reverse.
 
 Wiring only. What a node serves comes as bound rpcs with their access lists; what it does comes from its room.
 """
@@ -19,11 +19,18 @@ from certs.verify import PeerVerifier
 from services.kit import access, health
 from services.kit.access import AccessList
 from services.kit.clock import Clock, system_clock
-from services.kit.config import NodeConfig
+from services.kit.config import LogSection, NodeConfig
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.health import Health
 from services.kit.interceptors import Access, Context, Errors
-from services.kit.rpc import Dispatcher, Rpc, served
+from services.kit.jurisdiction import Jurisdiction
+from services.kit.log import serving
+from services.kit.log.nodelog import NodeLog
+from services.kit.log.recording import Recording
+from services.kit.log.serving import Serving
+from services.kit.log.showing import Showing
+from services.kit.policy.reload import PolicyFiles
+from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.server import GrpcServer
 from services.kit.telemetry import Telemetry, Trace
 
@@ -44,8 +51,13 @@ class Host:
         clock: Clock = system_clock,
         spans: SpanProcessor | None = None,
         sample: float | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        """Read the identity; raises `CertificateError` where it does not stand, or is not the configured one's."""
+        """Read the identity; raises `CertificateError` where it does not stand, or is not the configured one's.
+
+        `recorder` takes the place of what writes the node's log: only what measures the cost of logging gives one, and
+        no config can.
+        """
         self.config = config
         self.clock = clock
         self.files = SvidFiles(config.tls.certificate, config.tls.key, config.tls.bundle)
@@ -63,6 +75,12 @@ class Host:
         self._closing: list[Closing] = []
         self._server: GrpcServer | None = None
         self._health: Health | None = None
+        self._recorder = recorder
+        self._serving: Serving | None = None
+        self.log: NodeLog | None = None
+        """The node's log, once opened; None where its config describes none."""
+        self.recording: Recording | None = None
+        """What writes the log; None where there is none."""
         self.served: dict[str, list[str]] = {}
         """Services and their rpcs, once started."""
 
@@ -76,32 +94,85 @@ class Host:
         """`host:port` it listens on, once started."""
         return f"{self.config.node.listen.rpartition(':')[0]}:{self.port}"
 
+    @property
+    def tiles_port(self) -> int:
+        """The port that tiles of the log are served on over HTTPS, once started; 0 where none are."""
+        return self._serving.tiles_port if self._serving else 0
+
+    @property
+    def showing(self) -> Showing | None:
+        """What shows the log to its witnesses, once started; None where there is no log."""
+        return self._serving.showing if self._serving else None
+
     def on_stop(self, close: Closing) -> None:
         """Have something closed at the stop, after the server; last come, first closed."""
         self._closing.append(close)
 
+    async def open_log(self) -> NodeLog:
+        """Open the log that the config describes; `start` does it for nodes that need it no sooner.
+
+        Raises `FailedPrecondition` where the config describes none, or its key or its database cannot be used;
+        `Unavailable` where that is away.
+        """
+        section = self.config.log
+        if section is None:
+            raise _no_log()
+        if self.log is None:
+            # Paths in the section are absolute by now: where the config lies is of no matter any more.
+            log = NodeLog.of(section, self.config.node, section.read_url(Path()), self.clock)
+            await log.open()
+            self.on_stop(log.close)
+            self.log, self.recording = log, Recording(log)
+            self.telemetry.gauge("hutong_log_entries", "Entries of the node's log", lambda: log.size)
+            self.telemetry.gauge("hutong_log_failing", "Whether the log cannot be written", lambda: int(log.failing))
+        return self.log
+
+    def archive(self, files: PolicyFiles, pack: Jurisdiction) -> None:
+        """Have the log keep what is decided by: the policies now and after every change, and the jurisdiction pack."""
+        if self.recording is not None:
+            self.recording.jurisdiction(pack)
+            self.recording.policies(files.policies)
+            files.listeners.append(self.recording.policies)
+
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
-        """Serve; raises `FailedPrecondition` where lists do not fit or the address is taken."""
+        """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing."""
+        lists = [KIT_ACCESS, *access_lists]
         own = tuple(rpcs)
+        if self.config.log is not None:
+            own += await self._log_rpcs(self.config.log)
+            lists += serving.ACCESS
+        elif any(rpc.receipt for rpc in own):
+            raise _no_log()
         names = sorted(served(own))
         self._health = Health(names)
         everything = (*own, *health.rpcs(self._health, names))
         self.served = served(everything)
-        lists = AccessList(access.read(KIT_ACCESS, *access_lists), self.served)
+        allowed = AccessList(access.read(*lists), self.served)
         limits = self.config.limits
         dispatcher = Dispatcher(
-            (Trace(self.telemetry), Access(lists), Errors(), Context(limits.deadline.total_seconds())),
+            (Trace(self.telemetry), Access(allowed), Errors(), Context(limits.deadline.total_seconds())),
             limits.request_bytes,
+            self._recorder or self.recording,
         )
         self._server = GrpcServer(
             self.config.node.listen, everything, dispatcher, self._verifier, server_credentials(self.files), limits
         )
         self._observe()
         await self._server.start()
+        if self._serving:
+            await self._serving.start()
         if self.config.node.metrics:
             self.metrics_port = self.telemetry.serve(self.config.node.metrics)
         await self._health.set(True)
         _log.info("Node serves", extra={"fields": {"identity": str(self.identity), "address": self.address}})
+
+    async def _log_rpcs(self, section: LogSection) -> tuple[Rpc, ...]:
+        """Bind what is served of the log; `start` begins the rest of it."""
+        log, files, verifier = await self.open_log(), self.files, self._verifier
+        self._serving = made = Serving(log, section, self.config, files, verifier, self.clock, self.telemetry)
+        self.on_stop(made.stop)
+        await made.open()
+        return made.rpcs
 
     def _observe(self) -> None:
         def left() -> float:
@@ -120,6 +191,12 @@ class Host:
         self._closing.clear()
         # The last spans go to a collector that may be slow: that is no reason to stop the loop for.
         await asyncio.to_thread(self.telemetry.close)
+
+
+def _no_log() -> FailedPrecondition:
+    return FailedPrecondition(
+        Reason.CONFIG_INVALID, "[log]: a node that gives data keeps a log of it, and this config has none"
+    )
 
 
 async def run(start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:

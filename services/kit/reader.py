@@ -1,12 +1,13 @@
 """Reads records for a caller: decide, fetch, cut. Both doors of every department go through here, and nowhere else.
 
-The order never changes: the policy decides before the store is asked; the store is asked only for rows that some
-granted field allows; every record is cut before it leaves this module.
+The order never changes: an authorization that is used is checked first, and narrows what the policy decides; the policy
+decides before the store is asked; the store is asked only for rows that some granted field allows; every record is cut,
+and taken off the authorization's quota, before it leaves this module.
 """
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,14 +15,15 @@ from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit import identifiers, lookup
+from services.kit.authorizations.enforcer import Enforcer, Grant
 from services.kit.clock import Clock
 from services.kit.context import SKEW, Origin
 from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason, Unavailable
+from services.kit.log import named as names
+from services.kit.log.facts import Named, Subject
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
-from services.kit.records import conditions
 from services.kit.records.catalogue import ENVELOPE, RecordType
-from services.kit.records.conditions import Condition
 from services.kit.records.pages import PageTokens
 from services.kit.records.source import RecordQuery, RecordSource, StoredRecord, subject_fields
 from services.kit.records.values import Column
@@ -59,6 +61,8 @@ class Reading:
     """A row condition hid fields of some record."""
     unreadable: bool = False
     """There are rows of which no record could be made (live sources only)."""
+    named: Named = field(default_factory=dict[Subject, int])
+    """Enterprises that the records name, shown or not: for the log alone."""
 
 
 @lru_cache(maxsize=4096)
@@ -101,11 +105,20 @@ def moment_of(request: Any, now: dt.datetime) -> dt.datetime | None:
 class Reader:
     """Answers questions from one source under one policy."""
 
-    def __init__(self, source: RecordSource, engine: PolicyEngine, pages: PageTokens, clock: Clock) -> None:
+    def __init__(
+        self,
+        source: RecordSource,
+        engine: PolicyEngine,
+        pages: PageTokens,
+        clock: Clock,
+        enforcer: Enforcer | None = None,
+    ) -> None:
+        """Without an `enforcer` every question under an authorization is refused."""
         self._source = source
         self._engine = engine
         self._pages = pages
         self._clock = clock
+        self._enforcer = enforcer or Enforcer.without_service(engine.jurisdiction, clock)
 
     @property
     def clock(self) -> Clock:
@@ -122,15 +135,34 @@ class Reader:
         """What decides."""
         return self._engine
 
-    def decide(self, origin: Origin, record_type: RecordType, fields: Sequence[str]) -> ReadMask:
-        """Decide without reading. Raises `InvalidArgument` for a wrong context or an unknown field."""
+    def grant(self, origin: Origin) -> Grant | None:
+        """Check the authorization of a question; None where it uses none. Raises as `Enforcer.check` does."""
         self._engine.check_context(origin.request)
-        return self._engine.mask(origin.caller, origin.request, record_type).restrict(fields)
+        return self._enforcer.check(origin.caller, origin.request, self._clock())
+
+    def decide(self, origin: Origin, record_type: RecordType, fields: Sequence[str]) -> ReadMask:
+        """Decide without reading.
+
+        Raises `InvalidArgument` for a wrong context or an unknown field, and as `Enforcer.check` does.
+        """
+        return self.mask(origin, record_type, fields, self.grant(origin))
+
+    def mask(self, origin: Origin, record_type: RecordType, fields: Sequence[str], grant: Grant | None) -> ReadMask:
+        """Decide under an authorization that was checked just now, or under none; raises as `decide` does."""
+        if grant is None:
+            return self._engine.mask(origin.caller, origin.request, record_type).restrict(fields)
+        whole = self._engine.mask(origin.caller, origin.request, record_type, grant.authorized)
+        return grant.narrow(whole).restrict(fields)
 
     async def read(self, origin: Origin, question: Question) -> Reading:
-        """Answer a question; where nothing is granted the reading has no messages and the mask says why."""
-        kind = question.record_type
-        mask = self.decide(origin, kind, question.fields)
+        """Answer a question; where nothing is granted the reading has no messages and the mask says why.
+
+        Raises as `Enforcer.check` does, and where rows of an authorization are not left as `Grant.disclose` does.
+        """
+        kind, grant = question.record_type, self.grant(origin)
+        if grant is not None:
+            _check_scope(grant, question)
+        mask = self.mask(origin, kind, question.fields, grant)
         now = self._clock()
         if question.subject:
             subject_fields(kind, question.subject[0])
@@ -145,7 +177,7 @@ class Reader:
                 record_type=kind,
                 subject=question.subject,
                 key=question.key,
-                filters=(*readable(mask, question.filter), *found_under),
+                filters=(*lookup.by_filter(mask, question.filter), *found_under, *mask.scope),
                 as_of=cursor.as_of if cursor else question.as_of,
                 limit=self._pages.size(question.page_size),
                 after=cursor.key if cursor else None,
@@ -155,13 +187,26 @@ class Reader:
             )
         )
         token = self._pages.seal(page.next_key, page.as_of, binding) if page.next_key is not None else ""
-        messages = tuple(cut(mask, record) for record in page.records)
-        withheld = any(not all(r.truth) for r in page.records)
+        records = self.concerned(origin, mask, page.records, grant if question.key is not None else None)
+        named: dict[Subject, int] = {}
+        messages = tuple(cut(mask, record, named) for record in records)
+        withheld = any(not all(r.truth) for r in records)
         # Of a row that cannot be read nobody knows whether conditions hold: who finds or is given rows under conditions
         # only must not learn that it is there.
-        free = () in mask.conditions and not found_under and not any(several for _, several in via or ())
-        unreadable = page.unreadable > 0 and free
-        return Reading(mask, messages, page.as_of, token, withheld, unreadable)
+        under = found_under or mask.scope or any(several for _, several in via or ())
+        unreadable = page.unreadable > 0 and () in mask.conditions and not under
+        if grant is not None:
+            await grant.disclose(kind.name, len(messages))
+        return Reading(mask, messages, page.as_of, token, withheld, unreadable, named)
+
+    def concerned(
+        self, origin: Origin, mask: ReadMask, records: Sequence[StoredRecord], grant: Grant | None
+    ) -> Sequence[StoredRecord]:
+        """Leave out records that are about nobody whom the authorization names: for what is not found by subject."""
+        if grant is None or not grant.scope.subjects:
+            return records
+        read, params, scope = mask.record_type.message.FromString, self.params(origin), grant.scope
+        return [record for record in records if scope.concerns(mask, read(record.body), params)]
 
     def params(self, origin: Origin) -> Mapping[str, Column]:
         """Values of the named parameters that row conditions may use."""
@@ -170,11 +215,17 @@ class Reader:
     def _binding(self, origin: Origin, question: Question) -> tuple[str, ...]:
         """What a page token is bound to: the same caller asking the same question for the same reason.
 
-        Not to the fields: they are decided anew for every page.
+        Not to the fields: they are decided anew for every page. Nor to the ticket: the next page may be asked for with
+        the next one.
         """
+        why = origin.request
+        if why.authorization_ticket:
+            why = exchange_pb2.RequestContext()
+            why.CopyFrom(origin.request)
+            why.ClearField("authorization_ticket")
         return (
             origin.caller.spiffe_id,
-            origin.request.SerializeToString(deterministic=True).hex(),
+            why.SerializeToString(deterministic=True).hex(),
             question.record_type.name,
             *(question.subject or ("", "")),
             question.key or "",
@@ -183,32 +234,20 @@ class Reader:
         )
 
 
-def readable(mask: ReadMask, text: str) -> tuple[Condition, ...]:
-    """Parse a caller's filter; it may use every field that the caller gets in clear, asked for or not.
+def _check_scope(grant: Grant, question: Question) -> None:
+    if question.key is not None:
+        grant.scope.check_key(question.record_type)
+    else:
+        grant.scope.check_subject(question.subject, (question.record_type.name,))
 
-    Were it to use others, a caller could find out a hidden value by asking which records match. A field given under
-    row conditions filters only rows where they hold, so these are added. Raises `InvalidArgument`.
+
+def cut(mask: ReadMask, record: StoredRecord, named: dict[Subject, int]) -> Message:
+    """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row.
+
+    The enterprises that it names, cut or not, are counted in `named`.
     """
-    if not text:
-        return ()
-    condition = conditions.parse(text, mask.record_type)
-    found = [condition]
-    for path in sorted(condition.fields):
-        grant = mask.whole.grants.get(path)
-        if grant is None or grant.transform is not None:
-            raise InvalidArgument(
-                Reason.FILTER_FIELD_NOT_READABLE,
-                f"{mask.record_type.name}: filters may use only fields given to you in clear, and {path!r} is none",
-                record_type=mask.record_type.name,
-                field=path,
-            )
-        found.extend(grant.conditions)
-    return tuple(found)
-
-
-def cut(mask: ReadMask, record: StoredRecord) -> Message:
-    """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row."""
     message = mask.record_type.message.FromString(record.body)
+    names.count(mask.record_type, message, named)
     envelope: Any = getattr(message, ENVELOPE)
     envelope.key = record.key
     envelope.version = record.version

@@ -1,7 +1,8 @@
 """Rpcs without a transport: a handler is a function of request and call, whatever brought the bytes.
 
 `bind` joins a protobuf service to its implementation by name (`GetDeclaration` → `get_declaration`); a `Dispatcher`
-runs an rpc inside the interceptors. Transports (`services.kit.server`) carry bytes in and out and turn raised
+runs an rpc inside the interceptors. An rpc whose answer has a receipt is recorded: neither its answer nor a refusal
+leaves before the log holds it. Transports (`services.kit.server`) carry bytes in and out and turn raised
 `HutongError`s into their own form of a status.
 """
 
@@ -11,14 +12,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from google.protobuf import message_factory
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.caller import Caller
-from services.kit.errors import FailedPrecondition, InvalidArgument, Reason, ResourceExhausted
+from services.kit.errors import (
+    FailedPrecondition,
+    HutongError,
+    InvalidArgument,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
+from services.kit.log import receipts
+from services.kit.log.facts import Facts
 
 
 class Shape(Enum):
@@ -44,6 +55,10 @@ class Call:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     traceparent: str = ""
     """W3C trace context for calls made on behalf of this one."""
+    check: Callable[[], object] | None = None
+    """Raises where the peer's certificate no longer stands: asked before every message of a stream."""
+    facts: Facts = field(default_factory=Facts)
+    """What the handler tells for the log."""
 
     def remaining(self) -> float | None:
         """Seconds until the deadline; never negative."""
@@ -57,6 +72,18 @@ class Interceptor(Protocol):
 
     def __call__(self, call: Call, rpc: "Rpc", /) -> AbstractContextManager[object]:
         """Open around one call; raising refuses it, an exception leaving the rpc passes through the exit."""
+        ...
+
+
+class Recorder(Protocol):
+    """Logs what leaves, durably, before it leaves (`services.kit.log.recording`)."""
+
+    async def answered(self, call: Call, rpc: "Rpc", answer: bytes) -> bytes:
+        """Log an answer; gives the receipt as the answer's last field. Raises `Unavailable` LOG_UNAVAILABLE."""
+        ...
+
+    async def refused(self, call: Call, rpc: "Rpc", error: HutongError) -> None:
+        """Log a refusal; raises `Unavailable` LOG_UNAVAILABLE."""
         ...
 
 
@@ -75,6 +102,10 @@ class Rpc:
     shape: Shape
     request: type[Message]
     handler: Callable[..., Any]
+    receipt: int = 0
+    """Number of the field of its answers that is their receipt; 0 where it has none and is not recorded."""
+    states: bool = False
+    """Its requests say why in a field `context`."""
 
 
 def bind(descriptor: ServiceDescriptor, implementation: object) -> tuple[Rpc, ...]:
@@ -102,6 +133,17 @@ def _bind(method: MethodDescriptor, implementation: object) -> Rpc:
         shape=shape,
         request=message_factory.GetMessageClass(method.input_type),
         handler=handler,
+        receipt=receipts.number_of(method.output_type),
+        states=_states(method.input_type),
+    )
+
+
+def _states(request: Descriptor) -> bool:
+    context = request.fields_by_name.get("context")
+    return (
+        context is not None
+        and context.message_type is not None
+        and context.message_type.full_name == exchange_pb2.RequestContext.DESCRIPTOR.full_name
     )
 
 
@@ -122,39 +164,87 @@ def _serialized(reply: Reply) -> bytes:
 
 
 class Dispatcher:
-    """Runs rpcs inside the interceptors: bytes in, bytes out, `HutongError` raised."""
+    """Runs rpcs inside the interceptors: bytes in, bytes out, `HutongError` raised.
 
-    def __init__(self, interceptors: Sequence[Interceptor], request_bytes: int) -> None:
+    Recording stands between the trace and the rest: what any of them refuses is logged, and what it costs is traced.
+    """
+
+    def __init__(
+        self, interceptors: Sequence[Interceptor], request_bytes: int, recorder: Recorder | None = None
+    ) -> None:
         """Raises `AssertionError` where the interceptors do not stand in `ORDER`."""
         names = tuple(i.name for i in interceptors)
         if names != ORDER:
             raise AssertionError(f"interceptors stand as {names}, not as {ORDER}")
         self._interceptors = tuple(interceptors)
         self._request_bytes = request_bytes
+        self._recorder = recorder
 
     async def unary(self, rpc: Rpc, raw: bytes, call: Call) -> bytes:
         """Run a unary rpc."""
         trace, access, errors, context = self._interceptors
-        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
-            response: Awaitable[Reply] = rpc.handler(self._parse(rpc, raw), call)
-            return _serialized(await response)
+        with trace(call, rpc):
+            try:
+                with access(call, rpc), errors(call, rpc), context(call, rpc):
+                    response: Awaitable[Reply] = rpc.handler(self._request(rpc, raw, call), call)
+                    answer = _serialized(await response)
+                    return answer + await self._receipt(rpc, answer, call) if rpc.receipt else answer
+            except HutongError as error:
+                await self._refused(rpc, call, error)
+                raise
 
     async def stream(self, rpc: Rpc, raw: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming rpc."""
         trace, access, errors, context = self._interceptors
-        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
-            responses: AsyncIterator[Reply] = rpc.handler(self._parse(rpc, raw), call)
-            async for response in responses:
-                yield _serialized(response)
+        with trace(call, rpc):
+            try:
+                with access(call, rpc), errors(call, rpc), context(call, rpc):
+                    responses: AsyncIterator[Reply] = rpc.handler(self._request(rpc, raw, call), call)
+                    async for response in responses:
+                        yield await self._message(rpc, response, call)
+            except HutongError as error:
+                await self._refused(rpc, call, error)
+                raise
 
     async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Run a bidirectional rpc."""
         trace, access, errors, context = self._interceptors
-        with trace(call, rpc), access(call, rpc), errors(call, rpc), context(call, rpc):
-            requests = (self._parse(rpc, raw) async for raw in raws)
-            responses: AsyncIterator[Reply] = rpc.handler(requests, call)
-            async for response in responses:
-                yield _serialized(response)
+        with trace(call, rpc):
+            try:
+                with access(call, rpc), errors(call, rpc), context(call, rpc):
+                    requests = (self._request(rpc, raw, call) async for raw in raws)
+                    responses: AsyncIterator[Reply] = rpc.handler(requests, call)
+                    async for response in responses:
+                        yield await self._message(rpc, response, call)
+            except HutongError as error:
+                await self._refused(rpc, call, error)
+                raise
+
+    async def _message(self, rpc: Rpc, response: Reply, call: Call) -> bytes:
+        """Make a message of a stream; one that discloses nothing, a heartbeat, is not logged."""
+        if call.check is not None:
+            call.check()
+        answer = _serialized(response)
+        if rpc.receipt and call.facts.disclosures:
+            answer += await self._receipt(rpc, answer, call)
+            call.facts.clear()
+        return answer
+
+    async def _receipt(self, rpc: Rpc, answer: bytes, call: Call) -> bytes:
+        if self._recorder is None:
+            raise Unavailable(Reason.LOG_UNAVAILABLE, "this node keeps no log, and answers nothing that must be logged")
+        return await self._recorder.answered(call, rpc, answer)
+
+    async def _refused(self, rpc: Rpc, call: Call, error: HutongError) -> None:
+        # That the log is away is nothing that it can hold.
+        if rpc.receipt and self._recorder is not None and error.reason is not Reason.LOG_UNAVAILABLE:
+            await self._recorder.refused(call, rpc, error)
+
+    def _request(self, rpc: Rpc, raw: bytes, call: Call) -> Message:
+        request: Any = self._parse(rpc, raw)
+        if rpc.states and rpc.receipt and request.HasField("context"):
+            call.facts.stated(request.context)
+        return cast("Message", request)
 
     def _parse(self, rpc: Rpc, raw: bytes) -> Message:
         if len(raw) > self._request_bytes:

@@ -133,12 +133,11 @@ class GrpcServer:
     async def _responses(
         self, rpc: Rpc, context: Context, run: Callable[[Call], AsyncIterator[bytes]]
     ) -> AsyncIterator[bytes]:
-        """Send what a streaming rpc gives, for as long as the certificate it began with stands."""
+        """Send what a streaming rpc gives, for as long as the certificate it began with stands (`Call.check`)."""
         try:
             call = self._call(rpc, context)
             with self._share(call):
                 async for response in run(call):
-                    self._identify(call.certificate)
                     yield response
         except HutongError as error:
             await _abort(context, error)
@@ -181,6 +180,7 @@ class GrpcServer:
             certificate=certificate,
             deadline=None if remaining is None else time.monotonic() + remaining,
             metadata={k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)},
+            check=None if rpc.shape is Shape.UNARY else lambda: self._identify(certificate),
         )
 
 

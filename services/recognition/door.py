@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit.caller import Caller
+from services.kit.caller import ENTERPRISE, Caller
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import Database
@@ -26,7 +26,7 @@ class Terms:
 
     def of(self, caller: Caller) -> exchange_pb2.RequestContext:
         """Give what is taken for a caller's word."""
-        found = self.enterprise if caller.agency == reach.ENTERPRISE else self.agency
+        found = self.enterprise if caller.agency == ENTERPRISE else self.agency
         return exchange_pb2.RequestContext(purpose=found.purpose, legal_basis=found.legal_basis)
 
 
@@ -49,7 +49,8 @@ class Door:
         self.results = results
         self._engine = engine
         self._catalogue = catalogue
-        self._terms = terms
+        self.terms = terms
+        """Why callers ask, where their requests have no room to say."""
 
     def decide(self, caller: Caller, context: exchange_pb2.RequestContext) -> Disclosure:
         """Decide what a caller is shown on the terms it states; raises `InvalidArgument` where those do not stand."""
@@ -57,7 +58,7 @@ class Door:
 
     def usual(self, caller: Caller) -> Disclosure:
         """Decide what a caller is shown of what it has just done."""
-        return self.decide(caller, self._terms.of(caller))
+        return self.decide(caller, self.terms.of(caller))
 
     async def reached(self, caller: Caller, case_id: str) -> ReachedCase:
         """Find a case that a caller reaches; raises `NotFound`, also where it is there and not this caller's."""

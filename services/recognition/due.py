@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.outbox import NewEvent
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition import ledger, reminding
 from services.recognition.appending import check_id
 from services.recognition.dossier import Dossier, dues, dues_of
 from services.recognition.events import WHOLE_CASE, Event, Kind
-from services.recognition.ledger import insert_or_ignore
 from services.recognition.reminding import Reminder
 from services.recognition.rulebook import Rulebook
 from services.recognition.stage_results import State

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from services.kit.credentials.published import PublishedKeys
 from services.kit.errors import Aborted, FailedPrecondition, HutongError, InvalidArgument, Reason
-from services.recognition.ledger import insert_or_ignore
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition.stage_results import State, of_subject
 from services.recognition.standing import ABOUT, DENIES, checked
 from services.recognition.tables import EXAMINATION

@@ -18,10 +18,11 @@ import sqlalchemy as sa
 from adapters.eventlog import Log, LoggedCase, WrongCase
 from services.kit.errors import Aborted, Internal, Reason, Unavailable
 from services.kit.records.database import Database
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition import ledger
 from services.recognition.dossier import head_of
 from services.recognition.events import Event
-from services.recognition.ledger import Head, NewCase, Selection, Stored, insert_or_ignore
+from services.recognition.ledger import Head, NewCase, Selection, Stored
 from services.recognition.log_profiles import LogProfile
 from services.recognition.logged_cases import CaseRefused, Refusal, Replayed, Replayer
 from services.recognition.procedure import Procedure

@@ -10,9 +10,8 @@ from operator import attrgetter
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from services.kit.records.inserts import insert_or_ignore
 from services.kit.records.tables import UtcDateTime
 from services.recognition import codec
 from services.recognition.events import Event
@@ -73,17 +72,6 @@ class NewCase:
 _HEAD: Final = tuple(f.name for f in fields(Head))
 _COLUMNS: Final = tuple(CASE.c[name] for name in _HEAD)
 _TABLE_ORDER: Final = attrgetter(*CASE.columns.keys())
-
-
-def insert_or_ignore(connection: sa.Connection, table: sa.Table) -> Any:
-    """Make an INSERT that leaves out what a unique index has already; the result's `rowcount` tells.
-
-    On PostgreSQL it first waits for a transaction that is putting the same in, so that what comes after it sees the
-    other's row.
-    """
-    insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    # Without the option, some drivers' rowcount is that nobody counted.
-    return insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def create(connection: sa.Connection, case: NewCase) -> Stored | None:

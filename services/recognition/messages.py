@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from hutong.api.recognition.v1 import case_pb2, case_service_pb2, stage_result_pb2
+from services.kit.caller import USCC
 from services.recognition import codec, doubts
 from services.recognition.casework import Snapshot
 from services.recognition.codec import timestamp
 from services.recognition.events import Event, Mode, Submission
 from services.recognition.ledger import Head
 from services.recognition.procedure import Stage
-from services.recognition.reach import USCC
 from services.recognition.stage_results import Result
 from services.recognition.tasks import Task
 from services.recognition.view import CaseReckoning, ClockReading, Light

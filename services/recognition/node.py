@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from hutong.api.exchange.v1 import event_pb2, record_source_pb2
+from hutong.api.exchange.v1 import event_pb2, reads_pb2, record_source_pb2
 from hutong.api.recognition.v1 import case_service_pb2, result_service_pb2
 from services.kit import jurisdiction
+from services.kit.authorizations.joining import join
 from services.kit.context import ContextVerifier
 from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.department import read_secret
@@ -16,6 +17,7 @@ from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.outbox import Outbox
 from services.kit.events.service import EventService
 from services.kit.host import Host
+from services.kit.log.reads import ReadsService
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
@@ -97,6 +99,7 @@ class RecognitionNode:
         # Now, not when the first list is asked for: a key that cannot be used, or that everybody can read.
         signing.active(host.clock())
         secret = read_secret(config.secret)
+        log = await host.open_log()
         self.database = database = await self._open()
         self._outbox = outbox = Outbox(database)
         self.cases = cases = Cases(
@@ -120,7 +123,7 @@ class RecognitionNode:
         results = Results(database, cases, signing, host.clock, outbox.ring)
         source = RecognitionSource(database, door.results, host.clock)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
-        reader = Reader(source, engine, pages, host.clock)
+        reader = Reader(source, engine, pages, host.clock, join(config, host, engine.jurisdiction))
         self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
         if files is not None:
             self.calendar_files = files
@@ -137,6 +140,7 @@ class RecognitionNode:
                 *_bound(result_service_pb2, "TaskService", TaskService(results, door, pages, host.clock)),
                 *_bound(event_pb2, "EventService", EventService(outbox, f"{AGENCY}/{config.node.system}")),
                 *_bound(record_source_pb2, "RecordSourceService", uniform),
+                *_bound(reads_pb2, "ReadsService", ReadsService(AGENCY, log, engine, contexts, pages, host.clock)),
             ],
             [config.access or ACCESS],
         )
@@ -155,6 +159,7 @@ class RecognitionNode:
         pack = jurisdiction.load(policy.jurisdiction)
         self.policy_files = files = PolicyFiles(policy.files, owned, pack)
         engine = PolicyEngine(files.policies, owned, pack, secret, self.host.clock)
+        self.host.archive(files, pack)
         self.host.on_stop(files.watch(engine, policy.reload.total_seconds()))
         return engine
 

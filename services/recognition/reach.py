@@ -15,19 +15,13 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from services.kit.caller import Caller
+from services.kit.caller import Caller, own_subject
 from services.recognition import ledger
 from services.recognition.arrangements import Arrangements
 from services.recognition.events import Event, Kind
 from services.recognition.ledger import Head, Selection
 from services.recognition.stage_results import Result
 from services.recognition.tables import RECOGNITION, TASK
-
-ENTERPRISE: Final = "enterprise"
-"""What enterprises have instead of an agency: `spiffe://ZONE/enterprise/CODE`."""
-
-USCC: Final = "cn.uscc"
-"""Scheme of the code by which an enterprise is known."""
 
 _MOST_GIVEN: Final = 1000
 """Most cases that an agency takes no part in and that are listed for it."""
@@ -59,11 +53,6 @@ class Depth(IntEnum):
 def shows(part: Reached, event: Event) -> bool:
     """Tell whether an event belongs to what is reached of its case: its stage's events, and how the case began."""
     return event.stage in part or event.kind is Kind.SUBMIT
-
-
-def own_subject(caller: Caller) -> tuple[str, str] | None:
-    """Give the subject that an enterprise is; None for everybody else."""
-    return (USCC, caller.system.upper()) if caller.agency == ENTERPRISE else None
 
 
 def find(connection: sa.Connection, caller: Caller, case_id: str) -> tuple[Head, Reached] | None:

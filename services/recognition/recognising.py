@@ -19,11 +19,11 @@ import sqlalchemy as sa
 from services.kit.credentials.published import PublishedKeys
 from services.kit.errors import HutongError, Reason
 from services.kit.events.outbox import NewEvent
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition import cascade, locks, tasks
 from services.recognition.arrangements import Arrangement, Arrangements
 from services.recognition.cascade import Affected
 from services.recognition.events import Assurance
-from services.recognition.ledger import insert_or_ignore
 from services.recognition.procedure import Demand, Procedure, Stage
 from services.recognition.stage_results import Result, State, get, of_subject
 from services.recognition.standing import ABOUT, DENIES, TROUBLE, Standing, agree, checked

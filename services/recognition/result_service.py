@@ -9,12 +9,12 @@ import sqlalchemy as sa
 from hutong.api.recognition.v1 import result_service_pb2 as pb
 from hutong.api.recognition.v1 import stage_result_pb2
 from services.kit import reader
-from services.kit.caller import Caller
+from services.kit.caller import Caller, own_subject
 from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, NotFound, Reason
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import Call
-from services.recognition import asked, reach, stage_results
+from services.recognition import asked, noting, stage_results
 from services.recognition.codec import timestamp
 from services.recognition.disclosure import Disclosure
 from services.recognition.door import Door
@@ -49,8 +49,13 @@ class ResultService:
 
     async def register_result(self, request: pb.RegisterResultRequest, call: Call) -> pb.RegisterResultResponse:
         """Register a result of the caller's agency."""
+        call.facts.stated(self._door.terms.of(call.caller))
         entered = await self._results.register(call.caller.agency, request.credential)
-        return pb.RegisterResultResponse(result=self._door.usual(call.caller).result(entered.result))
+        call.facts.about((entered.result.scheme, entered.result.subject))
+        shown = self._door.usual(call.caller)
+        record = shown.result(entered.result)
+        noting.results(call.facts, shown, [] if record is None else [entered.result])
+        return pb.RegisterResultResponse(result=record)
 
     async def get_result(self, request: pb.GetResultRequest, call: Call) -> pb.GetResultResponse:
         """Get a result that the caller reaches."""
@@ -58,8 +63,10 @@ class ResultService:
         shown.require_result()
         result = await self._reached(call.caller, _ref(request.result_ref))
         record = None if result is None else shown.result(*result)
-        if record is None:
+        if result is None or record is None:
             raise _no_result()
+        call.facts.about((result[0].scheme, result[0].subject))
+        noting.results(call.facts, shown, [result[0]])
         return pb.GetResultResponse(result=record)
 
     async def _reached(self, caller: Caller, ref: str) -> tuple[Result, Depth] | None:
@@ -85,21 +92,32 @@ class ResultService:
         binding = (call.caller.spiffe_id, stated, *subject, fact)
         size, response, looked = self._pages.size(request.page_size), pb.ListResultsResponse(), 0
         after = self._after(request.page_token, binding)
-        if (own := reach.own_subject(call.caller)) is not None and own != subject:
+        call.facts.about(subject)
+        if (own := own_subject(call.caller)) is not None and own != subject:
+            noting.results(call.facts, shown, ())
             return response
+        given: list[Result] = []
         while len(response.results) < size and looked < _SCAN:
             found = await self._results.of_subject(*subject, fact=fact, after=after, limit=_BATCH)
             looked += len(found)
-            last = await self._add(response, found, size, shown, call.caller)
+            last = await self._add(response, given, found, size, shown, call.caller)
             after = (last.issued_at, last.result_ref) if last else after
             if len(found) < _BATCH and (not found or last is found[-1]):
-                return response
+                after = None
+                break
+        noting.results(call.facts, shown, given)
         if after is not None:
             response.next_page_token = self._pages.seal(after[1], after[0], binding)
         return response
 
     async def _add(
-        self, response: pb.ListResultsResponse, found: list[Result], size: int, shown: Disclosure, caller: Caller
+        self,
+        response: pb.ListResultsResponse,
+        given: list[Result],
+        found: list[Result],
+        size: int,
+        shown: Disclosure,
+        caller: Caller,
     ) -> Result | None:
         """Fill a page with what is shown of some results; gives the last that was looked at."""
         depths, last = await self._depths(caller, found), None
@@ -110,6 +128,7 @@ class ResultService:
             record = shown.result(result, depths[result.result_ref])
             if record is not None:
                 response.results.append(record)
+                given.append(result)
         return last
 
     def _after(self, token: str, binding: tuple[str, ...]) -> tuple[dt.datetime, str] | None:
@@ -126,6 +145,7 @@ class ResultService:
         """Revoke, suspend or reinstate a result of the caller's own agency; raises `NotFound` for others'."""
         if request.suspend and request.reinstate:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "suspend or reinstate, not both")
+        call.facts.stated(self._door.terms.of(call.caller))
         changed = await self._results.change(
             call.caller.agency,
             _ref(request.result_ref),
@@ -134,7 +154,10 @@ class ResultService:
             request_id=request.request_id,
             officer=asked.text(request.officer, "officer"),
         )
-        record = self._door.usual(call.caller).result(changed.result)
+        call.facts.about((changed.result.scheme, changed.result.subject))
+        shown = self._door.usual(call.caller)
+        record = shown.result(changed.result)
+        noting.results(call.facts, shown, [] if record is None else [changed.result])
         return pb.RevokeResultResponse(result=record, tasks=len(changed.tasks))
 
     async def get_keys(self, request: pb.GetKeysRequest, call: Call) -> pb.GetKeysResponse:
@@ -157,6 +180,7 @@ class TaskService:
 
     async def list_tasks(self, request: pb.ListTasksRequest, call: Call) -> pb.ListTasksResponse:
         """List tasks of the caller's agency, the soonest due first."""
+        call.facts.stated(self._door.terms.of(call.caller))
         shown = self._door.usual(call.caller)
         shown.require_task()
         case_id = asked.text(request.case_id, "case_id")
@@ -168,12 +192,14 @@ class TaskService:
         )
         response = pb.ListTasksResponse(as_of=timestamp(self._clock()))
         response.tasks.extend(_shown(shown, found[:size]))
+        noting.tasks(call.facts, shown, response.tasks)
         if len(found) > size:
             response.next_page_token = self._pages.seal(found[size - 1].key, None, binding)
         return response
 
     async def dispose_task(self, request: pb.DisposeTaskRequest, call: Call) -> pb.DisposeTaskResponse:
         """Dispose of a task of the caller's agency; raises `NotFound` for others'."""
+        call.facts.stated(self._door.terms.of(call.caller))
         shown = self._door.usual(call.caller)
         shown.require_task()
         named = asked.named(stage_result_pb2.Disposition.DESCRIPTOR, request.disposition, _DISPOSITIONS)
@@ -186,7 +212,9 @@ class TaskService:
             reason=asked.text(request.reason_code, "reason_code"),
             officer=asked.text(request.officer, "officer"),
         )
-        return pb.DisposeTaskResponse(task=shown.task(task))
+        record = shown.task(task)
+        noting.tasks(call.facts, shown, [record])
+        return pb.DisposeTaskResponse(task=record)
 
 
 def _shown(shown: Disclosure, tasks: Collection[Task]) -> list[stage_result_pb2.Task]:

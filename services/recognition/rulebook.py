@@ -12,10 +12,10 @@ import sqlalchemy as sa
 
 from services.kit.credentials.keys import PublishedKeys
 from services.kit.errors import FailedPrecondition, Reason
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition.agencies import Agencies
 from services.recognition.arrangements import Arrangements
 from services.recognition.calendars import Calendars
-from services.recognition.ledger import insert_or_ignore
 from services.recognition.procedure import Procedure
 from services.recognition.procedure_file import restore
 from services.recognition.procedures import Procedures

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from services.kit.credentials.results import Statement
 from services.kit.credentials.status import Status
 from services.kit.errors import InvalidArgument, NotFound, Reason, ResourceExhausted
-from services.recognition.ledger import insert_or_ignore
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition.tables import STATUS
 
 SIZE: Final = 2**16

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from services.kit.events.outbox import NewEvent
 from services.kit.jurisdiction import pack
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition.calendars import Calendars
-from services.recognition.ledger import insert_or_ignore
 from services.recognition.procedure_draft import LimitText
 from services.recognition.reasons import Ground, Reasons
 from services.recognition.statutory import Limit, add

@@ -11,7 +11,7 @@ from hutong.api.recognition.v1 import case_service_pb2 as pb
 from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
 from services.kit.rpc import Call
-from services.recognition import asked
+from services.recognition import asked, noting
 from services.recognition.case import CaseState
 from services.recognition.cases import Cases
 from services.recognition.casework import Snapshot
@@ -103,6 +103,7 @@ class Watching:
             shown = self._door.decide(call.caller, request.context)
             shown.require_event()
             found = await self._door.reached(call.caller, request.case_id)
+            call.facts.about((found.head.scheme, found.head.subject))
             if after > found.head.version:
                 raise InvalidArgument(Reason.MALFORMED_REQUEST, "the case has not come that far", field="after")
             async for response in self._since(found, call, request, after):
@@ -129,6 +130,8 @@ class Watching:
             event = shown.event(moment.head, moment.version, moment.events[-1], found.part)
             if event is not None:
                 view = shown.case(moment, found.part)
+                view.events.append(event)
+                noting.cases(call.facts, shown, [(moment.head, view)])
                 yield pb.WatchCaseResponse(
                     event=event, stages=view.stages, version=moment.version, case_status=view.case.case_status
                 )

@@ -276,8 +276,8 @@ async def test_a_hidden_field_does_not_move_the_digest(own: Mesh) -> None:
 
 
 async def test_stating_more_about_oneself_opens_nothing(mesh: Mesh) -> None:
-    """An authorization's number, a case or a principal that a caller merely states are no permits."""
-    stated = {"on_behalf_of": "customs/node", "authorization_id": "AUTH-1", "case_ref": "CASE-1"}
+    """A case or a principal that a caller merely states are no permits, and an authorization's number ends it."""
+    stated = {"on_behalf_of": "customs/node", "case_ref": "CASE-1"}
     for context in (REBATE, STAT, PUBLIC):
         for selection in ("customs.Declaration", "customs.Penalty", "customs.Operator"):
             plain = await one(mesh, TAX, selection, **context)
@@ -285,6 +285,8 @@ async def test_stating_more_about_oneself_opens_nothing(mesh: Mesh) -> None:
             plain.ClearField("as_of")
             dressed.ClearField("as_of")
             assert plain == dressed
+            error = await refused(one(mesh, TAX, selection, **context, **stated, authorization_id="AUTH-1"))
+            assert error.reason is Reason.AUTHORIZATION_UNSUPPORTED
 
 
 async def test_explain_reads_nothing(mesh: Mesh) -> None:

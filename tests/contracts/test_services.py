@@ -10,6 +10,7 @@ from tests.contracts import descriptors as d
 CONTEXT = "hutong.api.exchange.v1.RequestContext"
 TIMESTAMP = "google.protobuf.Timestamp"
 DECISION = "repeated hutong.api.exchange.v1.FieldDecision"
+RECEIPT = "hutong.api.log.v1.Receipt"
 GET_REQUEST = {
     "name": (1, "string"),
     "context": (2, CONTEXT),
@@ -69,12 +70,17 @@ def test_every_agency_has_one_service() -> None:
 def test_every_record_type_can_be_got_and_listed(record: Descriptor) -> None:
     get, listing = method(record, f"Get{record.name}"), method(record, f"List{plural(record)}")
     assert shape(get.input_type) == GET_REQUEST
-    assert shape(get.output_type) == {snake(record.name): (1, record.full_name), "decisions": (2, DECISION)}
+    assert shape(get.output_type) == {
+        snake(record.name): (1, record.full_name),
+        "decisions": (2, DECISION),
+        "receipt": (15, RECEIPT),
+    }
     assert shape(listing.input_type) == LIST_REQUEST
     assert shape(listing.output_type) == {
         snake(plural(record)): (1, f"repeated {record.full_name}"),
         "next_page_token": (2, "string"),
         "decisions": (3, DECISION),
+        "receipt": (15, RECEIPT),
     }
 
 

@@ -15,8 +15,9 @@ from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.cli import live
 from services.cli.rooms import rooms
 from services.kit.client import Client
-from services.kit.config import DepartmentConfig, LiveSection, PolicySection, StoreSection
+from services.kit.config import AuthorizationsSection, DepartmentConfig, LiveSection, PolicySection, StoreSection
 from services.kit.department import DepartmentNode, Room
+from services.kit.host import Host
 from services.kit.records import catalogue
 from services.kit.records.store import Draft, RecordStore
 from tests.zone import Zone, now
@@ -43,6 +44,8 @@ class Mesh:
         """Stores that do not lie in SQLite, by agency."""
         self.live: dict[str, LiveSection] = {}
         """Record types that are read from a legacy table, by name."""
+        self.authorizations: AuthorizationsSection | None = None
+        """The service that keeps authorizations, where the mesh has one."""
         self._clients: dict[str, Client] = {}
         secret = folder / "secret"
         secret.write_bytes(b"0123456789abcdef0123456789abcdef")
@@ -72,10 +75,12 @@ class Mesh:
         return DepartmentConfig(
             node=self.zone.node(path).model_copy(update={"listen": listen}),
             tls=self.zone.tls(path),
+            log=self.zone.log(path),
             store=StoreSection(url=self.url(agency), migrate=True),
             policy=self.policies(self.policy(agency)),
             secret=self.folder / "secret",
             live={name: section for name, section in self.live.items() if name.startswith(f"{agency}.")},
+            authorizations=self.authorizations,
         )
 
     async def start(self, agency: str, listen: str = "127.0.0.1:0") -> DepartmentNode:
@@ -92,9 +97,11 @@ class Mesh:
         config = GatewayConfig(
             node=self.zone.node("gateway/main"),
             tls=self.zone.tls("gateway/main"),
+            log=self.zone.log("gateway/main"),
             departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
             policy=self.policies(*(self.policy(agency, self.gateway_policies) for agency in targets)),
             secret=self.folder / "secret",
+            authorizations=self.authorizations,
         )
         self.gateway = GatewayNode(config, self.zone.frame(config))
         await self.gateway.start()
@@ -121,10 +128,15 @@ class Mesh:
         """Call the gateway, or a department directly, as `agency/system`."""
         name = f"{who}>{agency}"
         if name not in self._clients:
-            node = self.gateway if agency == "gateway" else self.departments[agency]
-            assert node is not None
-            self._clients[name] = Client(node.host.address, node.host.identity, self.zone.files(who))
+            host = self.host(agency)
+            self._clients[name] = Client(host.address, host.identity, self.zone.files(who))
         return self._clients[name]
+
+    def host(self, agency: str) -> Host:
+        """The host of a running node."""
+        node = self.gateway if agency == "gateway" else self.departments[agency]
+        assert node is not None
+        return node.host
 
     async def stop(self) -> None:
         for client in self._clients.values():

@@ -14,27 +14,31 @@ from services.kit.client import Client
 from services.kit.errors import HutongError, Reason
 from services.kit.health import Health
 from services.kit.host import KIT_ACCESS
+from services.kit.log import serving
 from services.kit.rpc import served
 from tests.exchange.mesh import ROOMS, Mesh
 
 CALLERS = {
     "agency": [f"{agency}/system" for agency in ROOMS],
     "consumer": ["supervision/monitor", "logistics/gate"],
+    "enterprise": ["enterprise/91110000600037341l"],
     "gateway": ["gateway/main"],
     "operator": ["operator/admin"],
     "member": ["visitor/app", "gateway2/main"],
 }
 EXPECTED: dict[str, dict[str, list[str]]] = yaml.safe_load((Path(__file__).parent / "matrix.yaml").read_text())
 EXCHANGE = "hutong.api.exchange.v1."
+LOG = "hutong.api.log.v1."
 
 
 def node_services() -> dict[str, list[str]]:
     """Which services each node serves."""
-    common = list(served(health.rpcs(Health(()), ())))
+    common = [*served(health.rpcs(Health(()), ())), f"{LOG}LogService", f"{LOG}WitnessService"]
     found = {
         room.agency: [
             *common,
             f"{EXCHANGE}RecordSourceService",
+            f"{EXCHANGE}ReadsService",
             f"{EXCHANGE}InboxService",
             room.service.full_name,
         ]
@@ -91,14 +95,14 @@ async def test_exactly_the_expected_callers_get_in(mesh: Mesh, node: str) -> Non
 def test_every_rpc_has_an_expectation_and_every_expectation_an_rpc(mesh: Mesh) -> None:
     assert mesh.gateway is not None
     nodes = [*(d.host for d in mesh.departments.values()), mesh.gateway.host]
-    serving = {service: sorted(rpcs) for host in nodes for service, rpcs in host.served.items()}
-    assert serving == {service: sorted(rpcs) for service, rpcs in EXPECTED.items()}
+    there = {service: sorted(rpcs) for host in nodes for service, rpcs in host.served.items()}
+    assert there == {service: sorted(rpcs) for service, rpcs in EXPECTED.items()}
 
 
 def test_every_listed_rpc_is_expected() -> None:
     gateway = Path(__file__).parents[2] / "gateway" / "access.yaml"
     listed: dict[str, set[str]] = {}
-    for path in (KIT_ACCESS, gateway, *(room.access for room in ROOMS.values())):
+    for path in (KIT_ACCESS, *serving.ACCESS, gateway, *(room.access for room in ROOMS.values())):
         for service, rpcs in access.read(path).items():
             listed.setdefault(service, set()).update(rpcs)
     assert listed == {service: set(rpcs) for service, rpcs in EXPECTED.items()}

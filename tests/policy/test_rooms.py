@@ -11,6 +11,7 @@ from services.kit.caller import Caller
 from services.kit.policy import loader, scenarios
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.policies import PolicySet
+from services.kit.policy.schema import Authorized
 from services.kit.records import catalogue
 from tests.policy.support import SECRET, SetClock
 
@@ -53,6 +54,8 @@ def test_the_rules_that_were_asked_for_are_there() -> None:
 def test_nothing_withheld_is_ever_given_in_clear_whoever_asks_for_whatever() -> None:
     engine = PolicyEngine(policies(*ROOMS), catalogue.load(), LAW, SECRET, SetClock())
     agencies = [*ROOMS, "logistics", "supervision", "partner-customs", "partner-authority", "enterprise", "nobody"]
+    agencies += ["audit", "border", "postal"]
+    under = Authorized("A-1", emergency=False, case_ref="C-1")
     bases = {rule: code for code, basis in LAW.bases.items() for rule in basis.rules}
     seen = 0
     for policy in engine.policies:
@@ -62,7 +65,7 @@ def test_nothing_withheld_is_ever_given_in_clear_whoever_asks_for_whatever() -> 
             asked = RequestContext(purpose=purpose, legal_basis=policy.basis, case_ref="C-1")
             for agency in agencies:
                 for kind in catalogue.load().owned_by(policy.agency):
-                    mask = engine.mask(Caller(f"spiffe://z/{agency}/x", agency, "x"), asked, kind)
+                    mask = engine.mask(Caller(f"spiffe://z/{agency}/x", agency, "x"), asked, kind, under)
                     for path, grant in mask.grants.items():
                         seen += 1
                         if kind.field(path).share == options_pb2.SHARE_CLASS_WITHHELD:

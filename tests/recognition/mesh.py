@@ -116,6 +116,7 @@ class Mesh:
         made = RecognitionConfig(
             node=self.zone.node(path).model_copy(update={"listen": listen}),
             tls=self.zone.tls(path),
+            log=self.zone.log(path),
             store=StoreSection(url=self.url, migrate=True),
             policy=PolicySection(files=[self.policy], reload=dt.timedelta(milliseconds=50)),
             secret=self.secret,
@@ -148,6 +149,7 @@ class Mesh:
         config = DepartmentConfig(
             node=self.zone.node(path),
             tls=self.zone.tls(path),
+            log=self.zone.log(path),
             store=StoreSection(url=url, migrate=True),
             policy=PolicySection(files=[room.policy]),
             secret=self.secret,
@@ -172,6 +174,7 @@ class Mesh:
         config = GatewayConfig(
             node=self.zone.node("gateway/main"),
             tls=self.zone.tls("gateway/main"),
+            log=self.zone.log("gateway/main"),
             departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
             policy=PolicySection(files=files, reload=dt.timedelta(milliseconds=50)),
             secret=self.secret,

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from stat import S_ISREG
 from typing import Annotated, Final, Literal, Self
 
 from joserfc.errors import JoseError
@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.kit.credentials import strict
 from services.kit.credentials.signed import Key
-from services.kit.errors import FailedPrecondition, HutongError, PermissionDenied, Reason
+from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
+from services.kit.followed import Followed
 from services.kit.jurisdiction.pack import describe
 
 SKEW: Final = dt.timedelta(seconds=60)
@@ -178,12 +179,8 @@ def _invalid(name: str, what: str) -> FailedPrecondition:
     return FailedPrecondition(Reason.KEY_INVALID, f"the published keys of {name} cannot be used:\n  {what}")
 
 
-_Version = tuple[int, int, int]
-
-
 @dataclass(frozen=True, slots=True)
 class _Agency:
-    version: _Version | None
     issuer: str
     keys: Mapping[str, PublishedKey]
     imported: dict[str, Key]
@@ -195,7 +192,8 @@ class PublishedKeys:
     def __init__(self, folder: Path | None, texts: Mapping[str, bytes]) -> None:
         """See `load` and `of`."""
         self._folder = folder
-        self._agencies = {agency: _parse(agency, None, data) for agency, data in texts.items()}
+        self._agencies = {agency: _parse(agency, data) for agency, data in texts.items()}
+        self._files: dict[str, Followed[_Agency]] = {}
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -255,30 +253,23 @@ class PublishedKeys:
     def _agency(self, agency: str) -> _Agency | None:
         if self._folder is None or not _LABEL.fullmatch(agency):
             return self._agencies.get(agency)
-        path = self._folder / f"{agency}{SUFFIX}"
-        known = self._agencies.get(agency)
+        file = self._files.get(agency)
+        if file is None:
+            file = Followed(self._folder / f"{agency}{SUFFIX}", LIMIT, partial(_parse, agency))
         try:
-            stat = path.stat()
-            version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            if known is None or known.version != version:
-                if not S_ISREG(stat.st_mode) or stat.st_size > LIMIT:
-                    # Looked at before it is read: of what has no end, or is no file, nobody waits for the last byte.
-                    raise _invalid(agency, "too large, or no file")
-                known = _parse(agency, version, path.read_bytes())
-                self._agencies[agency] = known
+            found = file.read()
         except FileNotFoundError:
-            self._agencies.pop(agency, None)
+            self._files.pop(agency, None)
             return None
-        except (OSError, HutongError) as error:
-            # What was known before may be what was revoked since: nothing is believed until the file can be read.
-            self._agencies.pop(agency, None)
-            if isinstance(error, HutongError):
-                raise
+        except ValueError as error:
+            raise _invalid(agency, str(error)) from None
+        except OSError:
             raise _invalid(agency, "the file cannot be read") from None
-        return known
+        self._files[agency] = file
+        return found
 
 
-def _parse(agency: str, version: _Version | None, data: bytes) -> _Agency:
+def _parse(agency: str, data: bytes) -> _Agency:
     issuer, keys = read_set(data, agency)
     if agency_of(issuer) != agency:
         raise _invalid(agency, "they name another issuer")
@@ -288,4 +279,4 @@ def _parse(agency: str, version: _Version | None, data: bytes) -> _Agency:
         }
     except (JoseError, ValueError):
         raise _invalid(agency, "a key is none") from None
-    return _Agency(version, issuer, {key.kid: key for key in keys}, imported)
+    return _Agency(issuer, {key.kid: key for key in keys}, imported)

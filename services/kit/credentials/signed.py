@@ -3,18 +3,18 @@
 Whoever verifies says which algorithms and which type it takes; nothing in a token chooses its own key or algorithm.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from joserfc import jws
 from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, OKPKey
+from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from services.kit.credentials import strict
-from services.kit.errors import InvalidArgument, Reason
+from services.kit.errors import HutongError, InvalidArgument, Reason
 
-Key = OKPKey | ECKey
+Key = OKPKey | ECKey | RSAKey
 """A signing or verifying key. Keys with one secret for both sides are none of these."""
 
 PRODUCT: Final = frozenset({"Ed25519"})
@@ -23,7 +23,10 @@ PRODUCT: Final = frozenset({"Ed25519"})
 LIMIT: Final = 64 * 1024
 """Most characters of a token."""
 
-_ASYMMETRIC: Final = frozenset({"Ed25519", "ES256"})
+Refusal = Callable[[str], HutongError]
+"""Makes the error for a token that is no stage result; it is told what is wrong, in words that quote nothing of it."""
+
+_ASYMMETRIC: Final = frozenset({"Ed25519", "ES256", "PS256"})
 _CHOOSING: Final = frozenset({"jwk", "jku", "x5c", "x5u", "x5t", "x5t#S256", "crit", "b64"})
 """Header parameters by which a token would bring its own key, or change what the signature means."""
 
@@ -52,47 +55,61 @@ def malformed(what: str) -> InvalidArgument:
     return InvalidArgument(Reason.RESULT_MALFORMED, f"not a credential as it should be: {what}")
 
 
-def read(text: str, *, typ: str, algorithms: Collection[str] = PRODUCT, limit: int = LIMIT) -> Signed:
-    """Read a token; raises `InvalidArgument` RESULT_MALFORMED or RESULT_ALGORITHM."""
+def read(
+    text: str,
+    *,
+    typ: str,
+    algorithms: Collection[str] = PRODUCT,
+    limit: int = LIMIT,
+    refusal: Refusal | None = None,
+) -> Signed:
+    """Read a token; raises what `refusal` makes, else `InvalidArgument` RESULT_MALFORMED or RESULT_ALGORITHM."""
+    wrong = refusal or malformed
     if len(text) > limit:
-        raise malformed("too long")
+        raise wrong("too long")
     parts = text.split(".")
     if len(parts) != 3:
-        raise malformed("a token has three parts")
+        raise wrong("a token has three parts")
     try:
         header, payload = (strict.loads(strict.decode(part)) for part in parts[:2])
         strict.decode(parts[2])
     except ValueError:
-        raise malformed("its parts are base64url and JSON") from None
+        raise wrong("its parts are base64url and JSON") from None
     if not strict.is_object(header) or not strict.is_object(payload):
-        raise malformed("header and payload are objects")
+        raise wrong("header and payload are objects")
     signed = Signed(text, header, payload)
-    _check_header(signed, typ, algorithms)
+    _check_algorithm(signed, algorithms, refusal)
+    _check_header(signed, typ, wrong)
     return signed
 
 
-def _check_header(signed: Signed, typ: str, algorithms: Collection[str]) -> None:
-    header = signed.header
-    algorithm: Any = header.get("alg")
+def _check_algorithm(signed: Signed, algorithms: Collection[str], refusal: Refusal | None) -> None:
+    algorithm: Any = signed.header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in _ASYMMETRIC.intersection(algorithms):
-        raise InvalidArgument(Reason.RESULT_ALGORITHM, "signed with an algorithm that is not taken here")
+        what = "signed with an algorithm that is not taken here"
+        raise refusal(what) if refusal else InvalidArgument(Reason.RESULT_ALGORITHM, what)
+
+
+def _check_header(signed: Signed, typ: str, wrong: Refusal) -> None:
+    header = signed.header
     if not _CHOOSING.isdisjoint(header):
-        raise malformed("its header brings a key of its own, or demands an extension")
+        raise wrong("its header brings a key of its own, or demands an extension")
     if header.get("typ") != typ:
-        raise malformed("its type is another")
+        raise wrong("its type is another")
     if not isinstance(header.get("kid", ""), str):
-        raise malformed("its key id is no text")
+        raise wrong("its key id is no text")
 
 
-def check(signed: Signed, key: Key) -> None:
-    """Check the signature; raises `InvalidArgument` RESULT_SIGNATURE."""
+def check(signed: Signed, key: Key, refusal: Refusal | None = None) -> None:
+    """Check the signature; raises what `refusal` makes, else `InvalidArgument` RESULT_SIGNATURE."""
     registry = jws.JWSRegistry(algorithms=[signed.algorithm], strict_check_header=False)
     # `read` has bounded the whole text.
     registry.max_header_length = registry.max_payload_length = len(signed.text)
     try:
         jws.deserialize_compact(signed.text, key, registry=registry)
     except (JoseError, ValueError):
-        raise InvalidArgument(Reason.RESULT_SIGNATURE, "the signature does not fit") from None
+        what = "the signature does not fit"
+        raise (refusal(what) if refusal else InvalidArgument(Reason.RESULT_SIGNATURE, what)) from None
 
 
 def sign(header: Mapping[str, Any], payload: Mapping[str, Any], key: Key, algorithm: str = "Ed25519") -> str:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from services.kit.durations import add_duration, duration_seconds
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records.catalogue import nearest
 
@@ -43,6 +44,15 @@ def _code(text: str) -> str:
 Code = Annotated[str, AfterValidator(_code)]
 
 
+def _embargo(text: str) -> str:
+    if text:
+        duration_seconds(text)
+    return text
+
+
+Embargo = Annotated[str, AfterValidator(_embargo)]
+
+
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,6 +64,10 @@ class Purpose(_Entry):
     local_title: str
     needs_case: bool = False
     """A request with this purpose must name its case."""
+    needs_authorization: bool = False
+    """A request with this purpose is answered only under a supervisor's authorization."""
+    embargo: Embargo = ""
+    """For how long the one the records are about is not told of reads for this purpose (ISO 8601 duration)."""
     dpv: str = ""
     """Term of the W3C Data Privacy Vocabulary, where one is known."""
 
@@ -81,6 +95,19 @@ class Jurisdiction(_Entry):
     utc_offset: str = Field(pattern=_OFFSET.pattern)
     purposes: Mapping[Code, Purpose] = Field(min_length=1)
     bases: Mapping[Code, Basis] = Field(min_length=1)
+
+    @property
+    def needing_authorization(self) -> frozenset[str]:
+        """Codes of the purposes for which nothing is answered without a supervisor's authorization."""
+        return frozenset(code for code, purpose in self.purposes.items() if purpose.needs_authorization)
+
+    def told_from(self, purpose: str, read_at: dt.datetime) -> dt.datetime:
+        """Say from when on the one concerned is told of a read for a purpose: at once, or when its embargo has ended.
+
+        Of a read for a purpose that this pack no longer knows, one is told at once.
+        """
+        found = self.purposes.get(purpose)
+        return add_duration(read_at, found.embargo) if found and found.embargo else read_at
 
     def today(self, now: dt.datetime) -> dt.date:
         """Give the date it is in this jurisdiction."""

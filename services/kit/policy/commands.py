@@ -26,7 +26,7 @@ from services.kit.policy.loader import PolicyRefused
 from services.kit.policy.policies import Policy, PolicySet
 from services.kit.policy.reach import FieldReader, names_principal
 from services.kit.policy.scenarios import Outcome
-from services.kit.policy.schema import SHARES
+from services.kit.policy.schema import SHARES, Authorized
 from services.kit.policy.transforms import MIN_SECRET
 from services.kit.records import catalogue
 from services.kit.records.catalogue import Field, RecordType, nearest
@@ -150,8 +150,11 @@ def show(
     agency, _, system = who.partition("/")
     engine = PolicyEngine(policies, catalogue.load(), law, bytes(MIN_SECRET), clock)
     context = exchange_pb2.RequestContext(purpose=purpose, legal_basis=basis, case_ref=case_ref)
-    mask = engine.mask(Caller(f"spiffe://show/{who}", agency, system), context, kind)
-    _show_decisions(f"{kind.name} for {who}, {purpose} on {basis}", mask.decisions, as_json=as_json)
+    needs = law.purposes[purpose].needs_authorization
+    authorized = Authorized("SHOWN", emergency=False, case_ref=case_ref) if needs else None
+    mask = engine.mask(Caller(f"spiffe://show/{who}", agency, system), context, kind, authorized)
+    under = ", under an authorization that opens everything" if needs else ""
+    _show_decisions(f"{kind.name} for {who}, {purpose} on {basis}{under}", mask.decisions, as_json=as_json)
 
 
 def _files(files: list[Path] | None, room: Path | None) -> list[Path]:

@@ -22,21 +22,29 @@ from hutong.api.schema.v1 import options_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.durations import duration_seconds
-from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Reason
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.policy import schema
 from services.kit.policy.mask import FieldGrant, ReadMask
 from services.kit.policy.policies import Policy, PolicySet
+from services.kit.policy.schema import AUTHORIZATION, Authorized
 from services.kit.policy.transforms import MIN_SECRET, least_revealing, pseudonym_key
 from services.kit.records.catalogue import Catalogue, Field, RecordType, nearest
 from services.kit.records.values import Column
 
 LIMITS: Mapping[str, int] = MappingProxyType(
-    {"purpose": 64, "legal_basis": 64, "case_ref": 128, "authorization_id": 128, "on_behalf_of": 256}
+    {
+        "purpose": 64,
+        "legal_basis": 64,
+        "case_ref": 128,
+        "authorization_id": 128,
+        "on_behalf_of": 256,
+        "authorization_ticket": 4096,
+    }
 )
 """Longest value of each part of a request's context, in characters."""
 
-_CONTEXT_BYTES = 4096
+_CONTEXT_BYTES = 8192
 """More than all parts at their longest; what is larger holds something else, and contexts are kept."""
 
 _SEVERAL = re.compile(r"[\s,;|]+")
@@ -73,6 +81,7 @@ class PolicyEngine:
         self._policies = policies
         self._catalogue = catalogue
         self._jurisdiction = jurisdiction
+        self._needing = jurisdiction.needing_authorization
         self._secret = secret
         self._clock = clock
         self._cache_size = cache_size
@@ -130,26 +139,53 @@ class PolicyEngine:
             "today": self._jurisdiction.today(self._clock()).isoformat(),
         }
 
-    def mask(self, caller: Caller, context: exchange_pb2.RequestContext, record_type: RecordType) -> ReadMask:
+    def mask(
+        self,
+        caller: Caller,
+        context: exchange_pb2.RequestContext,
+        record_type: RecordType,
+        authorized: Authorized | None = None,
+    ) -> ReadMask:
         """Compile what a caller gets of a record type, or take it from the cache.
 
-        Raises `InvalidArgument` as `check_context` does.
+        `authorized` is the authorization of the request, once it was verified; what it leaves of the mask is narrowed
+        afterwards. Raises `InvalidArgument` as `check_context` does, and `PermissionDenied` AUTHORIZATION_UNSUPPORTED
+        or AUTHORIZATION_MISSING where the request states or needs one and nobody has verified it.
         """
+        if authorized is None:
+            self._need_none(context)
         now = self._clock()
-        key = self._key(caller, context, record_type)
+        key = self._key(caller, context, record_type, authorized)
         kept = self._kept.get(key)
         if kept is None or not kept.stands(now):
             self.check_context(context)
-            kept = _Kept(self._compile(caller, context, record_type, now), now)
+            kept = _Kept(self._compile(caller, context, record_type, authorized, now), now)
             self._kept[key] = kept
             if len(self._kept) > self._cache_size:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return kept.mask
 
-    def _key(self, caller: Caller, context: exchange_pb2.RequestContext, record_type: RecordType) -> tuple[str, ...]:
+    def _need_none(self, context: exchange_pb2.RequestContext) -> None:
+        if not context.authorization_id and context.purpose not in self._needing:
+            return
+        self.check_context(context)
+        if context.authorization_id:
+            raise PermissionDenied(Reason.AUTHORIZATION_UNSUPPORTED, "authorizations cannot be used here")
+        raise PermissionDenied(
+            Reason.AUTHORIZATION_MISSING, f"purpose {context.purpose} needs an authorization: state its id"
+        )
+
+    def _key(
+        self,
+        caller: Caller,
+        context: exchange_pb2.RequestContext,
+        record_type: RecordType,
+        authorized: Authorized | None,
+    ) -> tuple[str, ...]:
         # What no policy of the owner looks at cannot change its decision, and is left out: case numbers above all.
         read = self._policies.of(record_type.owner).context
+        seen = authorized if AUTHORIZATION in read else None
         return (
             caller.spiffe_id,
             caller.path,
@@ -157,16 +193,22 @@ class PolicyEngine:
             context.purpose,
             context.legal_basis,
             context.case_ref if "case_ref" in read else "",
-            context.authorization_id if "authorization_id" in read else "",
             context.on_behalf_of if "on_behalf_of" in read else "",
+            *((seen.id, seen.case_ref, str(seen.emergency)) if seen else ()),
         )
 
     def _compile(
-        self, caller: Caller, context: exchange_pb2.RequestContext, record_type: RecordType, now: dt.datetime
+        self,
+        caller: Caller,
+        context: exchange_pb2.RequestContext,
+        record_type: RecordType,
+        authorized: Authorized | None,
+        now: dt.datetime,
     ) -> ReadMask:
         owner = self._policies.of(record_type.owner)
         active = owner.active(now)
-        results = self._ask(caller, context, record_type, owner.parsed(active))
+        asked = json.dumps(schema.context(context, authorized))
+        results = self._ask(caller, asked, record_type, owner.parsed(active))
         decided = [
             _decide(leaf, record_type, result, active, context.legal_basis)
             for leaf, result in zip(record_type.leaves, results, strict=True)
@@ -183,7 +225,7 @@ class PolicyEngine:
     def _ask(
         self,
         caller: Caller,
-        context: exchange_pb2.RequestContext,
+        context: str,
         record_type: RecordType,
         policies: cedarpy.PolicySet,
     ) -> list[cedarpy.AuthzResult]:
@@ -193,7 +235,7 @@ class PolicyEngine:
         common = {
             "principal": schema.uid("System", caller.path),
             "action": schema.uid("Action", "read"),
-            "context": json.dumps(schema.context(context)),
+            "context": context,
         }
         requests: list[dict[str, Any]] = [
             {**common, "resource": schema.uid("Field", schema.field_id(record_type, leaf.path))}

@@ -103,6 +103,23 @@ def parse(texts: Mapping[str, str], catalogue: Catalogue, jurisdiction: Jurisdic
     return PolicySet({agency: AgencyPolicies(agency, policies) for agency, policies in sorted(found.items())})
 
 
+def restore(agency: str, text: bytes, catalogue: Catalogue, jurisdiction: Jurisdiction) -> AgencyPolicies:
+    """Make an agency's policies of what `AgencyPolicies.text` wrote; raises `PolicyRefused` where they do not stand.
+
+    It may come from elsewhere: whoever names it by its version compares that first.
+    """
+    checker = _File(f"{agency}.cedar", catalogue, jurisdiction)
+    try:
+        found = json.loads(text)
+        policies = {name: checker.policy(ast) for name, ast in found.items()}
+        if any(name != policy.id for name, policy in policies.items()):
+            raise ValueError("a policy stands under another's name")
+    except (_Wrong, ValueError, LookupError, TypeError, AttributeError, RecursionError) as wrong:
+        problem = Problem(Reason.POLICY_INVALID, f"{agency}.cedar", "", f"cannot be restored: {wrong}")
+        raise PolicyRefused([problem]) from None
+    return AgencyPolicies(agency, policies)
+
+
 class _File:
     """Checks one file."""
 
@@ -141,14 +158,15 @@ class _File:
             self._problem(names.get(error.policy_id, ""), Reason.POLICY_INVALID, error.error)
         for key, ast in _in_order(policies):
             try:
-                yield self._policy(ast)
+                yield self.policy(ast)
             except _Wrong as wrong:
                 self._problem(names[key], wrong.reason, str(wrong))
 
     def _problem(self, policy: str, reason: Reason, message: str) -> None:
         self.problems.append(Problem(reason, self._file, policy, message))
 
-    def _policy(self, ast: dict[str, Any]) -> Policy:
+    def policy(self, ast: dict[str, Any]) -> Policy:
+        """Check one policy; raises `_Wrong`."""
         notes = {name: value or "" for name, value in ast.get("annotations", {}).items()}
         _annotations(ast["effect"], notes)
         self._names(ast)

@@ -1,7 +1,8 @@
 """A read mask: which fields of a record type one caller gets, and the function that cuts records down to them.
 
 The engine compiles a mask once for a caller, a context and a record type; the department cuts every record with it
-before the record leaves, and the gateway clears again what arrives. Row conditions decide per record: whoever cuts says
+before the record leaves, and the gateway clears again what arrives. An authorization narrows a mask to its scope and
+never widens it. Row conditions decide per record: whoever cuts says
 which of the mask's conditions hold for the record at hand, and gets the function for records like that, compiled once.
 Cutting
 
@@ -38,7 +39,15 @@ V = TypeVar("V")
 _MAX_MADE = 256
 _MAX_RESTRICTED = 32
 """Selections of fields kept for each mask: each is a mask of its own, and a system asks for a few."""
-_TELLING = (Reason.DECISION_FAILED, Reason.BASIS_MISMATCH, Reason.FORBIDDEN, Reason.NO_PERMIT)
+_TELLING = (
+    Reason.DECISION_FAILED,
+    Reason.SCOPE_INVALID,
+    Reason.FILTER_FIELD_NOT_READABLE,
+    Reason.BASIS_MISMATCH,
+    Reason.FORBIDDEN,
+    Reason.NO_PERMIT,
+    Reason.AUTHORIZATION_SCOPE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,10 @@ class ReadMask:
     are the empty group, which always holds. A record of which no group holds must not be told of at all."""
     _key: bytes = field(repr=False, default=b"")
     """Pseudonym key of the caller's agency and purpose."""
+    scope: Conditions = ()
+    """What an authorization demands of every row; rows for which it does not hold are not for this caller."""
     _whole: "ReadMask | None" = field(repr=False, compare=False, default=None)
+    _policy: "ReadMask | None" = field(repr=False, compare=False, default=None)
     _made: "_Made" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -84,6 +96,11 @@ class ReadMask:
         return self._whole or self
 
     @property
+    def policy(self) -> "ReadMask":
+        """The whole mask as the policy has it, before an authorization narrowed it."""
+        return self._policy or self.whole
+
+    @property
     def reason(self) -> Reason:
         """The reason that tells most of why fields are refused; PERMITTED where none is."""
         found = {d.reason for d in self.decisions if d.verdict == exchange_pb2.VERDICT_REFUSED}
@@ -92,9 +109,9 @@ class ReadMask:
     @property
     def kept_back(self) -> frozenset[str]:
         """The fields that policy keeps from the caller: forbidden, given in another form only, or not decided."""
-        made = self.whole._made
+        made = self.policy._made
         if not made.kept_back:
-            made.kept_back.append(frozenset(d.field for d in self.whole.decisions if _is_kept_back(d)))
+            made.kept_back.append(frozenset(d.field for d in self.policy.decisions if _is_kept_back(d)))
         return made.kept_back[0]
 
     @property
@@ -152,10 +169,19 @@ class ReadMask:
                 self.expires_at,
                 self.version,
                 self._key,
+                self.scope,
                 self.whole,
+                self._policy,
             )
             _remember(made, asked, found, _MAX_RESTRICTED)
         return made[asked]
+
+    def narrowed(self, digest: bytes, make: Callable[["ReadMask"], "ReadMask"]) -> "ReadMask":
+        """Get what is left of the whole mask under the scope of that digest; `make` makes it, once for each scope."""
+        made = self.policy._made.narrowed
+        if digest not in made:
+            _remember(made, digest, make(self.policy), _MAX_RESTRICTED)
+        return made[digest]
 
     def cutter(self, truth: Sequence[bool] | None = None) -> Cut:
         """Give the function that cuts, in place, records for which the mask's conditions came out as `truth`.
@@ -208,6 +234,7 @@ class _Made:
         default_factory=dict[frozenset[str] | None, Callable[[bytes], bytes]]
     )
     restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
+    narrowed: dict[bytes, ReadMask] = field(default_factory=dict[bytes, ReadMask])
     decided: list[bytes] = field(default_factory=list[bytes])
     section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
     kept_back: list[frozenset[str]] = field(default_factory=list[frozenset[str]])

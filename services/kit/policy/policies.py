@@ -45,6 +45,11 @@ class Policy:
         return (self.since is None or self.since <= now) and (self.until is None or now < self.until)
 
 
+def version_of(text: bytes) -> str:
+    """Name the policies of an agency by what they say: the beginning of its SHA-256."""
+    return hashlib.sha256(text).hexdigest()[:32]
+
+
 @dataclass(frozen=True)
 class AgencyPolicies:
     """Every policy of one agency."""
@@ -54,10 +59,15 @@ class AgencyPolicies:
     _parsed: dict[frozenset[str], cedarpy.PolicySet] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
+    def text(self) -> bytes:
+        """Everything the policies say, in one way of writing it: what `loader.restore` makes them of again."""
+        text = json.dumps({p.id: p.ast for p in self.policies.values()}, sort_keys=True, ensure_ascii=False)
+        return text.encode()
+
+    @cached_property
     def version(self) -> str:
         """Digest of everything the policies say: equal wherever the same policies are loaded."""
-        text = json.dumps({p.id: p.ast for p in self.policies.values()}, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return version_of(self.text)
 
     @cached_property
     def context(self) -> frozenset[str]:

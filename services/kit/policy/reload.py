@@ -38,6 +38,8 @@ class PolicyFiles:
         """How often other policies were put in force."""
         self.failures = 0
         """How often changed files did not pass."""
+        self.listeners: list[Callable[[PolicySet], None]] = []
+        """Who is told of other policies, just before they come into force; they must not wait."""
         self._turn = asyncio.Lock()
 
     def reload(self, engine: PolicyEngine) -> PolicySet:
@@ -106,6 +108,8 @@ class PolicyFiles:
             return False
         self.reloads += 1
         self.policies = found
+        for listener in self.listeners:
+            listener(found)
         engine.replace(found)
         _log.info("Policies changed", extra={"fields": {"version": found.version}})
         return True

@@ -15,8 +15,9 @@
 
 `clear` and `transformed` are complete: a field that is given and not listed fails the scenario. `refused` lists the
 fields whose reason matters; `rows`, where it is stated, every row condition that applies. A question that is refused
-before any field is decided expects `error: REASON`. With several record types, fields are written with the type:
-`customs.Declaration.declaration_no`.
+before any field is decided expects `error: REASON`. A question under a supervisor's authorization that was found good
+says `authorization: {emergency: false}`; what its scope leaves is not the policy's, and no part of a scenario. With
+several record types, fields are written with the type: `customs.Declaration.declaration_no`.
 """
 
 import datetime as dt
@@ -29,11 +30,12 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.caller import Caller
-from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.errors import FailedPrecondition, InvalidArgument, PermissionDenied, Reason
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.jurisdiction.pack import describe, load_yaml
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.policies import PolicySet
+from services.kit.policy.schema import Authorized
 from services.kit.policy.transforms import MIN_SECRET
 from services.kit.records.catalogue import Catalogue, RecordType
 
@@ -54,6 +56,13 @@ class Expectation(_Model):
     error: Reason | None = None
 
 
+class Authorization(_Model):
+    """A supervisor's authorization, of which policies see this and its case."""
+
+    emergency: bool = False
+    id: str = "SCENARIO"
+
+
 class Scenario(_Model):
     """One question and what must come out."""
 
@@ -62,7 +71,7 @@ class Scenario(_Model):
     purpose: str = ""
     basis: str = ""
     case_ref: str = ""
-    authorization_id: str = ""
+    authorization: Authorization | None = None
     on_behalf_of: str = ""
     select: tuple[str, ...] = Field(min_length=1)
     at: AwareDatetime | None = None
@@ -81,9 +90,15 @@ class Scenario(_Model):
             purpose=self.purpose,
             legal_basis=self.basis,
             case_ref=self.case_ref,
-            authorization_id=self.authorization_id,
+            authorization_id=self.authorization.id if self.authorization else "",
             on_behalf_of=self.on_behalf_of,
         )
+
+    @property
+    def authorized(self) -> Authorized | None:
+        """Under which authorization."""
+        found = self.authorization
+        return Authorized(found.id, found.emergency, self.case_ref) if found else None
 
 
 class Scenarios(_Model):
@@ -132,7 +147,7 @@ def _run(scenario: Scenario, engine: PolicyEngine, catalogue: Catalogue) -> Outc
     try:
         decisions = dict(_decisions(scenario, engine, catalogue))
         problems = list(_compare(_full(scenario.expect, decisions), decisions))
-    except InvalidArgument as error:
+    except (InvalidArgument, PermissionDenied) as error:
         expected = error.reason is scenario.expect.error
         return Outcome(scenario, () if expected else (f"{error.reason}: {error.message}",), frozenset())
     if scenario.expect.error:
@@ -151,7 +166,7 @@ def _decisions(
         name, _, fields = selection.partition(":")
         record_type: RecordType = catalogue.get(name.strip())
         paths = [path.strip() for path in fields.split(",") if path.strip()]
-        mask = engine.mask(scenario.caller, scenario.context, record_type).restrict(paths)
+        mask = engine.mask(scenario.caller, scenario.context, record_type, scenario.authorized).restrict(paths)
         for decision in mask.decisions:
             yield f"{record_type.name}.{decision.field}", decision
 

@@ -8,13 +8,18 @@
     Hutong::ShareClass::"open"                        also "conditional" and "withheld"
     Hutong::Action::"read"
 
-The context holds `purpose`, `basis`, and where the request states them `case_ref`, `authorization_id` and
-`on_behalf_of`. Time is not in it: permits begin and end by `@from` and `@until`, so that every moment at which an
+The context holds `purpose`, `basis`, and where the request states them `case_ref` and `on_behalf_of`. Where a
+supervisor's authorization was verified, and only then, it holds `authorization`, with `id`, `emergency` and `case_ref`:
+
+    when { context.purpose == "P-AML" && context has authorization && !context.authorization.emergency }
+
+Time is not in it: permits begin and end by `@from` and `@until`, so that every moment at which an
 answer may change is known beforehand.
 """
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -49,14 +54,17 @@ namespace Hutong {
             purpose: String,
             basis: String,
             case_ref?: String,
-            authorization_id?: String,
+            authorization?: { id: String, emergency: Bool, case_ref: String },
             on_behalf_of?: String,
         },
     };
 }
 """
 
-CONTEXT = ("purpose", "basis", "case_ref", "authorization_id", "on_behalf_of")
+AUTHORIZATION = "authorization"
+"""What the context holds a verified authorization as."""
+
+CONTEXT = ("purpose", "basis", "case_ref", AUTHORIZATION, "on_behalf_of")
 """What the context may hold."""
 
 SHARES: Mapping[int, str] = {
@@ -65,6 +73,16 @@ SHARES: Mapping[int, str] = {
     options_pb2.SHARE_CLASS_WITHHELD: "withheld",
 }
 """Share classes as policies name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authorized:
+    """A supervisor's authorization as policies see it; made only of one that was verified."""
+
+    id: str
+    emergency: bool
+    """One approver, in an emergency, instead of two."""
+    case_ref: str
 
 
 @cache
@@ -154,10 +172,15 @@ def with_caller(base: cedarpy.Entities, caller: Caller) -> cedarpy.Entities:
     return base.with_added_json_str(json.dumps([entity]))  # pyright: ignore[reportUnknownMemberType]
 
 
-def context(request: exchange_pb2.RequestContext) -> Mapping[str, str]:
-    """Turn a request's context into Cedar's."""
-    found = {"purpose": request.purpose, "basis": request.legal_basis}
-    for name in CONTEXT[2:]:
-        if value := getattr(request, name):
-            found[name] = value
+def context(
+    request: exchange_pb2.RequestContext, authorized: Authorized | None = None
+) -> Mapping[str, str | Mapping[str, str | bool]]:
+    """Turn a request's context into Cedar's; the number of an authorization that it merely states is not in it."""
+    found: dict[str, str | Mapping[str, str | bool]] = {"purpose": request.purpose, "basis": request.legal_basis}
+    if request.case_ref:
+        found["case_ref"] = request.case_ref
+    if request.on_behalf_of:
+        found["on_behalf_of"] = request.on_behalf_of
+    if authorized is not None:
+        found[AUTHORIZATION] = asdict(authorized)
     return found

@@ -158,6 +158,7 @@ class Disclosure(_message.Message):
     MASK_DIGEST_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     WITHHELD_FIELD_NUMBER: _builtins.int
+    NAMED_FIELD_NUMBER: _builtins.int
     record_type: _builtins.str
     """The record type."""
     mask_digest: _builtins.bytes
@@ -166,6 +167,12 @@ class Disclosure(_message.Message):
     """How many records were given."""
     withheld: _builtins.bool
     """Row conditions hid fields of some record."""
+    @_builtins.property
+    def named(self) -> _containers.RepeatedCompositeFieldContainer[Global___Named]:
+        """Which of the entry's subjects the records name, shown or not: so that an enterprise is told of reads of its own
+        records, and of no others given in the same answer.
+        """
+
     def __init__(
         self,
         *,
@@ -173,14 +180,41 @@ class Disclosure(_message.Message):
         mask_digest: _builtins.bytes = ...,
         rows: _builtins.int = ...,
         withheld: _builtins.bool = ...,
+        named: _abc.Iterable[Global___Named] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_digest", b"mask_digest", "record_type", b"record_type", "rows", b"rows", "withheld", b"withheld"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_digest", b"mask_digest", "named", b"named", "record_type", b"record_type", "rows", b"rows", "withheld", b"withheld"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Disclosure: _TypeAlias = Disclosure  # noqa: Y015
+
+@_typing.final
+class Named(_message.Message):
+    """One subject that given records name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMITMENT_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    commitment: _builtins.int
+    """Index of its commitment in the entry."""
+    rows: _builtins.int
+    """How many of the records name it."""
+    def __init__(
+        self,
+        *,
+        commitment: _builtins.int = ...,
+        rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commitment", b"commitment", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Named: _TypeAlias = Named  # noqa: Y015
 
 @_typing.final
 class MaskText(_message.Message):

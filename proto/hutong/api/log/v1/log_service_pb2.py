@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hutong/api/log/v1/log_service.proto\x12\x11hutong.api.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhutong/api/log/v1/log.proto\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\"R\n\x19GetInclusionProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"A\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\"T\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"\x1e\n\x0eGetTileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1f\n\x0fGetTileResponse\x12\x0c\n\x04tile\x18\x01 \x01(\x0c\"K\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12\r\n\x05proof\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\":\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\xc8\x01\n\x16SampleDecisionsRequest\x12\x15\n\rofficer_token\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x64raw\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x0c\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\xd3\x01\n\x17SampleDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.hutong.api.log.v1.Decision\x12.\n\x05texts\x18\x02 \x03(\x0b\x32\x1f.hutong.api.log.v1.ArchivedText\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"d\n\x08\x44\x65\x63ision\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12+\n\x07opening\x18\x04 \x01(\x0b\x32\x1a.hutong.api.log.v1.Opening\"8\n\x0c\x41rchivedText\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x32\x92\x04\n\nLogService\x12\x62\n\rGetCheckpoint\x12\'.hutong.api.log.v1.GetCheckpointRequest\x1a(.hutong.api.log.v1.GetCheckpointResponse\x12n\n\x11GetInclusionProof\x12+.hutong.api.log.v1.GetInclusionProofRequest\x1a,.hutong.api.log.v1.GetInclusionProofResponse\x12t\n\x13GetConsistencyProof\x12-.hutong.api.log.v1.GetConsistencyProofRequest\x1a..hutong.api.log.v1.GetConsistencyProofResponse\x12P\n\x07GetTile\x12!.hutong.api.log.v1.GetTileRequest\x1a\".hutong.api.log.v1.GetTileResponse\x12h\n\x0fSampleDecisions\x12).hutong.api.log.v1.SampleDecisionsRequest\x1a*.hutong.api.log.v1.SampleDecisionsResponse2t\n\x0eWitnessService\x12\x62\n\rAddCheckpoint\x12\'.hutong.api.log.v1.AddCheckpointRequest\x1a(.hutong.api.log.v1.AddCheckpointResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#hutong/api/log/v1/log_service.proto\x12\x11hutong.api.log.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhutong/api/log/v1/log.proto\"\x16\n\x14GetCheckpointRequest\"=\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x10\n\x08\x63osigned\x18\x02 \x01(\t\"<\n\x18GetInclusionProofRequest\x12\r\n\x05index\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\"R\n\x19GetInclusionProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"A\n\x1aGetConsistencyProofRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12\x11\n\ttree_size\x18\x02 \x01(\x03\"T\n\x1bGetConsistencyProofResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\x12\x11\n\ttree_size\x18\x02 \x01(\x03\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\"\x1e\n\x0eGetTileRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\x1f\n\x0fGetTileResponse\x12\x0c\n\x04tile\x18\x01 \x01(\x0c\"K\n\x14\x41\x64\x64\x43heckpointRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12\r\n\x05proof\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\":\n\x15\x41\x64\x64\x43heckpointResponse\x12\x13\n\x0b\x63osignature\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x03\"\xc8\x01\n\x16SampleDecisionsRequest\x12\x15\n\rofficer_token\x18\x01 \x01(\t\x12)\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x64raw\x18\x04 \x01(\x05\x12\x0c\n\x04seed\x18\x05 \x01(\x0c\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"\xef\x01\n\x17SampleDecisionsResponse\x12.\n\tdecisions\x18\x01 \x03(\x0b\x32\x1b.hutong.api.log.v1.Decision\x12.\n\x05texts\x18\x02 \x03(\x0b\x32\x1f.hutong.api.log.v1.ArchivedText\x12\x12\n\ncheckpoint\x18\x03 \x01(\t\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\r\n\x05start\x18\x05 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x06 \x01(\x03\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"d\n\x08\x44\x65\x63ision\x12\r\n\x05index\x18\x01 \x01(\x03\x12\r\n\x05\x65ntry\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\x12+\n\x07opening\x18\x04 \x01(\x0b\x32\x1a.hutong.api.log.v1.Opening\"8\n\x0c\x41rchivedText\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\x0c\x32\x92\x04\n\nLogService\x12\x62\n\rGetCheckpoint\x12\'.hutong.api.log.v1.GetCheckpointRequest\x1a(.hutong.api.log.v1.GetCheckpointResponse\x12n\n\x11GetInclusionProof\x12+.hutong.api.log.v1.GetInclusionProofRequest\x1a,.hutong.api.log.v1.GetInclusionProofResponse\x12t\n\x13GetConsistencyProof\x12-.hutong.api.log.v1.GetConsistencyProofRequest\x1a..hutong.api.log.v1.GetConsistencyProofResponse\x12P\n\x07GetTile\x12!.hutong.api.log.v1.GetTileRequest\x1a\".hutong.api.log.v1.GetTileResponse\x12h\n\x0fSampleDecisions\x12).hutong.api.log.v1.SampleDecisionsRequest\x1a*.hutong.api.log.v1.SampleDecisionsResponse2t\n\x0eWitnessService\x12\x62\n\rAddCheckpoint\x12\'.hutong.api.log.v1.AddCheckpointRequest\x1a(.hutong.api.log.v1.AddCheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,33 +36,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCHECKPOINTREQUEST']._serialized_start=120
   _globals['_GETCHECKPOINTREQUEST']._serialized_end=142
   _globals['_GETCHECKPOINTRESPONSE']._serialized_start=144
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=187
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=189
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=249
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=251
-  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=333
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=335
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=400
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=402
-  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=486
-  _globals['_GETTILEREQUEST']._serialized_start=488
-  _globals['_GETTILEREQUEST']._serialized_end=518
-  _globals['_GETTILERESPONSE']._serialized_start=520
-  _globals['_GETTILERESPONSE']._serialized_end=551
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=553
-  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=628
-  _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=630
-  _globals['_ADDCHECKPOINTRESPONSE']._serialized_end=688
-  _globals['_SAMPLEDECISIONSREQUEST']._serialized_start=691
-  _globals['_SAMPLEDECISIONSREQUEST']._serialized_end=891
-  _globals['_SAMPLEDECISIONSRESPONSE']._serialized_start=894
-  _globals['_SAMPLEDECISIONSRESPONSE']._serialized_end=1105
-  _globals['_DECISION']._serialized_start=1107
-  _globals['_DECISION']._serialized_end=1207
-  _globals['_ARCHIVEDTEXT']._serialized_start=1209
-  _globals['_ARCHIVEDTEXT']._serialized_end=1265
-  _globals['_LOGSERVICE']._serialized_start=1268
-  _globals['_LOGSERVICE']._serialized_end=1798
-  _globals['_WITNESSSERVICE']._serialized_start=1800
-  _globals['_WITNESSSERVICE']._serialized_end=1916
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=205
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=207
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=267
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_start=269
+  _globals['_GETINCLUSIONPROOFRESPONSE']._serialized_end=351
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=353
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=418
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_start=420
+  _globals['_GETCONSISTENCYPROOFRESPONSE']._serialized_end=504
+  _globals['_GETTILEREQUEST']._serialized_start=506
+  _globals['_GETTILEREQUEST']._serialized_end=536
+  _globals['_GETTILERESPONSE']._serialized_start=538
+  _globals['_GETTILERESPONSE']._serialized_end=569
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_start=571
+  _globals['_ADDCHECKPOINTREQUEST']._serialized_end=646
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_start=648
+  _globals['_ADDCHECKPOINTRESPONSE']._serialized_end=706
+  _globals['_SAMPLEDECISIONSREQUEST']._serialized_start=709
+  _globals['_SAMPLEDECISIONSREQUEST']._serialized_end=909
+  _globals['_SAMPLEDECISIONSRESPONSE']._serialized_start=912
+  _globals['_SAMPLEDECISIONSRESPONSE']._serialized_end=1151
+  _globals['_DECISION']._serialized_start=1153
+  _globals['_DECISION']._serialized_end=1253
+  _globals['_ARCHIVEDTEXT']._serialized_start=1255
+  _globals['_ARCHIVEDTEXT']._serialized_end=1311
+  _globals['_LOGSERVICE']._serialized_start=1314
+  _globals['_LOGSERVICE']._serialized_end=1844
+  _globals['_WITNESSSERVICE']._serialized_start=1846
+  _globals['_WITNESSSERVICE']._serialized_end=1962
 # @@protoc_insertion_point(module_scope)

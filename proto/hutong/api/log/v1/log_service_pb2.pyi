@@ -44,16 +44,22 @@ class GetCheckpointResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    COSIGNED_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """The signed note, with the witnesses' cosignatures there are."""
+    cosigned: _builtins.str
+    """The newest one that has cosignatures, of the same tree or an earlier one: a log that grows all the time is ahead of
+    its witnesses. Empty where there is none.
+    """
     def __init__(
         self,
         *,
         checkpoint: _builtins.str = ...,
+        cosigned: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "cosigned", b"cosigned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,7 +299,9 @@ class SampleDecisionsRequest(_message.Message):
     officer_token: _builtins.str
     """Token of the officer who asks, made for this very request."""
     draw: _builtins.int
-    """Draw this many at random; 0 gives all of them, a page at a time."""
+    """Draw this many at random, at most 10,000; 0 gives all of them. Either way a page at a time. Entries that hold the
+    text of a mask are drawn and given like others, but not counted.
+    """
     seed: _builtins.bytes
     """What the draw is made with: the same seed draws the same entries of the same log. At least 16 bytes, so that the
     node cannot know beforehand which.
@@ -339,11 +347,17 @@ class SampleDecisionsResponse(_message.Message):
     TEXTS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.str
     """A checkpoint of the tree that they are proven in."""
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
+    start: _builtins.int
+    """What was asked for are entries from this index on,"""
+    end: _builtins.int
+    """to before this one: with these two and the seed, whoever asked can follow the draw."""
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """The decisions."""
@@ -363,11 +377,13 @@ class SampleDecisionsResponse(_message.Message):
         texts: _abc.Iterable[Global___ArchivedText] | None = ...,
         checkpoint: _builtins.str = ...,
         next_page_token: _builtins.str = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
         receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "decisions", b"decisions", "next_page_token", b"next_page_token", "receipt", b"receipt", "texts", b"texts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "decisions", b"decisions", "end", b"end", "next_page_token", b"next_page_token", "receipt", b"receipt", "start", b"start", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

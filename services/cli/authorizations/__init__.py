@@ -1,0 +1,1 @@
+"""The commands of `hutong authorization`, a module for each kind."""

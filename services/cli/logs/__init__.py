@@ -1,0 +1,1 @@
+"""The commands of `hutong log`, a module for each kind."""

@@ -1,0 +1,127 @@
+"""Receipts: a log's word that an answer was logged before it left, and what turns that word into proof.
+
+A receipt alone shows what the log promised. With an inclusion proof and a signed checkpoint it shows that the promise
+was kept; a log that does not keep it is convicted by its own receipt.
+"""
+
+import base64
+import datetime as dt
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+
+from hutong.api.log.v1 import log_pb2, log_service_pb2
+from services.kit import wire
+from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
+from services.kit.log import merkle
+from services.kit.log.checkpoint import SignedCheckpoint, open_checkpoint
+from services.kit.log.notes import KeyType, Signer, VerifierKey
+
+FIELD: Final = "receipt"
+"""The field of every answer that is logged."""
+
+_HASH: Final = 32
+_MOST_INDEX: Final = 1 << 62
+
+
+def number_of(response: Descriptor) -> int:
+    """Say which field of an answer is its receipt; 0 where it has none: such answers are not logged."""
+    field = response.fields_by_name.get(FIELD)
+    if field is None or field.message_type is None or field.is_repeated:
+        return 0
+    return int(field.number) if field.message_type.full_name == log_pb2.Receipt.DESCRIPTOR.full_name else 0
+
+
+def signed_text(origin: str, index: int, leaf_hash: bytes) -> bytes:
+    """Write what a receipt's signature is over."""
+    return f"hutong receipt\n{origin}\n{index}\n{base64.b64encode(leaf_hash).decode()}\n".encode()
+
+
+def sign(signer: Signer, index: int, leaf_hash: bytes, time: dt.datetime) -> log_pb2.Receipt:
+    """Give a receipt in the name of a log."""
+    signature = signer.key.sign(signed_text(signer.name, index, leaf_hash))
+    receipt = log_pb2.Receipt(origin=signer.name, index=index, leaf_hash=leaf_hash, signature=signature)
+    receipt.time.FromDatetime(time)
+    return receipt
+
+
+def verify(receipt: log_pb2.Receipt, key: VerifierKey) -> None:
+    """Verify that a log signed a receipt; raises `PermissionDenied` RECEIPT_INVALID.
+
+    The time is no part of what is signed: it stands in the entry, which the leaf's hash is of.
+    """
+    try:
+        if key.type is not KeyType.ED25519 or key.name != receipt.origin or len(receipt.leaf_hash) != _HASH:
+            raise ValueError
+        if not 0 <= receipt.index <= _MOST_INDEX:
+            raise ValueError
+        text = signed_text(receipt.origin, receipt.index, receipt.leaf_hash)
+        Ed25519PublicKey.from_public_bytes(key.public).verify(receipt.signature, text)
+    except (InvalidSignature, ValueError):
+        raise PermissionDenied(Reason.RECEIPT_INVALID, "the receipt is not signed by the log it names") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer as it came, and the receipt that came with it."""
+
+    answer: bytes
+    """The answer's bytes without the receipt."""
+    receipt: log_pb2.Receipt
+
+    @property
+    def digest(self) -> bytes:
+        """What the log's entry must have as `answer_digest`."""
+        return sha256(self.answer).digest()
+
+
+def split(raw: bytes, response: type[Message]) -> Answered:
+    """Part the bytes of an answer from its receipt; raises `PermissionDenied` RECEIPT_INVALID where it has none.
+
+    Raises `DecodeError` for what is no such answer at all.
+    """
+    message: Any = response.FromString(raw)
+    number = number_of(message.DESCRIPTOR)
+    if number and message.HasField(FIELD):
+        receipt: log_pb2.Receipt = message.receipt
+        tail = wire.embedded(number, receipt.SerializeToString())
+        if raw.endswith(tail):
+            return Answered(raw[: -len(tail)], receipt)
+    raise PermissionDenied(Reason.RECEIPT_INVALID, "the answer does not end in a receipt")
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """What was promised, and the tree that it was found in."""
+
+    receipt: log_pb2.Receipt
+    checkpoint: SignedCheckpoint
+
+
+def verify_inclusion(
+    receipt: log_pb2.Receipt, proof: log_service_pb2.GetInclusionProofResponse, key: VerifierKey
+) -> Included:
+    """Verify that the leaf of a receipt is in the tree of a checkpoint, which its log signed.
+
+    `proof` is of that very tree. Raises `PermissionDenied` RECEIPT_INVALID, what `open_checkpoint` raises, or
+    `FailedPrecondition` LOG_PROOF_INVALID.
+    """
+    verify(receipt, key)
+    signed = open_checkpoint(proof.checkpoint, [key])
+    head = signed.checkpoint
+    if head.origin != receipt.origin or head.size != proof.tree_size:
+        raise FailedPrecondition(Reason.LOG_PROOF_INVALID, "the proof is of another tree than the checkpoint")
+    merkle.verify_inclusion(receipt.leaf_hash, receipt.index, head.size, tuple(proof.hashes), head.root)
+    return Included(receipt, signed)
+
+
+def verify_entry(receipt: log_pb2.Receipt, entry: bytes) -> log_pb2.LogEntry:
+    """Read the entry that a receipt is of; raises `PermissionDenied` RECEIPT_INVALID where it is another's."""
+    if merkle.leaf_hash(entry) != receipt.leaf_hash:
+        raise PermissionDenied(Reason.RECEIPT_INVALID, "the receipt is of another entry")
+    return log_pb2.LogEntry.FromString(entry)

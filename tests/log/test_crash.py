@@ -1,0 +1,81 @@
+"""Processes that are killed at any moment: whatever they acknowledged is in the log, and the log is whole."""
+
+import random
+import subprocess
+import sys
+
+import sqlalchemy as sa
+
+from services.kit.log.tables import ENTRY, HEAD, OPENING, SUBJECT
+from tests.conftest import REPOSITORY
+from tests.log.bed import connected, draft, opened, whole
+
+KILLS = 16
+_MOST = 400
+"""Lines said before the blow falls, at most."""
+
+
+def started(url: str, seed: int) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "tests.log.appending", url, str(seed)]
+    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+
+
+def killed(url: str, seed: int, lines: int, beside: int = 0) -> dict[int, str]:
+    """Run appending processes, and kill all without any warning once one has said so much; gives what they said."""
+    processes = [started(url, seed * 10 + number) for number in range(1 + beside)]
+    first = processes[0].stdout
+    assert first is not None
+    said = [first.readline() for _ in range(lines)]
+    for process in processes:
+        process.kill()
+    for process in processes:
+        rest, _ = process.communicate(timeout=60)
+        assert process.returncode == -9
+        said += rest.splitlines(keepends=True)
+    # A line without its end was not said.
+    spoken = [line.split() for line in said if line.endswith("\n")]
+    return {int(index): leaf for index, leaf in spoken}
+
+
+def check(url: str, acknowledged: dict[int, str]) -> int:
+    """Every entry that was acknowledged is there, and everything holds together; gives the size."""
+    found = whole(url)
+    with connected(url) as connection:
+        rows = connection.execute(sa.select(ENTRY.c.index, ENTRY.c.leaf_hash))
+        leaves = {row["index"]: row["leaf_hash"] for row in rows.mappings()}
+        assert sorted(leaves) == list(range(found.size))
+        assert connection.execute(sa.select(HEAD.c.size)).scalar() == found.size
+        # An entry is there with its opening and its subject, or not at all.
+        opened_ones = set(connection.execute(sa.select(OPENING.c.index)).scalars())
+        assert opened_ones == set(connection.execute(sa.select(SUBJECT.c.index)).scalars())
+        assert opened_ones >= set(acknowledged)
+    assert {index: leaves[index].hex() for index in acknowledged} == acknowledged
+    return found.size
+
+
+async def test_what_was_acknowledged_survives_every_kill(sqlite_url: str) -> None:
+    async with opened(sqlite_url) as log:
+        await log.append(draft())
+    chance = random.Random(1)
+    acknowledged: dict[int, str] = {}
+    sizes = [1]
+    for seed in range(KILLS):
+        # Some die with their first answer, some in the middle of it all.
+        said = killed(sqlite_url, seed, chance.choice([1, 2, chance.randrange(3, _MOST)]))
+        assert not said.keys() & acknowledged.keys()
+        acknowledged |= said
+        sizes.append(check(sqlite_url, acknowledged))
+    assert sizes == sorted(set(sizes))
+    async with opened(sqlite_url) as log:
+        assert (await log.append(draft())).index == sizes[-1]
+
+
+async def test_replicas_that_are_killed_together(any_url: str) -> None:
+    async with opened(any_url) as log:
+        await log.append(draft())
+    acknowledged: dict[int, str] = {}
+    for seed, lines in enumerate((1, 100, 30)):
+        said = killed(any_url, seed, lines, beside=1)
+        assert not said.keys() & acknowledged.keys()
+        acknowledged |= said
+        check(any_url, acknowledged)
