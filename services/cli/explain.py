@@ -6,6 +6,8 @@ import typer
 
 from hutong.api.exchange.v1 import federation_pb2
 from services.cli import answer, question
+from services.cli.authorizations import using
+from services.cli.authorizations.desk import Officer
 from services.cli.output import AsJson, console, print_json
 from services.cli.query import SERVICE
 from services.cli.question import Door
@@ -28,6 +30,8 @@ def explain(
     as_of: question.AsOf = "",
     case: question.Case = "",
     authorization: question.Authorization = "",
+    ticket: question.Ticket = None,
+    officer: Officer = "",
     on_behalf_of: question.OnBehalf = "",
     deadline: question.Deadline = "5s",
     folder: question.Folder = DEFAULT_FOLDER,
@@ -49,8 +53,12 @@ def explain(
         purpose or (), basis, subject, select or (), filters or (), page_token or (), page_size, as_of, case,
         authorization, on_behalf_of,
     )  # fmt: skip
-    made.subject.as_written = as_written
+    if made.HasField("subject"):
+        made.subject.as_written = as_written
     way = question.door(folder, caller, gateway, gateway_id, cert, key, bundle)
+    made.context.authorization_ticket = using.ticket_text(
+        authorization, ticket, officer, folder, caller, cert, key, bundle
+    )
     response = asyncio.run(_explain(way, made, question.seconds(deadline)))
     if as_json:
         print_json(answer.as_dict(response))

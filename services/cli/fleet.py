@@ -38,7 +38,7 @@ _KILL_AFTER = 5.0
 # -P: the folder one stands in is no place to import from.
 _COMMAND = (sys.executable, "-P", "-m", "services.cli.main")
 _LAST_LINES = 12
-_CHECK = "/grpc.health.v1.Health/Check"
+_WATCH = "/grpc.health.v1.Health/Watch"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _RENEW_EVERY = 60.0
 
@@ -240,14 +240,18 @@ class Fleet:
             ],
         )
         async with channel:
-            check = channel.unary_unary(
-                _CHECK,
+            watch = channel.unary_stream(
+                _WATCH,
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
+            told = watch(health_pb2.HealthCheckRequest(), timeout=START_LIMIT, wait_for_ready=True)
             with suppress(grpc.aio.AioRpcError):
-                answer = await check(health_pb2.HealthCheckRequest(), timeout=START_LIMIT, wait_for_ready=True)
-                return bool(answer.status == _SERVING)
+                # It answers before all of it serves, and tells when that is so.
+                async for answer in told:
+                    if answer.status == _SERVING:
+                        told.cancel()
+                        return True
         return False
 
     async def _end(self, node: Node) -> None:

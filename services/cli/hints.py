@@ -168,4 +168,13 @@ HINTS: Final[Mapping[str, str]] = {
     "REVIEW_DUE": "an earlier emergency has to be reviewed first: `hutong authorization review ID`",
     "CLOCK_SET_BACK": "the node's clock is behind what it has seen already: set it right",
     "READS_NOT_OWN": "an enterprise lists the reads of its own records: --as enterprise/CODE",
+    # the log
+    "LOG_UNAVAILABLE": "is the node up, and its log's database? It answers nothing that it cannot log; ask again",
+    "LOG_TAMPERED": "keep everything as it is, and compare with `hutong log witness` at the node of another agency",
+    "LOG_FORKED": "keep both checkpoints: each is signed by the log, and together they convict it",
+    "LOG_KEY_UNKNOWN": "--keys says where published keys lie: AGENCY.SYSTEM.vkey; --log says which log it must be",
+    "LOG_PROOF_INVALID": "do not rely on it; `hutong log prove RECEIPT` makes a new one, where the log can",
+    "LOG_ENTRY_UNKNOWN": "`hutong log verify NODE` says how many entries there are",
+    "RECEIPT_INVALID": "save the whole answer: `hutong query … --json > answer.json`",
+    "MALFORMED_REQUEST": "--help shows how it is written",
 }

@@ -169,6 +169,7 @@ migrate = true
 key = "log.key"
 keys = "../keys"
 tiles = "{HOST}:{place.tiles}"
+readers = ["{AUDIT}/desk"]
 """,
         f"log.witnesses.{witness.agency}": _peer(witness),
     }

@@ -1,5 +1,6 @@
 """`hutong policy diff`: what another policy would have changed for those who really asked."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,15 +106,15 @@ def _load(path: Path, law: Jurisdiction) -> PolicySet:
 
 def _questions(pages: Iterator[Response], *, quiet: bool) -> tuple[Mapping[Asked, int], Mapping[str, int]]:
     archive = Archive(catalogue.load())
-    found: dict[Asked, int] = {}
-    lost: dict[str, int] = {}
+    found: Counter[Asked] = Counter()
+    lost: Counter[str] = Counter()
     with Bar(MofNCompleteColumn(), quiet=quiet) as bar:
         task = bar.progress.add_task("decisions", total=None)
         for page in pages:
             archive.add(page.texts)
-            for counts, more in zip((found, lost), asking.questions(page.decisions, archive), strict=True):
-                for name, count in more.items():
-                    counts[name] = counts.get(name, 0) + count
+            asked, without = asking.questions(page.decisions, archive)
+            found.update(asked)
+            lost.update(without)
             bar.progress.update(task, advance=len(page.decisions))
     return found, lost
 

@@ -35,7 +35,8 @@ def up(
 ) -> None:
     """Run a whole mesh on this machine, one process per node, over mutual TLS.
 
-    Its nodes: every department, the recognition service (cases and stage results) and the gateway.
+    Its nodes: every department, the recognition service (cases and stage results), the supervision service
+    (authorizations) and the gateway.
 
     A zone folder that is not there is made: authority, certificates, configs, policies, stores with the synthetic
     zone in them. Certificates are renewed while it runs. Ctrl-C drains; a second one does not wait.

@@ -22,6 +22,7 @@ edited is kept. A config that lacks a table gets it at its end, so that folders 
 """
 
 import datetime as dt
+import errno
 import fcntl
 import os
 import re
@@ -78,6 +79,8 @@ CALLERS: Final = (
 _METRICS_OFFSET = 100
 _TILES_OFFSET = 200
 """With --base-port, the metrics and the tiles of a node lie this much above its port."""
+_PORTS: Final = range(10_000, 32_768)
+"""Where free ports are looked for: above those of well-known services, below those of connections that go out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +333,21 @@ def _now() -> dt.datetime:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on: all are held at once, so that none is found twice."""
-    sockets = [socket.socket() for _ in range(count)]
+    """Find ports that nobody listens on: all are held at once, so that none is found twice.
+
+    None is one that the system gives to a connection going out: a node that ends and starts again finds its own free.
+    """
+    found: list[socket.socket] = []
     try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        while len(found) < count:
+            found.append(socket.socket())
+            try:
+                found[-1].bind((HOST, secrets.choice(_PORTS)))
+            except OSError as error:
+                found.pop().close()
+                if error.errno != errno.EADDRINUSE:
+                    raise
+        return [int(each.getsockname()[1]) for each in found]
     finally:
-        for each in sockets:
+        for each in found:
             each.close()

@@ -32,10 +32,6 @@ TOLD: Final = frozenset({State.ACTIVE, State.REVOKED, State.EXPIRED, State.EXHAU
 _KEPT: Final = 4096
 """Changes that are kept for who follows; who is further behind begins anew."""
 
-LAST_ROWS: Final = 0.4
-"""Seconds before nodes hear that a quota is used up. No row is reserved any more from the very moment; but those that
-were reserved last are on their way, and would be cut."""
-
 _TIDY: Final = 60.0
 """Seconds between two looks for what may be forgotten."""
 
@@ -67,7 +63,6 @@ class Board:
         self._changes: deque[Change] = deque(maxlen=_KEPT)
         self._number = 0
         self._change = 0
-        self._exhausted: deque[tuple[float, Authorization]] = deque()
         self._bell = asyncio.Event()
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -149,7 +144,6 @@ class Board:
             for head, authorization in await self._database.read(self._changed):
                 self._put(head, authorization, now)
                 self._change = max(self._change, head.change)
-        self._tell_exhausted()
         over = [c for c in self._active.values() if c.found is not None and c.found.state(now) is not c.state]
         for change in over:
             if change.found is not None:
@@ -180,15 +174,8 @@ class Board:
                 self._tell(head.authorization_id, known.owners, None, None)
             return
         state = found.state(now)
-        if state is State.EXHAUSTED and known is not None:
-            self._exhausted.append((time.monotonic() + LAST_ROWS, found))
-        elif state in TOLD and found.standing.active and (known is None or known.state is not state):
+        if state in TOLD and found.standing.active and (known is None or known.state is not state):
             self._tell(head.authorization_id, found.owners, state, found)
-
-    def _tell_exhausted(self) -> None:
-        while self._exhausted and self._exhausted[0][0] <= time.monotonic():
-            _, found = self._exhausted.popleft()
-            self._tell(found.id, found.owners, State.EXHAUSTED, found)
 
     def _tell(
         self, authorization_id: str, owners: frozenset[str], state: State | None, found: Authorization | None

@@ -29,7 +29,7 @@ class SupervisionConfig(NodeConfig):
     access: FilePath | None = None
     """An access list that counts instead of the one that comes with the service, where a zone has other agencies."""
     owner_approval: bool = True
-    """At least one approver is of an agency that owns records in the scope."""
+    """At least one approver is of an agency that owns records in the scope; in an emergency, the only one."""
     break_glass: bool = False
     """Emergency authorizations: one approver, four hours at most, reviewed afterwards. Without, they are refused."""
     approval_within: Duration = Field(default=dt.timedelta(hours=72), gt=_NOTHING)

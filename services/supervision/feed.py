@@ -6,7 +6,7 @@ looked at there are none: whoever follows must not take silence for good news.
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -38,7 +38,7 @@ class Feed:
         """End what is being followed, so that a drain need not wait for it."""
         self._stopping = True
 
-    async def follow(self, caller: Caller) -> AsyncIterator[pb.FollowAuthorizationsResponse]:
+    async def follow(self, caller: Caller) -> AsyncGenerator[pb.FollowAuthorizationsResponse]:
         """Give what is in force and concerns the caller's agency, then every change, with heartbeats.
 
         Raises `ResourceExhausted` STREAMS_TOO_MANY.

@@ -94,6 +94,9 @@ def check_use(found: Authorization, system: str, now: dt.datetime) -> None:
         raise PermissionDenied(Reason.AUTHORIZATION_NOT_YOURS, "the authorization is for another system")
     if refusal := in_force(found, now):
         raise refusal
+    if found.standing.not_after.replace(microsecond=0) <= now:
+        # Tickets count whole seconds, and this one would end before it began.
+        raise stands(State.EXPIRED)
     if len(found.events) >= MOST_USES:
         message = f"it was used {MOST_USES} times; request another one"
         raise FailedPrecondition(Reason.AUTHORIZATION_EXHAUSTED, message)

@@ -8,7 +8,7 @@ import datetime as dt
 import logging
 import uuid
 from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from hutong.api.authorization.v1 import authorization_pb2 as pb
 from services.kit.authorizations import tickets
 from services.kit.authorizations.scope import Scope
-from services.kit.authorizations.tickets import Ticket
+from services.kit.authorizations.tickets import Ticket, Tickets
 from services.kit.errors import HutongError, NotFound
 from services.kit.officers.tokens import Officer, Role
 from services.kit.officers.verifier import Officers
@@ -32,7 +32,6 @@ from services.supervision.events import HistoryBroken, Person, Signatures
 from services.supervision.explaining import Explainer, context
 from services.supervision.feed import Feed
 from services.supervision.quota import Quota
-from services.supervision.rules import stands
 
 _SCAN: Final = 1000
 """Most authorizations looked at for one page: where they stand is computed, and cannot be asked of the store."""
@@ -71,6 +70,7 @@ class AuthorizationService:
         self._authorizations = authorizations
         self._officers = officers
         self._signatures = signatures
+        self._tickets = Tickets(signatures.published, signatures.keys.agency)
         self._quota = quota
         self._feed = feed
         self._explainer = explainer
@@ -130,11 +130,8 @@ class AuthorizationService:
         act = await self._begin(request, call, Role.REQUESTER)
         found = await self._authorizations.use(act, call.caller.path)
         self._acted(found, act.by, call, "used")
-        now = found.events[-1].at
-        issued_at = now.replace(microsecond=0)
+        issued_at = found.events[-1].at.replace(microsecond=0)
         ends = min(issued_at + tickets.LIFETIME, found.standing.not_after.replace(microsecond=0))
-        if ends <= issued_at:
-            raise stands(found.state(found.standing.not_after))
         ticket = Ticket(
             ticket_id=str(uuid.uuid4()),
             issuer=self._signatures.keys.issuer,
@@ -153,7 +150,7 @@ class AuthorizationService:
         """Take rows off a quota; see `Quota.reserve`."""
         wanted = asked.wanted(request)
         now = self._authorizations.moments.now()
-        ticket = tickets.read(request.ticket, self._signatures.published, now, self._signatures.keys.agency)
+        ticket = self._tickets.read(request.ticket, now)
         left = await self._quota.reserve(ticket, wanted, call.caller)
         return pb.ReserveRowsResponse(left=left)
 
@@ -206,8 +203,9 @@ class AuthorizationService:
         self, request: pb.FollowAuthorizationsRequest, call: Call
     ) -> AsyncIterator[pb.FollowAuthorizationsResponse]:
         """Stream what is in force and every change; see `Feed`."""
-        async for response in self._feed.follow(call.caller):
-            yield response
+        async with aclosing(self._feed.follow(call.caller)) as responses:
+            async for response in responses:
+                yield response
 
     async def _officer(self, request: Message, call: Call, role: Role | Collection[Role]) -> Officer:
         """Tell who acts. The token is used up in the act's own transaction, and not before."""

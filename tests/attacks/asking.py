@@ -50,8 +50,10 @@ def why(**context: str) -> exchange_pb2.RequestContext:
     return exchange_pb2.RequestContext(**context)
 
 
-async def ask(mesh: Mesh, who: str, request: federation_pb2.QueryRequest) -> list[exchange_pb2.Section]:
-    answer = await mesh.client(who).unary(QUERY, request, federation_pb2.QueryResponse, timeout=10)
+async def ask(
+    mesh: Mesh, who: str, request: federation_pb2.QueryRequest, timeout: float = 10
+) -> list[exchange_pb2.Section]:
+    answer = await mesh.client(who).unary(QUERY, request, federation_pb2.QueryResponse, timeout=timeout)
     return list(answer.sections)
 
 

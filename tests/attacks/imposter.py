@@ -44,7 +44,7 @@ class Imposter:
 async def instead_of(mesh: Mesh, agency: str, folder: Path) -> AsyncGenerator[Imposter]:
     """Put an imposter in the place of a department; the gateway asks it from now on."""
     imposter = Imposter()
-    host = mesh.zone.host(f"{agency}/node", LimitsSection(response_bytes=64 * 1024 * 1024))
+    host = mesh.zone.host(f"{agency}/node", LimitsSection(response_bytes=64 * 1024 * 1024), log=True)
     lists = folder / f"{agency}-imposter.yaml"
     lists.write_text(_LISTS)
     await host.start(bind(_SERVICE, imposter), [lists])

@@ -300,6 +300,9 @@ async def test_explain_reads_nothing(mesh: Mesh) -> None:
         )
         for uscc in (EXPORTER, OTHER, code("MA000009"))
     ]
+    for answer in answers:
+        # Each was logged by itself; what it says is the same.
+        answer.ClearField("receipt")
     assert answers[0] == answers[1] == answers[2]
 
 

@@ -13,7 +13,7 @@ from services.kit.authorizations import tickets
 from services.kit.authorizations.enforcer import Enforcer, Grant, Service
 from services.kit.authorizations.registry import Registry
 from services.kit.authorizations.scope import scope_digest
-from services.kit.authorizations.tickets import Ticket
+from services.kit.authorizations.tickets import Ticket, Tickets
 from services.kit.caller import Caller
 from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.errors import HutongError, Reason
@@ -83,7 +83,7 @@ class Bed:
         self.registry = Registry(SILENCE, self.steady)
         keys = PublishedKeys.of(self.signing.published().encode())
         needing = jurisdiction.load("cn").needing_authorization
-        self.enforcer = Enforcer(needing, Service(self.registry, None, keys), lambda: self.clock)
+        self.enforcer = Enforcer(needing, Service(self.registry, None, Tickets(keys)), lambda: self.clock)
         self.registry.apply(told(authorization(self.scope), snapshot=True))
 
     def tell(self, state: "pb.AuthorizationState.ValueType", wanted: pb.Scope | None = None) -> None:

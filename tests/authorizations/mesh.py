@@ -17,7 +17,7 @@ from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from hutong.api.taxation.v1 import invoice_summary_pb2
 from services.kit.authorizations.enforcer import Enforcer
 from services.kit.authorizations.registry import Registry
-from services.kit.config import AuthorizationsSection, IssuerSection, StoreSection
+from services.kit.config import AuthorizationsSection, IssuerSection, LimitsSection, StoreSection
 from services.kit.credentials.keys import SigningKeys
 from services.kit.host import Host
 from services.kit.officers.acts import act_nonce
@@ -73,9 +73,10 @@ class Leave:
 class Supervised(Mesh):
     """A mesh whose nodes follow a supervision node."""
 
-    def __init__(self, folder: Path, silence: dt.timedelta = dt.timedelta(seconds=3)) -> None:
+    def __init__(self, folder: Path, silence: dt.timedelta, limits: LimitsSection) -> None:
         super().__init__(folder)
         self._silence = silence
+        self.limits = limits
         self.supervision: SupervisionNode | None = None
         self._issuers: dict[str, Issuer] = {}
         self._signing = SigningKeys.create(folder / "signing", f"spiffe://{ZONE}/supervision", now())
@@ -264,10 +265,13 @@ def listings(count: int, merchant: str = BROKER, first: int = 0) -> list[Message
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *agencies: str, silence: dt.timedelta = dt.timedelta(seconds=3)
+    folder: Path,
+    *agencies: str,
+    silence: dt.timedelta = dt.timedelta(seconds=3),
+    limits: LimitsSection = LimitsSection(),  # noqa: B008 - frozen
 ) -> AsyncGenerator[Supervised]:
     """Run supervision, the named departments (customs and taxation where none is named) and a gateway."""
-    mesh = Supervised(folder, silence)
+    mesh = Supervised(folder, silence, limits)
     wanted = agencies or ("customs", "taxation")
     try:
         await mesh.start_supervision(*wanted)

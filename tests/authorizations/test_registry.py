@@ -110,3 +110,23 @@ async def test_whoever_waits_hears_of_a_change_at_once(known: Registry) -> None:
     assert not any(each.done() for each in waiting)
     known.apply(told(authorization(scope(), pb.AUTHORIZATION_STATE_REVOKED)))
     await asyncio.gather(*waiting)
+
+
+async def test_a_look_out_that_is_called_off_as_something_changes_ends(known: Registry) -> None:
+    """Otherwise a question would wait for ever for the look-out that it has just called off."""
+
+    async def look_out() -> None:
+        while True:
+            await known.change(3600)
+
+    known.apply(told(authorization(scope()), snapshot=True))
+    for steps in range(4):
+        looking = asyncio.ensure_future(look_out())
+        await asyncio.sleep(0)
+        known.apply(told(authorization(scope(), pb.AUTHORIZATION_STATE_EXHAUSTED)))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        looking.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert looking.cancelled(), steps

@@ -84,12 +84,12 @@ def test_explain_takes_the_arguments_of_query() -> None:
         name: {option for parameter in command(entry).params for option in parameter.opts}
         for name, entry in ((e.name, e) for e in Hutong.entries if e.name in {"query", "explain"})
     }
-    assert options["query"] - options["explain"] == {"--stream"}
+    assert options["query"] - options["explain"] == {"--stream", "--all-pages"}
     assert options["explain"] <= options["query"]
 
 
 def test_up_names_every_kind_of_node_it_runs() -> None:
     result = runner.invoke(app, ["up", "--help"], terminal_width=120)
     said = " ".join(result.output.split())
-    for kind in ("department", "recognition service", "gateway"):
+    for kind in ("department", "recognition service", "supervision service", "gateway"):
         assert kind in said

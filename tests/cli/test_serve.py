@@ -30,7 +30,7 @@ def wait_until_it_serves(process: subprocess.Popen[str]) -> None:
     pytest.fail("the node ended before it served")
 
 
-@pytest.mark.parametrize("node", ["customs", "recognition", "gateway"])
+@pytest.mark.parametrize("node", ["customs", "recognition", "supervision", "gateway"])
 def test_a_config_that_stands(zone: Zone, node: str) -> None:
     result = run("serve", node, "--config", zone.config_file(node), "--check-config", "--json")
     assert result.exit_code == 0

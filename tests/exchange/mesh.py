@@ -15,7 +15,14 @@ from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.cli import live
 from services.cli.rooms import rooms
 from services.kit.client import Client
-from services.kit.config import AuthorizationsSection, DepartmentConfig, LiveSection, PolicySection, StoreSection
+from services.kit.config import (
+    AuthorizationsSection,
+    DepartmentConfig,
+    LimitsSection,
+    LiveSection,
+    PolicySection,
+    StoreSection,
+)
 from services.kit.department import DepartmentNode, Room
 from services.kit.host import Host
 from services.kit.records import catalogue
@@ -40,6 +47,8 @@ class Mesh:
         self.gateway: GatewayNode | None = None
         self.gateway_policies = "policy"
         """Folder of the gateway's policies: the departments' own, until a test takes another."""
+        self.limits = LimitsSection()
+        """Limits of every node; the gateway waits for a department half as long as it grants a call."""
         self.urls: dict[str, str] = {}
         """Stores that do not lie in SQLite, by agency."""
         self.live: dict[str, LiveSection] = {}
@@ -76,6 +85,7 @@ class Mesh:
             node=self.zone.node(path).model_copy(update={"listen": listen}),
             tls=self.zone.tls(path),
             log=self.zone.log(path),
+            limits=self.limits,
             store=StoreSection(url=self.url(agency), migrate=True),
             policy=self.policies(self.policy(agency)),
             secret=self.folder / "secret",
@@ -98,7 +108,11 @@ class Mesh:
             node=self.zone.node("gateway/main"),
             tls=self.zone.tls("gateway/main"),
             log=self.zone.log("gateway/main"),
-            departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
+            limits=self.limits,
+            departments={
+                agency: DepartmentSection(target=target, timeout=self.limits.deadline / 2)
+                for agency, target in targets.items()
+            },
             policy=self.policies(*(self.policy(agency, self.gateway_policies) for agency in targets)),
             secret=self.folder / "secret",
             authorizations=self.authorizations,

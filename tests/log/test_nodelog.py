@@ -67,9 +67,9 @@ async def unavailable(log: NodeLog, number: int = 0) -> None:
     assert caught.value.reason is Reason.LOG_UNAVAILABLE
 
 
-async def refused(url: str, reason: Reason = Reason.LOG_TAMPERED, **more: Signer) -> None:
+async def refused(url: str, reason: Reason = Reason.LOG_TAMPERED, signer: Signer = SIGNER) -> None:
     """It does not open, and lets go of what it held."""
-    log = node_log(url, **more)
+    log = node_log(url, signer=signer)
     with pytest.raises(FailedPrecondition) as caught:
         await log.open()
     assert caught.value.reason is reason
@@ -229,11 +229,12 @@ async def test_entries_have_a_limit(any_url: str) -> None:
 
 async def test_texts_are_archived_once_and_masks_are_leaves(any_url: str) -> None:
     async with opened(any_url) as log:
+        indexes: list[int] = []
         for _ in range(2):
             log.text("mask", "m1", mask(1))
             log.text("policy", "v1", b"permit (...);")
-            receipt = await log.append(draft())
-        assert receipt.index == 2
+            indexes.append((await log.append(draft())).index)
+        assert indexes == [1, 2]
         assert (await log.entry(0)).entry == log_pb2.LogEntry(mask=log_pb2.MaskText.FromString(mask(1)))
         found = await log.texts(["v1", "m1", "none"])
         assert [(one.kind, one.name, one.text) for one in found] == [
@@ -469,7 +470,11 @@ async def test_an_exported_log_is_verified_from_its_files(any_url: str, tmp_path
                 assert export_tiles(connection, folder) == size
             assert verifying.verify_tiles(verifying.folder(folder), KEY) == whole(any_url)
     seen: list[tuple[int, int]] = []
-    verifying.verify_tiles(verifying.folder(folder), KEY, lambda *at: seen.append(at))
+
+    def progress(done: int, of: int) -> None:
+        seen.append((done, of))
+
+    verifying.verify_tiles(verifying.folder(folder), KEY, progress)
     assert seen == [(256, 600), (512, 600), (600, 600)]
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert files == [
@@ -606,7 +611,8 @@ async def test_a_full_disk_refuses_until_there_is_room(sqlite_url: str, caplog: 
             with pytest.raises(Unavailable) as caught:
                 await log.append(draft(1, case_ref="x" * 30_000))
             assert caught.value.reason is Reason.LOG_UNAVAILABLE
-        assert log.failing
+        failed = log.failing
+        assert failed
         assert sum("cannot be written" in line.message for line in caplog.records) == 1
         assert "x" * 3000 not in caplog.text
         for receipt in acknowledged:

@@ -2,9 +2,8 @@
 
 import contextlib
 import datetime as dt
-import itertools
 import uuid
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -46,8 +45,6 @@ CUSTOMS: Final = Caller(f"spiffe://{ZONE}/customs/node", "customs", "node")
 TAXATION: Final = Caller(f"spiffe://{ZONE}/taxation/node", "taxation", "node")
 TYPE: Final = "customs.Declaration"
 
-_NUMBERS: Iterator[int] = itertools.count(1)
-
 
 @dataclass
 class Clock:
@@ -84,7 +81,7 @@ def scope(system: str = SYSTEM, begin: dt.datetime = START, **changes: Any) -> p
 def officer(agency: str, subject: str, *roles: Role, now: dt.datetime = START, jti: str = "") -> Officer:
     """An officer whose token was found good."""
     every = roles or tuple(Role)
-    return Officer(agency, subject, frozenset(every), now, now + 5 * MINUTE, jti or f"t-{next(_NUMBERS)}")
+    return Officer(agency, subject, frozenset(every), now, now + 5 * MINUTE, jti or str(uuid.uuid4()))
 
 
 @dataclass

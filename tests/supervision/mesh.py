@@ -5,7 +5,7 @@ import datetime as dt
 import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, cast
 
 from google.protobuf.message import Message
 
@@ -32,7 +32,6 @@ TAX: Final = "taxation/refund"
 AGENCIES: Final = ("supervision", "customs", "taxation", "audit")
 
 State = pb.AuthorizationState
-R = TypeVar("R", bound=Message)
 
 
 class Mesh:
@@ -135,8 +134,8 @@ class Mesh:
     async def request(self, who: str = AML, officer: str = "req", **changes: Any) -> pb.Authorization:
         asked = scope(who, changes.pop("begin", self.clock().replace(microsecond=0)), **changes)
         request = pb.RequestAuthorizationRequest(request_id=str(uuid.uuid4()), scope=asked)
-        response = await self.act(who, officer, "RequestAuthorization", request)
-        return response.authorization
+        answer: pb.RequestAuthorizationResponse = await self.act(who, officer, "RequestAuthorization", request)
+        return answer.authorization
 
     async def approve(
         self, found: pb.Authorization, who: str = CUSTOMS, officer: str = "owner", replica: int = 0
@@ -144,8 +143,10 @@ class Mesh:
         request = pb.ApproveAuthorizationRequest(
             authorization_id=found.authorization_id, scope_digest=found.scope_digest
         )
-        response = await self.act(who, officer, "ApproveAuthorization", request, replica=replica)
-        return response.authorization
+        answer: pb.ApproveAuthorizationResponse = await self.act(
+            who, officer, "ApproveAuthorization", request, replica=replica
+        )
+        return answer.authorization
 
     async def active(self, who: str = AML, **changes: Any) -> pb.Authorization:
         """One that is in force."""
@@ -157,8 +158,10 @@ class Mesh:
         self, found: pb.Authorization, who: str = CUSTOMS, officer: str = "owner", replica: int = 0
     ) -> pb.Authorization:
         request = pb.RevokeAuthorizationRequest(authorization_id=found.authorization_id, reason_code="CASE_CLOSED")
-        response = await self.act(who, officer, "RevokeAuthorization", request, replica=replica)
-        return response.authorization
+        answer: pb.RevokeAuthorizationResponse = await self.act(
+            who, officer, "RevokeAuthorization", request, replica=replica
+        )
+        return answer.authorization
 
     async def use(self, found: pb.Authorization, who: str = AML, officer: str = "req") -> Any:
         request = pb.UseAuthorizationRequest(authorization_id=found.authorization_id)
@@ -166,7 +169,8 @@ class Mesh:
 
     async def get(self, found: pb.Authorization, who: str = AML, replica: int = 0) -> pb.Authorization:
         request = pb.GetAuthorizationRequest(authorization_id=found.authorization_id)
-        return (await self.call(who, "GetAuthorization", request, replica)).authorization
+        answer: pb.GetAuthorizationResponse = await self.call(who, "GetAuthorization", request, replica)
+        return answer.authorization
 
     async def reserve(self, ticket: str, rows: int, name: str = "", who: str = "customs/node", replica: int = 0) -> int:
         request = pb.ReserveRowsRequest(
@@ -174,10 +178,10 @@ class Mesh:
         )
         return int((await self.call(who, "ReserveRows", request, replica, timeout=60)).left)
 
-    def follow(self, who: str, replica: int = 0) -> "AsyncGenerator[pb.FollowAuthorizationsResponse]":
+    def follow(self, who: str, replica: int = 0) -> AsyncGenerator[pb.FollowAuthorizationsResponse]:
         request, response = pb.FollowAuthorizationsRequest(), pb.FollowAuthorizationsResponse
-        stream: Any = self.client(who, replica).stream(f"{SERVICE}FollowAuthorizations", request, response, timeout=60)
-        return stream
+        stream = self.client(who, replica).stream(f"{SERVICE}FollowAuthorizations", request, response, timeout=60)
+        return cast("AsyncGenerator[pb.FollowAuthorizationsResponse]", stream)
 
 
 async def refusal(done: Any) -> HutongError:

@@ -11,6 +11,7 @@ import pytest
 
 from services.kit.errors import HutongError, Reason
 from services.kit.officers.tokens import Role
+from services.supervision import rules
 from services.supervision.books import Authorization
 from services.supervision.state import State
 from services.supervision.tables import EVENT, HEAD, TOKEN
@@ -145,8 +146,8 @@ async def test_a_request_that_comes_again_is_one(any_desk: Desk) -> None:
         assert await refusal(done) is Reason.REQUEST_ID_REUSED
     # Request ids are each system's own.
     elsewhere = scope("customs/release")
-    other = await desk.authorizations.request(name, "customs/release", elsewhere, officer("customs", "req"))
-    assert other.id != first.id
+    their = await desk.authorizations.request(name, "customs/release", elsewhere, officer("customs", "req"))
+    assert their.id != first.id
 
 
 async def test_the_same_request_many_times_at_once_is_one(any_desk: Desk) -> None:
@@ -292,6 +293,22 @@ async def test_it_is_not_used_before_its_time_nor_after(desk: Desk) -> None:
     desk.clock.move(DAY - dt.timedelta(microseconds=1))
     await desk.use(found)
     desk.clock.move(dt.timedelta(microseconds=1))
+    assert await refusal(desk.use(found)) is Reason.AUTHORIZATION_EXPIRED
+
+
+async def test_it_is_used_only_so_often(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "MOST_USES", 5)
+    found = await desk.active()
+    for _ in range(2):
+        await desk.use(found)
+    assert await refusal(desk.use(found)) is Reason.AUTHORIZATION_EXHAUSTED
+    assert await desk.state(found) is State.ACTIVE
+
+
+async def test_a_ticket_would_end_before_it_began(desk: Desk) -> None:
+    found = await desk.active(lasts=HOUR + dt.timedelta(microseconds=500_000))
+    desk.clock.move(HOUR)
+    assert await desk.state(found) is State.ACTIVE
     assert await refusal(desk.use(found)) is Reason.AUTHORIZATION_EXPIRED
 
 

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from hutong.api.authorization.v1 import authorization_pb2 as pb
 from services.kit.caller import Caller
 from services.kit.errors import HutongError, Reason
-from services.supervision import board as boards
 from services.supervision.board import Board
 from services.supervision.feed import STREAMS, Feed
-from services.supervision.tables import EVENT
+from services.supervision.tables import EVENT, RESERVATION, TOKEN
 from tests.databases import Postgres
+from tests.supervision import desk as desks
 from tests.supervision.desk import CUSTOMS, DAY, HOUR, TAXATION, Clock, Desk
 from tests.supervision.mesh import AML, Mesh, State, refusal
 from tests.zone import ZONE
@@ -59,10 +59,8 @@ async def test_a_snapshot_then_every_change(own: Mesh) -> None:
         await mesh.approve(waiting, AML, "chief")
         await mesh.approve(waiting)
         assert (await told(stream, waiting.authorization_id)).state == State.AUTHORIZATION_STATE_ACTIVE
-        began = time.monotonic()
         await mesh.revoke(before)
         assert (await told(stream, before.authorization_id)).state == State.AUTHORIZATION_STATE_REVOKED
-        assert time.monotonic() - began < 1
     # Whoever comes later hears of what is in force only.
     async with aclosing(mesh.follow("customs/node")) as stream:
         names = [found.authorization_id for found in (await anext(stream)).authorizations]
@@ -98,18 +96,16 @@ async def test_only_owners_and_gateways_hear(own: Mesh) -> None:
     assert caught.value.reason is Reason.CALLER_NOT_LISTED
 
 
-async def test_exhaustion_is_told_once_the_last_rows_are_on_their_way(own: Mesh) -> None:
+async def test_exhaustion_is_told(own: Mesh) -> None:
     mesh = own
     found = await mesh.active(row_quota=5)
     ticket = (await mesh.use(found)).ticket
     async with aclosing(mesh.follow("customs/node")) as stream:
         await anext(stream)
-        began = time.monotonic()
         assert await mesh.reserve(ticket, 5) == 0
         assert (await mesh.get(found)).state == State.AUTHORIZATION_STATE_EXHAUSTED
         assert (await refusal(mesh.reserve(ticket, 1))).reason is Reason.AUTHORIZATION_EXHAUSTED
         exhausted = await told(stream, found.authorization_id)
-        assert time.monotonic() - began >= boards.LAST_ROWS
         assert (exhausted.state, exhausted.rows_used) == (State.AUTHORIZATION_STATE_EXHAUSTED, 5)
 
 
@@ -131,11 +127,9 @@ async def test_two_replicas_hear_each_other(tmp_path: Path, postgres_url: str) -
             assert await mesh.reserve(ticket, 60, "a", replica=1) == 40
             assert await mesh.reserve(ticket, 60, "a", replica=0) == 40
             assert (await refusal(mesh.reserve(ticket, 41, replica=0))).metadata["left"] == "40"
-            began = time.monotonic()
             await mesh.revoke(found, replica=1)
             for stream in (one, two):
                 assert (await told(stream, found.authorization_id)).state == State.AUTHORIZATION_STATE_REVOKED
-            assert time.monotonic() - began < 1
             refused = await refusal(mesh.reserve(ticket, 1, replica=0))
             assert refused.reason is Reason.AUTHORIZATION_REVOKED
             # A token that was used at one is used at the other.
@@ -188,7 +182,7 @@ async def test_time_alone_is_told(any_desk: Desk) -> None:
     found = await desk.active(lasts=HOUR)
     board, feed = await following(desk)
     try:
-        async with aclosing(feed.follow(CUSTOMS)) as stream:  # type: ignore[type-var]
+        async with aclosing(feed.follow(CUSTOMS)) as stream:
             assert (await anext(stream)).authorizations[0].state == State.AUTHORIZATION_STATE_ACTIVE
             desk.clock.move(HOUR)
             assert (await told(stream, found.id)).state == State.AUTHORIZATION_STATE_EXPIRED
@@ -205,7 +199,7 @@ async def test_what_does_not_verify_any_more_is_not_known_any_more(any_desk: Des
     found = await desk.active()
     board, feed = await following(desk)
     try:
-        async with aclosing(feed.follow(GATEWAY)) as stream:  # type: ignore[type-var]
+        async with aclosing(feed.follow(GATEWAY)) as stream:
             await anext(stream)
             other = await desk.other()
             await desk.execute(EVENT.update().where(EVENT.c.sequence == 2).values(agency="taxation"))
@@ -218,7 +212,7 @@ async def test_what_does_not_verify_any_more_is_not_known_any_more(any_desk: Des
         # Nor to a service that starts now.
         fresh, feed = await following(await desk.other())
         try:
-            async with aclosing(feed.follow(GATEWAY)) as stream:  # type: ignore[type-var]
+            async with aclosing(feed.follow(GATEWAY)) as stream:
                 assert not (await anext(stream)).authorizations
         finally:
             await fresh.stop()
@@ -228,24 +222,20 @@ async def test_what_does_not_verify_any_more_is_not_known_any_more(any_desk: Des
 
 async def test_no_heartbeat_while_the_store_cannot_be_looked_at(postgres_server: Postgres, tmp_path: Path) -> None:
     """Silence is what nodes refuse by: nobody is told that nothing is new by one who cannot know."""
-    from tests.supervision.desk import desk as opened  # noqa: PLC0415
-
     with postgres_server.fresh() as url:
-        async with opened(url, tmp_path) as desk:
+        async with desks.desk(url, tmp_path) as desk:
             await desk.active()
             board, feed = await following(desk)
             try:
-                async with aclosing(feed.follow(CUSTOMS)) as stream:  # type: ignore[type-var]
+                async with aclosing(feed.follow(CUSTOMS)) as stream:
                     await anext(stream)
                     await quiet(stream)
                     await desk.execute(sa.text("ALTER TABLE authorization_clock RENAME TO gone"))
-                    looked = board.looked
                     # One that was under way may still come; then there is silence.
                     with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(4 * HEARTBEAT):
-                            while True:
+                        for _ in range(4):
+                            async with asyncio.timeout(4 * HEARTBEAT):
                                 await anext(stream)
-                    assert board.looked - looked < HEARTBEAT
             finally:
                 await board.stop()
 
@@ -260,7 +250,7 @@ async def test_whoever_is_too_far_behind_begins_anew(desk: Desk) -> None:
         assert [change.authorization_id for change in board.since(number) or ()] == [found.id]
         board._changes.clear()  # pyright: ignore[reportPrivateUsage]
         assert board.since(number) is None
-        async with aclosing(feed.follow(CUSTOMS)) as stream:  # type: ignore[type-var]
+        async with aclosing(feed.follow(CUSTOMS)) as stream:
             assert (await anext(stream)).snapshot
     finally:
         await board.stop()
@@ -271,7 +261,7 @@ async def test_a_large_snapshot_comes_in_parts(desk: Desk, monkeypatch: pytest.M
     names = {(await desk.active(by=f"req-{n}")).id for n in range(5)}
     board, feed = await following(desk)
     try:
-        async with aclosing(feed.follow(CUSTOMS)) as stream:  # type: ignore[type-var]
+        async with aclosing(feed.follow(CUSTOMS)) as stream:
             first = await anext(stream)
             assert first.snapshot
             assert 1 <= len(first.authorizations) < 5
@@ -287,7 +277,7 @@ async def test_a_large_snapshot_comes_in_parts(desk: Desk, monkeypatch: pytest.M
 async def test_what_was_never_in_force_is_nobodys_news(desk: Desk) -> None:
     board, feed = await following(desk)
     try:
-        async with aclosing(feed.follow(CUSTOMS)) as stream, aclosing(feed.follow(TAXATION)) as other:  # type: ignore[type-var]
+        async with aclosing(feed.follow(CUSTOMS)) as stream, aclosing(feed.follow(TAXATION)) as other:
             await anext(stream)
             await anext(other)
             await desk.revoke(await desk.request())
@@ -307,8 +297,6 @@ async def test_what_may_be_forgotten_is(any_desk: Desk) -> None:
     late = await desk.other(Clock(desk.clock()))
     board, _ = await following(late)
     try:
-        from services.supervision.tables import RESERVATION, TOKEN  # noqa: PLC0415
-
         while len(await desk.rows(RESERVATION)) > 1 or await desk.rows(TOKEN):
             await board.news(1)
         assert (await desk.get(found)).head.rows_used == 10

@@ -264,6 +264,8 @@ async def test_an_approver_sees_field_by_field_what_would_open(mesh: Mesh) -> No
         # What the owner does not permit stays refused, whatever is approved.
         assert status.status == exchange_pb2.SECTION_STATUS_DENIED
         assert declaration.policy_version
+        given = {d.field for d in declaration.decisions if d.verdict == exchange_pb2.VERDICT_CLEAR}
+        assert {"declaration_no", "total_value_cny"} <= given
 
 
 async def test_an_emergency_says_by_when_it_has_to_be_reviewed(

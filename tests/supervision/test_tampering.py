@@ -4,19 +4,21 @@ import datetime as dt
 import logging
 import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from services.kit.credentials import strict
+from hutong.api.authorization.v1 import authorization_pb2 as pb
+from services.kit.credentials import signed, strict
 from services.kit.credentials.keys import SigningKeys
 from services.kit.errors import HutongError, NotFound, Reason
 from services.supervision import store
 from services.supervision.books import Authorization
 from services.supervision.events import Event, HistoryBroken, Kind, Person, digest
 from services.supervision.state import State, standing
-from services.supervision.tables import EVENT, HEAD
+from services.supervision.tables import EVENT, HEAD, REACH
 from tests.supervision.desk import DAY, HOUR, START, TERMS, Desk, scope
 
 Change = Callable[[Desk, Authorization], Any]
@@ -56,6 +58,34 @@ def altered(part: int) -> Change:
     return change
 
 
+def removed(number: int) -> Change:
+    return lambda _, found: EVENT.delete().where(event(found, number))
+
+
+def renumbered(old: int, new: int) -> Change:
+    return lambda _, found: EVENT.update().where(event(found, old)).values(sequence=new)
+
+
+def emptied(_: Desk, found: Authorization) -> Any:
+    return EVENT.delete().where(EVENT.c.authorization_id == found.id)
+
+
+def headed(**values: Any) -> Change:
+    """Change its row; a value may be made of the authorization."""
+
+    def change(_: Desk, found: Authorization) -> Any:
+        made = {name: value(found) if callable(value) else value for name, value in values.items()}
+        return HEAD.update().where(HEAD.c.authorization_id == found.id).values(**made)
+
+    return change
+
+
+def wider(found: Authorization) -> bytes:
+    made = pb.Scope.FromString(found.head.scope)
+    made.row_quota = 10**9
+    return made.SerializeToString(deterministic=True)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -69,18 +99,19 @@ def altered(part: int) -> Change:
         altered(0),
         altered(1),
         altered(2),
-        lambda _, found: EVENT.delete().where(event(found, 2)),
-        lambda _, found: EVENT.delete().where(event(found, 3)),
-        lambda _, found: EVENT.delete().where(EVENT.c.authorization_id == found.id),
-        lambda _, found: EVENT.update().where(event(found, 2)).values(sequence=7),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(sequence=2),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(tip=bytes(32)),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(seal=bytes(32)),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(scope=wider(found)),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(scope=b"\xff"),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(system="customs/release"),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(requester="customs:officer-1"),
-        lambda _, found: HEAD.update().where(HEAD.c.authorization_id == found.id).values(emergency=True),
+        removed(1),
+        removed(2),
+        removed(3),
+        emptied,
+        renumbered(2, 7),
+        headed(sequence=2),
+        headed(tip=bytes(32)),
+        headed(seal=bytes(32)),
+        headed(scope=wider),
+        headed(scope=b"\xff"),
+        headed(system="customs/release"),
+        headed(requester="customs:officer-1"),
+        headed(emergency=True),
     ],
 )
 async def test_a_row_that_was_changed(desk: Desk, change: Change, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,12 +122,6 @@ async def test_a_row_that_was_changed(desk: Desk, change: Change, caplog: pytest
     assert any("does not verify" in record.message for record in caplog.records)
     # The one beside it is what it was.
     assert await desk.state(other) is State.ACTIVE
-
-
-def wider(found: Authorization) -> bytes:
-    made = type(found.scope).FromString(found.head.scope)
-    made.row_quota = 10**9
-    return made.SerializeToString(deterministic=True)
 
 
 async def test_events_in_another_order(desk: Desk) -> None:
@@ -146,12 +171,10 @@ async def test_an_event_that_somebody_else_signed(desk: Desk) -> None:
         key = keys.active(desk.clock())
         claims = strict.loads(strict.decode(found.signatures[-1].split(".")[1]))
         claims |= {"seq": 3, "agn": "customs", "off": "officer-1", "prv": strict.encode(found.head.tip)}
-        from services.kit.credentials import signed  # noqa: PLC0415
-
         text = signed.sign({"typ": "hutong-authorization-event+jwt", "kid": key.kid}, claims, key.key)
         with pytest.raises(HistoryBroken):
             desk.signatures.read(text)
-        await desk.database.write(lambda connection, text=text: store.append(connection, forged, text))
+        await desk.database.write(partial(store.append, event=forged, signature=text))
         seal = desk.books.seal(found.id, 3, digest(text), 0)
         await desk.execute(HEAD.update().values(sequence=3, tip=digest(text), seal=seal))
         await unknown(desk, found)
@@ -187,8 +210,6 @@ async def test_nothing_is_signed_that_nobody_could_verify(desk: Desk) -> None:
 
 async def test_an_index_that_was_changed_shows_nobody_more(desk: Desk) -> None:
     found = await desk.active()
-    from services.supervision.tables import REACH  # noqa: PLC0415
-
     await desk.execute(REACH.insert().values(agency="taxation", authorization_id=found.id))
     with pytest.raises(NotFound):
         await desk.get(found, "taxation")

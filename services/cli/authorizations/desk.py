@@ -1,6 +1,8 @@
 """What the commands about authorizations share: the way to the supervision service, and an officer at the desk."""
 
+import base64
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -18,6 +20,8 @@ from services.kit.officers.acts import act_nonce
 from services.kit.officers.tokens import Role
 
 SERVICE: Final = f"/{authorization_pb2.DESCRIPTOR.services_by_name['AuthorizationService'].full_name}"
+
+_DIGEST: Final = sha256().digest_size
 
 AuthorizationId = Annotated[str, typer.Argument(metavar="ID", help="Id of the authorization.")]
 Officer = Annotated[
@@ -74,8 +78,11 @@ def at(
 
 
 def digest_of(text: str) -> bytes:
-    """Read a digest as it is shown; raises `typer.BadParameter`."""
+    """Read a digest as it is shown: in hexadecimal, or in base64 as JSON has it; raises `typer.BadParameter`."""
     try:
-        return bytes.fromhex(text)
+        found = bytes.fromhex(text) if len(text) == 2 * _DIGEST else base64.b64decode(text, validate=True)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no digest; `hutong authorization explain` shows it") from None
+        found = b""
+    if len(found) != _DIGEST:
+        raise typer.BadParameter(f"{text!r} is no digest; `hutong authorization explain` shows it")
+    return found

@@ -68,6 +68,8 @@ def request(
       hutong authorization request … --bulk --condition 'customs.Declaration:trade_country = "XX"'
     """
     sitting = desk.at(folder, caller, officer, token, nonce, address, cert, key, bundle)
+    if (token is not None or nonce) and not (start and request_id):
+        raise typer.BadParameter("a token is for one request: say --id and --from, so that it is the same one")
     if len(purpose or ()) != 1:
         raise InvalidArgument(Reason.PURPOSE_MISSING, "an authorization has exactly one purpose")
     begin = question.moment(start) if start else dt.datetime.now(dt.UTC).replace(microsecond=0)

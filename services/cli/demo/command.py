@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from services.cli import sample
-from services.cli.demo import failures, history, policies, questions, recognition, records, trust
+from services.cli.demo import failures, history, policies, questions, recognition, records, supervision, trust
 from services.cli.demo.narrator import CheckFailed, Narrator
 from services.cli.demo.stage import Stage
 from services.cli.door import FAILED, describe
@@ -32,6 +32,7 @@ STORY: Sequence[Callable[[Stage], Awaitable[None]]] = (
     records.real_question,
     recognition.establishment,
     history.real_log,
+    supervision.suspicion,
 )
 """The steps once the mesh is up, in order."""
 
@@ -47,10 +48,12 @@ def demo(
 ) -> None:
     """Tell a short story on a real mesh and check every step.
 
-    Five departments, a recognition service and a gateway run as processes of their own, over mutual TLS, on records
-    loaded through the adapters. Tax asks about an exporter; customs asks the same and sees other fields; the wrong
-    purpose; no certificate; a department killed; a policy changed live. Then an enterprise is established across four
-    agencies: a stage overdue, a result recognised, a result revoked. It ends with [bold]demo: N checks passed[/bold],
+    Five departments, the services of recognition and of supervision and a gateway run as processes of their own, over
+    mutual TLS, on records loaded through the adapters. Tax asks about an exporter; customs asks the same and sees other
+    fields; the wrong purpose; no certificate; a department killed; a policy changed live. Then an enterprise is
+    established across four agencies: a stage overdue, a result recognised, a result revoked. At last a supervisor looks
+    into a suspicious transaction, under an authorization that two others approve; what was answered is proven, looked
+    back at by whom it was about, and decided once more by an auditor. It ends with [bold]demo: N checks passed[/bold],
     exit code 0, and nothing left running.
 
     \\b
@@ -84,7 +87,7 @@ async def _tell(narrator: Narrator, folder: Path, data: Path | None) -> None:
     recognition.prepare(zone)
     trust.identities(narrator, zone)
     await records.come_in(narrator, zone, data)
-    narrator.step("Five departments, the recognition service and a gateway, each a process of its own")
+    narrator.step("Five departments, recognition, supervision and a gateway, each a process of its own")
     died: list[str] = []
     fleet = Fleet(zone, on_death=lambda node: died.append(node.name))
     async with fleet:

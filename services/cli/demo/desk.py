@@ -144,7 +144,7 @@ class Desk:
     async def inbox(self, case_id: str) -> list[event_pb2.Event]:
         """List what the agency's own node has received about a case."""
         agency = self.caller.partition("/")[0]
-        client = self.stage.clients.setdefault(f"{self.caller}>{agency}", self.stage.fleet.client(self.caller, agency))
+        client = self.stage.client(self.caller, agency)
         request = event_pb2.ListInboxEventsRequest(key=case_id, page_size=200)
         method = f"{INBOX}/ListInboxEvents"
         return [*(await client.unary(method, request, event_pb2.ListInboxEventsResponse, timeout=_WAIT)).events]

@@ -11,6 +11,7 @@ from services.cli import answer, question
 from services.cli.demo.narrator import Narrator
 from services.cli.fleet import Fleet
 from services.cli.query import SERVICE
+from services.cli.rooms import GATEWAY
 from services.cli.sample import Subject
 from services.cli.zone import Zone
 from services.kit.client import Client
@@ -54,13 +55,18 @@ class Stage:
     exporter: Subject
     clients: dict[str, Client] = field(default_factory=dict[str, Client])
 
+    def client(self, caller: str, node: str = GATEWAY) -> Client:
+        """Connect a system to a node, once."""
+        name = caller if node == GATEWAY else f"{caller}>{node}"
+        if name not in self.clients:
+            self.clients[name] = self.fleet.client(caller, node)
+        return self.clients[name]
+
     async def ask(
         self, asker: Asker, selects: Sequence[str], *, subject: str = "", deadline: float = 5, page_size: int = 0
     ) -> Sections:
         """Ask the gateway; raises the `HutongError` it answered with."""
-        client = self.clients.get(asker.caller)
-        if client is None:
-            client = self.clients[asker.caller] = self.fleet.client(asker.caller)
+        client = self.client(asker.caller)
         made = question.request(
             [asker.purpose], asker.basis, subject or self.exporter.text, selects, page_size=page_size
         )

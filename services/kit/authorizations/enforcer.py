@@ -1,8 +1,8 @@
 """Decides whether a question may be asked under an authorization: for every question, before anything is looked up.
 
 Gateway and department each ask their own, for the original caller: the ticket names the one system that may use it, so
-that a gateway's word on somebody else opens nothing. What was found good is not kept: the next question is asked anew,
-and open streams ask again before every message.
+that a gateway's word on somebody else opens nothing. That one was found good is not remembered, only that a ticket's
+signature fits its key: every question asks anew, and open streams ask again before every message.
 """
 
 import asyncio
@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from typing import Final, Self, TypeVar
 
 from hutong.api.exchange.v1 import exchange_pb2
-from services.kit.authorizations import tickets
 from services.kit.authorizations.registry import Registry
 from services.kit.authorizations.reservations import Reservations
 from services.kit.authorizations.scope import Scope
+from services.kit.authorizations.tickets import Tickets
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.credentials.published import PublishedKeys
 from services.kit.errors import PermissionDenied, Reason
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.policy.mask import ReadMask
@@ -95,9 +94,7 @@ class Service:
     registry: Registry
     reservations: Reservations | None
     """None on a node that discloses no records of its own."""
-    keys: PublishedKeys
-    agency: str = tickets.AGENCY
-    """Whose keys sign tickets."""
+    tickets: Tickets
 
 
 class Enforcer:
@@ -153,7 +150,7 @@ class Enforcer:
             raise PermissionDenied(Reason.TICKET_INVALID, "state the ticket to use the authorization as well")
         registry = service.registry
         judged = registry.judged(now)
-        ticket = tickets.read(context.authorization_ticket, service.keys, judged, service.agency)
+        ticket = service.tickets.read(context.authorization_ticket, judged)
         if ticket.authorization_id != context.authorization_id:
             raise PermissionDenied(Reason.TICKET_INVALID, "the ticket is for another authorization")
         if ticket.caller != caller.spiffe_id:

@@ -5,6 +5,7 @@ from services.kit.authorizations.enforcer import Enforcer, Service
 from services.kit.authorizations.feed import Feed
 from services.kit.authorizations.registry import Registry
 from services.kit.authorizations.reservations import Reservations
+from services.kit.authorizations.tickets import Tickets
 from services.kit.client import Client
 from services.kit.config import NodeConfig
 from services.kit.credentials.published import PublishedKeys
@@ -33,5 +34,6 @@ def join(config: NodeConfig, host: Host, jurisdiction: Jurisdiction, *, disclose
         "hutong_authorizations_followed", "Whether authorizations are followed now", lambda: feed.connected
     )
     reservations = Reservations(client) if discloses else None
-    service = Service(registry, reservations, PublishedKeys.load(section.keys), section.agency)
+    tickets = Tickets(PublishedKeys.load(section.keys), section.agency)
+    service = Service(registry, reservations, tickets)
     return Enforcer(jurisdiction.needing_authorization, service, host.clock)

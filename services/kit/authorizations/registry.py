@@ -9,6 +9,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -161,7 +162,7 @@ class Registry:
 
     async def change(self, timeout: float) -> None:
         """Wait until something changes, at most so many seconds."""
-        try:
-            await asyncio.wait_for(self._changed.wait(), timeout)
-        except TimeoutError:
-            return
+        with suppress(TimeoutError):
+            # `wait_for` may swallow that the task was cancelled, where what it waits for comes at the same moment.
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()

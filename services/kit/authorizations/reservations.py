@@ -9,7 +9,7 @@ from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 
 _RESERVE: Final = "/hutong.api.authorization.v1.AuthorizationService/ReserveRows"
-_TIMEOUT: Final = 2.0
+_TIMEOUT: Final = 5.0
 """Seconds for one try."""
 
 

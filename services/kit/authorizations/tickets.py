@@ -14,6 +14,7 @@ as a pseudonym. It is no authorization: whoever takes one still asks whether tha
 """
 
 import datetime as dt
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from services.kit.credentials import signed, strict
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.published import SKEW, NumericDate, PublishedKeys, moment, seconds
+from services.kit.credentials.signed import Key
 from services.kit.errors import HutongError, PermissionDenied, Reason
 
 TYPE: Final = "hutong-ticket+jwt"
@@ -37,6 +39,9 @@ AGENCY: Final = "supervision"
 """Whose keys sign tickets, unless a zone has the service under another name."""
 
 _DIGEST: Final = 32
+
+_MOST_KEPT: Final = 1024
+"""Most tickets whose signature a node remembers to have checked."""
 
 Text = Annotated[str, Field(strict=True, min_length=1, max_length=300)]
 
@@ -97,11 +102,56 @@ def read(text: str, published: PublishedKeys, now: dt.datetime, agency: str = AG
     Raises `PermissionDenied`: TICKET_EXPIRED, or TICKET_INVALID for everything else that is wrong with it;
     `FailedPrecondition` KEY_INVALID where the published keys cannot be read.
     """
+    ticket = _verified(text, published, agency).ticket
+    _check_time(ticket, now)
+    return ticket
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """A ticket with the key that its signature was checked with."""
+
+    ticket: Ticket
+    key_id: str
+    key: Key
+
+
+class Tickets:
+    """Reads tickets as `read` does, and checks each signature once for as long as its key stands."""
+
+    def __init__(self, published: PublishedKeys, agency: str = AGENCY) -> None:
+        """`agency` is whose tickets count."""
+        self._published = published
+        self._agency = agency
+        self._kept: OrderedDict[str, _Verified] = OrderedDict()
+
+    def read(self, text: str, now: dt.datetime) -> Ticket:
+        """Read a ticket; raises as the function of that name does."""
+        kept = self._kept.get(text)
+        if kept is None or not self._stands(kept):
+            self._kept.pop(text, None)
+            kept = self._kept[text] = _verified(text, self._published, self._agency)
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        _check_time(kept.ticket, now)
+        return kept.ticket
+
+    def _stands(self, kept: _Verified) -> bool:
+        """Tell whether the very key is still published, and not revoked: as soon as it is not, nothing was checked."""
+        try:
+            return self._published.find(self._agency, kept.key_id, kept.ticket.issued_at) is kept.key
+        except HutongError:
+            return False
+
+
+def _verified(text: str, published: PublishedKeys, agency: str) -> _Verified:
+    """Check everything about a ticket but whether it is its time."""
     try:
         token = signed.read(text, typ=TYPE, limit=LIMIT)
         claims = _Claims.model_validate(token.payload)
         issued_at, expires_at = moment(claims.iat), moment(claims.exp)
-        signed.check(token, published.find(agency, token.key_id, issued_at))
+        key = published.find(agency, token.key_id, issued_at)
+        signed.check(token, key)
         digest = strict.decode(claims.sco)
     except (ValidationError, ValueError):
         raise _invalid() from None
@@ -111,11 +161,9 @@ def read(text: str, published: PublishedKeys, now: dt.datetime, agency: str = AG
         raise _invalid() from None
     if claims.iss != published.issuer(agency) or len(digest) != _DIGEST:
         raise _invalid()
-    if not dt.timedelta() < expires_at - issued_at <= LIFETIME or issued_at > now + SKEW:
+    if not dt.timedelta() < expires_at - issued_at <= LIFETIME:
         raise _invalid()
-    if expires_at <= now:
-        raise PermissionDenied(Reason.TICKET_EXPIRED, "the ticket has expired; use the authorization again")
-    return Ticket(
+    ticket = Ticket(
         ticket_id=claims.jti,
         issuer=claims.iss,
         authorization_id=claims.aut,
@@ -125,6 +173,14 @@ def read(text: str, published: PublishedKeys, now: dt.datetime, agency: str = AG
         issued_at=issued_at,
         expires_at=expires_at,
     )
+    return _Verified(ticket, token.key_id, key)
+
+
+def _check_time(ticket: Ticket, now: dt.datetime) -> None:
+    if ticket.issued_at > now + SKEW:
+        raise _invalid()
+    if ticket.expires_at <= now:
+        raise PermissionDenied(Reason.TICKET_EXPIRED, "the ticket has expired; use the authorization again")
 
 
 def _invalid() -> PermissionDenied:

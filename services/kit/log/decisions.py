@@ -120,7 +120,8 @@ class _Place:
                 raise ValueError
             token = request.page_token + "=" * (-len(request.page_token) % 4)
             data = base64.b64decode(token, altchars=b"-_", validate=True)
-            place = cls(*map(_number, json.loads(data[_BINDING:])))
+            first, start, end, at, found = map(_number, json.loads(data[_BINDING:]))
+            place = cls(first, start, end, at, found)
             in_order = 0 <= place.start <= place.end <= place.size <= size and place.size > 0
             if not in_order or not 0 <= place.at <= min(place.end - place.start, size) or place.found < 0:
                 raise ValueError

@@ -31,6 +31,7 @@ MAX_HEADERS: Final = 32
 """Most headers of a request."""
 
 _LONGEST_PATH: Final = 64
+_PIECE: Final = 64 * 1024
 _GOODBYE: Final = 2.0
 """Seconds for a connection to end in good order."""
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -183,11 +184,6 @@ class TileServer:
         self._accepting: asyncio.Task[None] | None = None
         self.port = 0
 
-    @property
-    def connections(self) -> int:
-        """How many connections there are, those that still shake hands included."""
-        return len(self._running)
-
     async def start(self) -> None:
         """Listen; raises `FailedPrecondition` ADDRESS_IN_USE, `CertificateError` where there is no identity."""
         self._contexts = await asyncio.to_thread(_Contexts, self._files)
@@ -274,10 +270,15 @@ class TileServer:
             answer = _refusal(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         except _Refused as refused:
             answer = _refusal(refused.status)
-        writer.write(answer.head(close) + (b"" if bodiless else answer.body))
-        async with asyncio.timeout(self._limits.sending):
-            await writer.drain()
+        await self._send(writer, answer.head(close) + (b"" if bodiless else answer.body))
         return not close
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        # In pieces: of one large write under TLS, draining does not wait for more than that it was taken over.
+        async with asyncio.timeout(self._limits.sending):
+            for start in range(0, len(data), _PIECE):
+                writer.write(data[start : start + _PIECE])
+                await writer.drain()
 
     async def _answer(self, request: _Request, peer: _Peer) -> _Answer:
         try:

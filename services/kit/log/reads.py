@@ -8,6 +8,7 @@ a page token included, tells that there are any. Looks at this list itself are l
 import datetime as dt
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import sqlalchemy as sa
@@ -108,7 +109,7 @@ class ReadsService:
     async def _told(self, subject: Subject, before: int | None) -> AsyncIterator[_Found]:
         """Give the reads that may be told now, the newest first."""
         now = self._clock()
-        while batch := await self._log.database.read(lambda connection: _about(connection, subject, before)):
+        while batch := await self._log.database.read(partial(_about, subject=subject, before=before)):
             for found in batch:
                 if _is_read(found, subject) and self._told_from(found.entry) <= now:
                     yield found

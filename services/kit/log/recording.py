@@ -27,9 +27,9 @@ from services.kit.policy.policies import PolicySet
 from services.kit.rpc import Call, Rpc
 
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9-]{0,63}")
-"""How codes are written; whatever else a caller states in place of one is not logged: it may say anything of anybody."""
-_ID: Final = re.compile(r"[0-9a-f-]{1,36}")
-"""How the ids look that this mesh makes."""
+"""How codes are written. Whatever else a caller states in place of one is not logged: it may say anything of anyone."""
+_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""How the ids look that this mesh makes; as codes, others are not logged."""
 _MOST_NAMED: Final = 2048
 """Most times that one entry says of a subject which records name it; an entry has at most 65,535 bytes."""
 _MOST_FOUND: Final = 4096

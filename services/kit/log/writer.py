@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from hutong.api.log.v1 import log_pb2
 from services.kit.clock import Clock
 from services.kit.errors import FailedPrecondition, HutongError, Reason
-from services.kit.log import receipts, texts
+from services.kit.log import bulk, receipts, texts
 from services.kit.log.checkpoint import Checkpoint, open_checkpoint
 from services.kit.log.merkle import Frontier, leaf_hash
 from services.kit.log.notes import Signer
@@ -272,8 +272,7 @@ class Writer:
             (OPENING, growth.openings),
             (SUBJECT, growth.subjects),
         ):
-            if rows:
-                connection.execute(sa.insert(table), rows)
+            bulk.insert(connection, table, rows)
         frontier = growth.frontier
         checkpoint = Checkpoint(self._signer.name, frontier.size, frontier.root()).sign(self._signer)
         connection.execute(

@@ -355,9 +355,9 @@ class SampleDecisionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page; empty on the last."""
     start: _builtins.int
-    """What was asked for are entries from this index on,"""
+    """Index of the first entry of the time that was asked for."""
     end: _builtins.int
-    """to before this one: with these two and the seed, whoever asked can follow the draw."""
+    """Index after the last one; with both and the seed, whoever asked can follow the draw."""
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Decision]:
         """The decisions."""

@@ -1,0 +1,50 @@
+"""Processes that are killed at any moment: what was said to be done is done, and what is there verifies."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from services.supervision.tables import HEAD, RESERVATION
+from tests.conftest import REPOSITORY
+from tests.supervision.desk import Desk
+
+LINES = 12
+
+
+def killed_after(desk: Desk, name: str, lines: int) -> list[tuple[str, str]]:
+    """Let two act at once; kill both without any warning once one has said so much. Gives what it said."""
+    command = [sys.executable, "-m", "tests.supervision.acting", desk.url, str(desk.folder)]
+    other = subprocess.Popen([*command, f"{name}-other"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
+    said: list[tuple[str, str]] = []
+    with subprocess.Popen([*command, name], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            authorization_id, what = line.split()
+            said.append((authorization_id, what))
+            if len(said) == lines:
+                other.kill()
+                process.kill()
+    other.wait()
+    assert process.returncode == -9
+    return said
+
+
+async def test_nothing_that_was_said_is_lost(any_desk: Desk, tmp_path: Path) -> None:
+    desk = any_desk
+    said: Counter[tuple[str, str]] = Counter()
+    for number in range(3):
+        said.update(killed_after(desk, f"p{number}", LINES + number))
+    fresh = await desk.other()
+    reserved = Counter(row["authorization_id"] for row in await desk.rows(RESERVATION))
+    for head in await desk.rows(HEAD):
+        found = await fresh.authorizations.get(head["authorization_id"], None)
+        assert found.head.rows_used == reserved[found.id]
+        kinds = Counter(event.kind.value for event in found.events)
+        for (authorization_id, what), times in said.items():
+            if authorization_id == found.id:
+                assert (reserved[found.id] if what == "reserved" else kinds[what]) >= times
+    assert {authorization_id for authorization_id, _ in said} <= {
+        row["authorization_id"] for row in await desk.rows(HEAD)
+    }
+    assert not fresh.broken
