@@ -11,6 +11,9 @@ from services.kit.errors import InvalidArgument, Reason
 MAX_SUBJECTS: Final = 1000
 """Most further subjects of one question."""
 
+MAX_PAGES: Final = 10_000
+"""Most pages of one subject; the last has the token to go on with, as every page has."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -19,12 +22,15 @@ class Turn:
     question: federation_pb2.QueryRequest
     about: bytes
     """Field of the answer that names the subject, serialized; empty where only one was asked about."""
+    page: int = 1
 
     def next_page(self, sections: Sequence[bytes]) -> "Turn | None":
         """Give the question for what these sections, in any order, have more of; None where that is nothing."""
+        if self.page >= MAX_PAGES:
+            return None
         tokens = {name: token for name, token in map(_next, sections) if token}
         following = _with_tokens(self.question, tokens)
-        return Turn(following, self.about) if following.selections else None
+        return Turn(following, self.about, self.page + 1) if following.selections else None
 
 
 def turns(request: federation_pb2.StreamQueryRequest) -> list[Turn]:

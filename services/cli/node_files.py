@@ -1,13 +1,13 @@
 """The configs of a zone folder: what each node's file says, table by table.
 
-A table that a file does not have is added to its end and nothing else is touched: so folders that an older version made
+Tables that a file has nothing of are added to its end and nothing else is touched: so folders that an older version made
 go on working, and what somebody edited stays.
 """
 
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from services.kit.officers.issuer import officers_uri
 
@@ -129,17 +129,13 @@ secret = "secret"
 
 
 def complete(text: str, tables: Mapping[str, str]) -> str:
-    """Add to a config the tables that it has not; one whose every table is there comes back as it was."""
+    """Add to a config the tables that it has nothing of; one that has of all comes back as it was.
+
+    Where one table of several is not there, `[officers.…]` say, somebody has taken it out: it stays out.
+    """
     there = tomllib.loads(text)
-    missing = {name: body for name, body in tables.items() if not _has(there, name)}
+    missing = {name: body for name, body in tables.items() if name.partition(".")[0] not in there}
     return text + "".join(f"\n[{name}]\n{body}" for name, body in missing.items())
-
-
-def _has(there: Mapping[str, Any], name: str) -> bool:
-    found: Any = there
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found is not None
 
 
 def _path(place: Place) -> str:

@@ -6,6 +6,7 @@ kept with all that belongs to it, or nothing is.
 """
 
 import datetime as dt
+import secrets
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from services.supervision.books import Authorization, Books
 from services.supervision.events import Event, HistoryBroken, Kind, Person, Signatures, digest
 from services.supervision.moments import Moments
 from services.supervision.rules import Terms
-from services.supervision.scope import Scopes, normal
+from services.supervision.scope import NONCE_BYTES, Scopes, normal, with_nonce
 from services.supervision.seals import Seals
 from services.supervision.store import Head
 
@@ -93,7 +94,7 @@ class Authorizations:
             if scope.emergency:
                 rules.check_emergency(self._terms)
                 self._check_reviewed(connection, act.by, now)
-            return self._create(connection, request_id, scope, act.by, now) or self._repeated(
+            return self._create(connection, request_id, with_nonce(scope, secrets.token_bytes(NONCE_BYTES)), act.by, now) or self._repeated(
                 connection, store.by_request(connection, system, request_id), act, asked
             )
 
@@ -281,7 +282,8 @@ class Authorizations:
         # Its token is used up, or is now, so that it is good for nothing else.
         self._took_token(connection, act.officer)
         found = self.loaded(connection, head.authorization_id)
-        if scope_digest(normal(asked)) != found.digest or act.by != found.standing.requester:
+        again = with_nonce(normal(asked), found.scope.nonce)
+        if scope_digest(again) != found.digest or act.by != found.standing.requester:
             raise InvalidArgument(Reason.REQUEST_ID_REUSED, "this request id stands for another request already")
         return found
 

@@ -25,6 +25,9 @@ MAX_ROWS: Final = 10**12
 MAX_BYTES: Final = 192 * 1024
 """Most bytes of a scope."""
 
+NONCE_BYTES: Final = 16
+"""Size of the nonce that keeps a scope's digest from being guessed: 128 bits."""
+
 EMERGENCY: Final = dt.timedelta(hours=4)
 """The longest that an emergency authorization may be in force."""
 
@@ -125,8 +128,11 @@ class Scopes:
 def normal(asked: pb.Scope) -> pb.Scope:
     """Write a scope with its subjects in their normal form; raises `InvalidArgument` for one that is none.
 
-    Raises SCOPE_INVALID where it holds fields that this version of the contract does not know.
+    Raises SCOPE_INVALID where it holds fields that this version of the contract does not know, or a nonce: whoever
+    chose that could try out afterwards which scope a digest is of.
     """
+    if asked.nonce:
+        raise _wrong("the service chooses the nonce", "nonce")
     scope = pb.Scope()
     scope.CopyFrom(asked)
     scope.DiscardUnknownFields()
@@ -135,6 +141,14 @@ def normal(asked: pb.Scope) -> pb.Scope:
     for subject in scope.subjects:
         subject.value = reader.subject_of(subject.scheme, subject.value, subject.as_written)[1]
     return scope
+
+
+def with_nonce(scope: pb.Scope, nonce: bytes) -> pb.Scope:
+    """Give a scope with a nonce."""
+    made = pb.Scope()
+    made.CopyFrom(scope)
+    made.nonce = nonce
+    return made
 
 
 def _subjects(scope: pb.Scope, kinds: list[RecordType]) -> None:

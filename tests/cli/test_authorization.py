@@ -1,5 +1,6 @@
 """`hutong authorization`, against a running mesh."""
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -119,7 +120,7 @@ def test_lists_go_on_where_they_ended(desks: Desks, about: tuple[str, str]) -> N
     token = first["next_page_token"]
     second = desks.read("list", "--page-size", "1", "--page-token", token, who=AML)
     assert {each["authorizations"][0]["authorization_id"] for each in (first, second)} == names
-    assert f"--page-token {'x' * 0}" in desks.told("list", "--page-size", "1", who=AML)
+    assert "more: --page-token" in desks.told("list", "--page-size", "1", who=AML)
 
 
 def test_an_identity_provider_of_ones_own(desks: Desks, about: tuple[str, str], tmp_path: Path) -> None:
@@ -152,8 +153,6 @@ def test_a_token_is_for_one_request(desks: Desks, about: tuple[str, str]) -> Non
 def test_a_condition_in_place_of_subjects(desks: Desks) -> None:
     select = "customs.Declaration:declaration_no,declared_at"
     bulk = ("--bulk", "--condition", "customs.Declaration:declared_at >= '2020-01-01T00:00:00Z'")
-    if desks("request", "--help", who=AML).stdout.count("--no-bulk") == 0:
-        pytest.fail("the help does not say how to ask for more than named subjects")
     found = desks.request(*bulk, select=select)
     assert found["scope"]["types"][0]["condition"].startswith("declared_at")
     assert "no_bulk" not in found["scope"]
@@ -212,10 +211,9 @@ async def test_an_emergency_where_the_zone_knows_them(zone: Zone, exporter: Subj
     """One approver, hours, and a review by somebody who had no part in it."""
     config = zone.config_file("supervision")
     config.write_text(config.read_text().replace("break_glass = false", "break_glass = true"))
-    async with Fleet(zone, nodes=("supervision",)) as alone:
-        desks = Desks(alone)
-        asked = ("request", *WHY, "--subject", exporter.text, "--select", DECLARATION, "--emergency", "--days", "0.1")
-        found = desks.read(*asked, who=AML, officer=ANALYST)
+
+    def in_an_emergency(desks: Desks) -> None:
+        found = desks.request("--subject", exporter.text, "--emergency")
         name, approve = found["authorization_id"], ("--digest", found["scope_digest"])
         shown = desks.told("approve", name, *approve, who=CUSTOMS, officer=OWNER)
         assert "ACTIVE" in shown
@@ -224,3 +222,6 @@ async def test_an_emergency_where_the_zone_knows_them(zone: Zone, exporter: Subj
         assert desks.refused(*review, who=CUSTOMS, officer=OWNER) == "APPROVER_NOT_ALLOWED"
         reviewed = desks.read(*review, "--auditor", who="audit/desk", officer="a-3")
         assert reviewed["events"][-1]["kind"] == "reviewed"
+
+    async with Fleet(zone, nodes=("supervision",)) as alone:
+        await asyncio.to_thread(in_an_emergency, Desks(alone))

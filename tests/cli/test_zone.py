@@ -1,25 +1,36 @@
 """A zone folder: made whole, completed where half made, never overwritten."""
 
 import datetime as dt
+import shutil
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from certs.authority import Authority
 from certs.register import RevocationReason, State
-from services.cli.rooms import RECOGNITION, rooms
+from services.cli import node_files
+from services.cli.node_files import AUDIT
+from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION, rooms
 from services.cli.zone import CALLERS, OPERATOR, Zone, held
 from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
+from services.kit.log import keys as log_keys
+from services.kit.log.checkpoint import origin_of
+from services.kit.officers.issuer import Issuer
 
 
 def test_a_new_zone_is_whole(zone: Zone) -> None:
-    assert set(zone.nodes) == {*rooms(), "recognition", "gateway"}
-    for path in (*CALLERS, OPERATOR, "gateway/main", *(f"{agency}/node" for agency in (*rooms(), RECOGNITION))):
+    assert set(zone.nodes) == {*rooms(), "recognition", "supervision", "gateway"}
+    nodes = (f"{agency}/node" for agency in (*rooms(), RECOGNITION, SUPERVISION))
+    for path in (*CALLERS, OPERATOR, "gateway/main", *nodes):
         assert zone.credentials(path).load().spiffe_id == zone.identity(path)
-    listening = {zone.node(name).node.listen for name in zone.nodes} | {zone.node(n).node.metrics for n in zone.nodes}
-    assert len(listening) == 2 * len(zone.nodes)
+    configs = [zone.node(name) for name in zone.nodes]
+    listening = {each.node.listen for each in configs} | {each.node.metrics for each in configs}
+    listening |= {each.log.tiles for each in configs if each.log}
+    assert len(listening) == 3 * len(zone.nodes)
+    assert all(address and int(address.rpartition(":")[2]) < 32_768 for address in listening)
 
 
 def test_keys_and_secrets_are_their_owners_only(zone: Zone) -> None:
@@ -32,7 +43,7 @@ def test_keys_and_secrets_are_their_owners_only(zone: Zone) -> None:
 def test_every_agency_can_sign_and_everybody_can_verify(zone: Zone) -> None:
     now = dt.datetime.now(dt.UTC)
     published = PublishedKeys.load(zone.recognition().keys)
-    assert set(published.agencies()) == {*rooms(), RECOGNITION}
+    assert set(published.agencies()) == {*rooms(), RECOGNITION, SUPERVISION}
     for agency in published.agencies():
         key = SigningKeys.open(zone.signing(agency)).active(now)
         assert key.issuer == published.issuer(agency) == f"spiffe://{zone.name}/{agency}"
@@ -41,6 +52,102 @@ def test_every_agency_can_sign_and_everybody_can_verify(zone: Zone) -> None:
     private = [*zone.folder.rglob("*.private.jwk.json")]
     assert len(private) == len(published.agencies())
     assert {stat.S_IMODE(path.stat().st_mode) for path in private} == {0o600}
+
+
+def test_every_node_keeps_a_log_that_another_agency_co_signs(zone: Zone) -> None:
+    listening = {zone.node(name).node.listen: zone.node(name).node.agency for name in zone.nodes}
+    co_signing: set[str] = set()
+    for name in zone.nodes:
+        config = zone.node(name)
+        assert config.log is not None
+        origin = origin_of(zone.name, config.node.agency, config.node.system)
+        signer = log_keys.open_signer(config.log.key, origin)
+        assert log_keys.find(config.log.keys, origin) == signer.verifier
+        ((witness, peer),) = config.log.witnesses.items()
+        assert witness == listening[peer.target] != config.node.agency
+        co_signing.add(witness)
+    assert co_signing == {*listening.values()}
+
+
+def test_officers_are_known_where_they_act(zone: Zone) -> None:
+    supervision = zone.supervision()
+    assert set(supervision.officers) == {*rooms(), SUPERVISION, AUDIT}
+    assert not supervision.break_glass
+    assert supervision.owner_approval
+    for agency, section in supervision.officers.items():
+        issuer = Issuer.open(zone.officers(agency))
+        assert issuer.uri == section.issuer
+        assert section.jwks is not None
+        assert section.jwks == zone.published_officers(agency)
+        assert section.jwks.exists()
+        assert stat.S_IMODE(zone.officers(agency).stat().st_mode) == 0o700
+    # An agency's data officers and the auditors look at its log; others have no business there.
+    assert set(zone.department("customs").officers) == {"customs", AUDIT}
+    assert set(zone.node(GATEWAY).officers) == {AUDIT}
+
+
+def test_a_zone_of_an_older_version_gets_what_is_new(zone: Zone) -> None:
+    """Tables that configs have nothing of come at the end; what was there stays, to the byte."""
+    shutil.rmtree(zone.folder / SUPERVISION)
+    older: dict[str, str] = {}
+    for name in zone.nodes:
+        path = zone.config_file(name)
+        older[name] = _without(path.read_text(), ("log", "officers", "authorizations")) + "\n# mine\n"
+        path.write_text(older[name])
+        zone.log_key(name).unlink()
+    published = {path.name: path.read_bytes() for path in zone.keys.glob("*.jwks.json")}
+    Zone.prepare(zone.folder)
+    assert zone.supervision().node.agency == SUPERVISION
+    for name, text in older.items():
+        assert zone.config_file(name).read_text().startswith(text)
+        config = zone.node(name)
+        assert config.log is not None
+        assert config.log.witnesses
+        assert config.log.key.exists()
+        assert AUDIT in config.officers
+        assert config.authorizations is not None
+        assert config.authorizations.target == zone.supervision().node.listen
+    assert published.items() <= {path.name: path.read_bytes() for path in zone.keys.glob("*.jwks.json")}.items()
+
+
+def _without(text: str, names: tuple[str, ...]) -> str:
+    """Take tables out of a config, as though it had been written before there were any."""
+    head, *tables = text.split("\n[")
+    kept = [table for table in tables if table.partition("]")[0].partition(".")[0] not in names]
+    return "\n[".join([head, *kept])
+
+
+@pytest.mark.parametrize("gone", ["officers.audit", "log.witnesses.publicsecurity"])
+def test_what_was_taken_out_stays_out(zone: Zone, gone: str) -> None:
+    path = zone.config_file("customs")
+    head, *tables = path.read_text().split("\n[")
+    kept = "\n[".join([head, *(table for table in tables if not table.startswith(f"{gone}]"))])
+    assert kept != path.read_text()
+    path.write_text(kept)
+    Zone.prepare(zone.folder)
+    assert path.read_text() == kept
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a = 1",
+        "a = 1\n[log]\nurl = 'x'\n",
+        "log = {url = 'x'}\n",
+        "officers = {}\n# [authorizations]\n",
+        "[officers.customs]\nissuer = 'x'",
+    ],
+)
+def test_a_config_is_completed_once(text: str) -> None:
+    tables = {"log": "url = 'mine'\n", "log.witnesses.x": "target = 'y'\n", "officers.audit": "issuer = 'z'\n"}
+    whole = node_files.complete(text, tables)
+    assert whole.startswith(text)
+    assert node_files.complete(whole, tables) == whole
+    before, after = tomllib.loads(text), tomllib.loads(whole)
+    assert {name: after[name] for name in before} == before
+    assert {"log", "officers"} <= after.keys()
+    assert ("witnesses" in after["log"]) == ("log" not in before)
 
 
 def test_preparing_again_changes_nothing(zone: Zone) -> None:
@@ -79,6 +186,12 @@ def test_a_base_port_moves_every_node_and_the_gateway_follows(zone: Zone) -> Non
         assert f'target = "{zone.node(agency).node.listen}"' in gateway
     for agency in rooms():
         assert zone.department(agency).events[RECOGNITION].target == zone.recognition().node.listen
+    for name in {*zone.nodes} - {SUPERVISION}:
+        there = zone.node(name).authorizations
+        assert there is not None
+        assert there.target == zone.supervision().node.listen
+    tiles = sorted(int(log.tiles.rpartition(":")[2]) for n in zone.nodes if (log := zone.node(n).log) and log.tiles)
+    assert tiles == list(range(21200, 21200 + len(zone.nodes)))
     assert zone.department("customs").limits.drain == dt.timedelta(seconds=3)
 
 

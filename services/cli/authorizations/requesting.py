@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,7 +19,8 @@ from services.cli.zone import DEFAULT_FOLDER
 from services.kit.errors import InvalidArgument, Reason
 from services.kit.officers.tokens import Role
 
-_DAYS = 14
+_USUAL: Final = dt.timedelta(days=14)
+_EMERGENCY: Final = dt.timedelta(hours=4)
 
 
 def request(
@@ -38,8 +39,12 @@ def request(
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="Records it discloses at most, over all.")] = 100,
     per_minute: Annotated[int, typer.Option(min=0, metavar="N", help="Records a minute at most; 0 for no limit.")] = 0,
     start: Annotated[str, typer.Option("--from", metavar="TIME", help="From when; without it, at once.")] = "",
-    days: Annotated[float, typer.Option(min=0, metavar="N", help="For how many days.")] = _DAYS,
-    no_bulk: Annotated[bool, typer.Option(help="Only questions that name a subject.")] = True,
+    days: Annotated[
+        float, typer.Option(min=0, metavar="N", help="For how many days; 0 is the usual: 14, in an emergency 4 hours.")
+    ] = 0,
+    no_bulk: Annotated[
+        bool, typer.Option("--no-bulk/--bulk", help="Only questions that name a subject, or also others.")
+    ] = True,
     emergency: Annotated[
         bool, typer.Option("--emergency", help="One approver, hours only, reviewed afterwards; where the zone allows.")
     ] = False,
@@ -86,7 +91,8 @@ def request(
         emergency=emergency,
     )
     scope.not_before.FromDatetime(begin)
-    scope.not_after.FromDatetime(begin + dt.timedelta(days=days))
+    usual = _EMERGENCY if emergency else _USUAL
+    scope.not_after.FromDatetime(begin + (dt.timedelta(days=days) or usual))
     asked = authorization_pb2.RequestAuthorizationRequest(request_id=approval.new_id(request_id), scope=scope)
     response = sitting.act(
         "RequestAuthorization", asked, Role.REQUESTER, authorization_pb2.RequestAuthorizationResponse

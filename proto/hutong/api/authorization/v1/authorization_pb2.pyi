@@ -89,6 +89,7 @@ class Scope(_message.Message):
     NOT_AFTER_FIELD_NUMBER: _builtins.int
     NO_BULK_FIELD_NUMBER: _builtins.int
     EMERGENCY_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
     caller: _builtins.str
     """The system that may use it, and the only one: "agency/system"."""
     purpose: _builtins.str
@@ -105,6 +106,10 @@ class Scope(_message.Message):
     """Only about subjects named in the question."""
     emergency: _builtins.bool
     """In an emergency: one approver, short, reviewed afterwards."""
+    nonce: _builtins.bytes
+    """16 random bytes, so that nobody finds out by trying whose scope a digest is. The service sets them when it takes
+    the request; one that states them is refused as SCOPE_INVALID.
+    """
     @_builtins.property
     def types(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScopedType]:
         """Record types and fields; no type twice, at least one field each."""
@@ -136,10 +141,11 @@ class Scope(_message.Message):
         not_after: _timestamp_pb2.Timestamp | None = ...,
         no_bulk: _builtins.bool = ...,
         emergency: _builtins.bool = ...,
+        nonce: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["not_after", b"not_after", "not_before", b"not_before"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "case_ref", b"case_ref", "emergency", b"emergency", "legal_basis", b"legal_basis", "no_bulk", b"no_bulk", "not_after", b"not_after", "not_before", b"not_before", "purpose", b"purpose", "row_quota", b"row_quota", "rows_per_minute", b"rows_per_minute", "subjects", b"subjects", "types", b"types"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "case_ref", b"case_ref", "emergency", b"emergency", "legal_basis", b"legal_basis", "no_bulk", b"no_bulk", "nonce", b"nonce", "not_after", b"not_after", "not_before", b"not_before", "purpose", b"purpose", "row_quota", b"row_quota", "rows_per_minute", b"rows_per_minute", "subjects", b"subjects", "types", b"types"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -429,7 +429,7 @@ Global___Decision: _TypeAlias = Decision  # noqa: Y015
 
 @_typing.final
 class ArchivedText(_message.Message):
-    """A text that entries name by digest, kept as long as the log."""
+    """A text that entries name by digest, kept as long as the log, unless it is a scope that names somebody who was erased."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -441,7 +441,7 @@ class ArchivedText(_message.Message):
     name: _builtins.str
     """What entries call it: a digest, or a policy version."""
     text: _builtins.bytes
-    """The text."""
+    """The text; empty where it was erased."""
     def __init__(
         self,
         *,
