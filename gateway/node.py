@@ -39,7 +39,7 @@ class GatewayNode:
         pack = jurisdiction.load(config.policy.jurisdiction)
         self.policy_files = files = PolicyFiles(config.policy.files, known, pack)
         self.engine = engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
-        await host.open_log()
+        await host.open_log(secret)
         host.archive(files, pack)
         host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
         departments = {agency: self._department(agency) for agency in config.departments}

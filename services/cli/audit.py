@@ -125,6 +125,9 @@ def recompute(
     else:
         pages = decisions.from_database(where.required, request)
     audited = _audit(where, request, pages, save, follows=file is None, quiet=as_json)
+    if audited is None:
+        _tell_nothing(where.origin, as_json)
+        return
     if as_json:
         print_json(_as_dict(audited))
     else:
@@ -147,12 +150,15 @@ def _seed(text: str, draw: int) -> bytes:
 
 def _audit(
     where: Where, request: Request, pages: Iterator[Response], save: Path | None, *, follows: bool, quiet: bool
-) -> _Audited:
+) -> _Audited | None:
+    """Audit what was given; None where the log has no entry yet."""
     given = list(_counted(pages, quiet=quiet))
-    if not given or not given[0].checkpoint:
-        raise NotFound(Reason.LOG_ENTRY_UNKNOWN, "there is nothing to audit: the log, or the file, is empty")
+    if not given:
+        raise NotFound(Reason.LOG_ENTRY_UNKNOWN, "there is nothing to audit: the file is empty")
     if save is not None:
         decisions.to_file(save, iter(given))
+    if not given[0].checkpoint:
+        return None
     signed = where.signed(given[0].checkpoint)
     if follows:
         follow(request, given, signed.checkpoint)
@@ -215,6 +221,15 @@ def _show_findings(told: Sequence[Finding]) -> None:
         out.print(table("Not the same", ("Entry", "Verdict", "Caller", "Purpose", "Why"), rows))
     if len(told) > _SHOWN:
         out.print(Text(f"… and {len(told) - _SHOWN} more; --json lists all", style="dim"))
+
+
+def _tell_nothing(origin: str, as_json: bool) -> None:
+    if as_json:
+        verdicts = {verdict.value: 0 for verdict in Verdict}
+        none: dict[str, Any] = {"root": "", "cosigned_by": [], "seed": "", "verdicts": verdicts, "findings": []}
+        print_json({"ok": True, "log": origin, "size": 0, **none})
+    else:
+        console().print(f"nothing was decided yet: {origin or 'the log'} has no entry", markup=False, soft_wrap=True)
 
 
 def _as_dict(audited: _Audited) -> dict[str, Any]:

@@ -38,8 +38,10 @@ _KILL_AFTER = 5.0
 # -P: the folder one stands in is no place to import from.
 _COMMAND = (sys.executable, "-P", "-m", "services.cli.main")
 _LAST_LINES = 12
-_WATCH = "/grpc.health.v1.Health/Watch"
+_CHECK = "/grpc.health.v1.Health/Check"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_AGAIN = 0.05
+"""Seconds until a node that does not serve yet is asked again."""
 _RENEW_EVERY = 60.0
 
 _log = logging.getLogger(__name__)
@@ -240,18 +242,20 @@ class Fleet:
             ],
         )
         async with channel:
-            watch = channel.unary_stream(
-                _WATCH,
+            check = channel.unary_unary(
+                _CHECK,
                 request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
                 response_deserializer=health_pb2.HealthCheckResponse.FromString,
             )
-            told = watch(health_pb2.HealthCheckRequest(), timeout=START_LIMIT, wait_for_ready=True)
-            with suppress(grpc.aio.AioRpcError):
-                # It answers before all of it serves, and tells when that is so.
-                async for answer in told:
-                    if answer.status == _SERVING:
-                        told.cancel()
-                        return True
+            request = health_pb2.HealthCheckRequest()
+            with suppress(grpc.aio.AioRpcError, TimeoutError):
+                async with asyncio.timeout(START_LIMIT):
+                    while True:
+                        answer = await check(request, timeout=START_LIMIT, wait_for_ready=True)
+                        if answer.status == _SERVING:
+                            return True
+                        # It answers before all of it serves.
+                        await asyncio.sleep(_AGAIN)
         return False
 
     async def _end(self, node: Node) -> None:

@@ -145,6 +145,7 @@ HINTS: Final[Mapping[str, str]] = {
     "OFFICER_TOKEN_REPLAYED": "get a new token: each is for one act, and for one time",
     "OFFICER_ROLE_MISSING": "the agency's identity provider gives roles; let an officer act who has this one",
     "ISSUER_UNKNOWN": "act through a system of the officer's own agency; the node's config has it as [officers.AGENCY]",
+    "ISSUER_KEYS_UNAVAILABLE": "the node cannot read its keys: `jwks` or `jwks_url` under [officers.AGENCY]; ask again",
     # authorizations
     "AUTHORIZATION_MISSING": "this purpose needs one: `hutong authorization request`, then --authorization ID",
     "AUTHORIZATION_UNKNOWN": "`hutong authorization list` shows those your agency has to do with",

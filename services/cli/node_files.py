@@ -1,7 +1,7 @@
 """The configs of a zone folder: what each node's file says, table by table.
 
-Tables that a file has nothing of are added to its end and nothing else is touched: so folders that an older version made
-go on working, and what somebody edited stays.
+What a file has nothing of is added to its end, and nothing else is touched: so folders that an older version made go on
+working, and what somebody edited stays.
 """
 
 import tomllib

@@ -123,7 +123,7 @@ class DepartmentNode:
         config, room, host = self._config, self._room, self.host
         owned = room.catalogue()
         secret = read_secret(config.secret)
-        log = await host.open_log()
+        log = await host.open_log(secret)
         if config.store.migrate:
             await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
         store = RecordStore(self._url, owned, host.clock)

@@ -33,6 +33,7 @@ from services.kit.records.pages import ResumeTokens
 from services.kit.records.source import Changes
 from services.kit.records.tables import TEXT_LIMIT
 from services.kit.rpc import Call, snake
+from services.kit.waiting import within
 
 MAX_SELECTIONS = 32
 """Most selections in one request."""
@@ -237,17 +238,11 @@ class RecordSourceService:
                 yield response
             else:
                 idle += self._poll
-                await self._pause()
+                await within(self._stopping, self._poll)
 
     async def _changes(self, origin: Origin, mask: ReadMask, filters: tuple[Condition, ...], after: int) -> Changes:
         params, source = self._reader.params(origin), self._reader.source
         return await source.changes(mask.record_type, after, _CHANGES_AT_ONCE, filters, mask.conditions, params)
-
-    async def _pause(self) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), self._poll)
-        except TimeoutError:
-            return
 
     async def _start(self, request: record_source_pb2.WatchRequest, binding: tuple[str, ...]) -> int:
         if request.resume_token:

@@ -5,6 +5,7 @@ Wiring only. What a node serves comes as bound rpcs with their access lists; wha
 
 import asyncio
 import logging
+import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -29,7 +30,9 @@ from services.kit.log.nodelog import NodeLog
 from services.kit.log.recording import Recording
 from services.kit.log.serving import Serving
 from services.kit.log.showing import Showing
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.policy.reload import PolicyFiles
+from services.kit.policy.transforms import MIN_SECRET
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.server import GrpcServer
 from services.kit.telemetry import Telemetry, Trace
@@ -76,6 +79,7 @@ class Host:
         self._server: GrpcServer | None = None
         self._health: Health | None = None
         self._recorder = recorder
+        self._pseudonyms = Pseudonyms(secrets.token_bytes(MIN_SECRET))
         self._serving: Serving | None = None
         self.log: NodeLog | None = None
         """The node's log, once opened; None where its config describes none."""
@@ -108,15 +112,18 @@ class Host:
         """Have something closed at the stop, after the server; last come, first closed."""
         self._closing.append(close)
 
-    async def open_log(self) -> NodeLog:
+    async def open_log(self, secret: bytes = b"") -> NodeLog:
         """Open the log that the config describes; `start` does it for nodes that need it no sooner.
 
-        Raises `FailedPrecondition` where the config describes none, or its key or its database cannot be used;
-        `Unavailable` where that is away.
+        `secret` is the node's own: the log calls officers by pseudonyms made with it, and without it by other ones
+        after every start. Raises `FailedPrecondition` where the config describes none, or its key or its database
+        cannot be used; `Unavailable` where that is away.
         """
         section = self.config.log
         if section is None:
             raise _no_log()
+        if secret:
+            self._pseudonyms = Pseudonyms(secret)
         if self.log is None:
             # Paths in the section are absolute by now: where the config lies is of no matter any more.
             log = NodeLog.of(section, self.config.node, section.read_url(Path()), self.clock)
@@ -168,8 +175,16 @@ class Host:
 
     async def _log_rpcs(self, section: LogSection) -> tuple[Rpc, ...]:
         """Bind what is served of the log; `start` begins the rest of it."""
-        log, files, verifier = await self.open_log(), self.files, self._verifier
-        self._serving = made = Serving(log, section, self.config, files, verifier, self.clock, self.telemetry)
+        self._serving = made = Serving(
+            await self.open_log(),
+            section,
+            self.config,
+            self.files,
+            self._verifier,
+            self.clock,
+            self.telemetry,
+            self._pseudonyms,
+        )
         self.on_stop(made.stop)
         await made.open()
         return made.rpcs

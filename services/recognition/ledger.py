@@ -253,6 +253,12 @@ def concerns(connection: sa.Connection, case_id: str, scheme: str, subject: str)
     return connection.execute(select).first() is not None
 
 
+def subjects(connection: sa.Connection, case_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Say whom cases are about, by id; ids of no case are left out."""
+    select = sa.select(CASE.c.case_id, CASE.c.scheme, CASE.c.subject).where(CASE.c.case_id.in_(case_ids))
+    return {case_id: (scheme, subject) for case_id, scheme, subject in connection.execute(select)}
+
+
 def due(connection: sa.Connection, now: dt.datetime, limit: int) -> list[str]:
     """List cases that the scheduler has to look at, the longest waiting first."""
     select = sa.select(CASE.c.case_id).where(CASE.c.next_at <= now).order_by(CASE.c.next_at, CASE.c.case_id)

@@ -1,6 +1,7 @@
 """The recognition node: a host with the store of cases, the register of results, what becomes due, and the doors."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,10 @@ from services.kit.department import read_secret
 from services.kit.doors import RecordSourceService
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.outbox import Outbox
+from services.kit.events.seam import Event
 from services.kit.events.service import EventService
 from services.kit.host import Host
+from services.kit.log.facts import Named
 from services.kit.log.reads import ReadsService
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
@@ -25,7 +28,7 @@ from services.kit.records import catalogue, migrations
 from services.kit.records.database import Database
 from services.kit.records.pages import PageTokens, ResumeTokens
 from services.kit.rpc import Rpc, bind
-from services.recognition import reach
+from services.recognition import noting, reach
 from services.recognition.agencies import Agencies
 from services.recognition.arrangements import Arrangements
 from services.recognition.calendars import Calendars
@@ -99,7 +102,7 @@ class RecognitionNode:
         # Now, not when the first list is asked for: a key that cannot be used, or that everybody can read.
         signing.active(host.clock())
         secret = read_secret(config.secret)
-        log = await host.open_log()
+        log = await host.open_log(secret)
         self.database = database = await self._open()
         self._outbox = outbox = Outbox(database)
         self.cases = cases = Cases(
@@ -138,12 +141,18 @@ class RecognitionNode:
                 ),
                 *_bound(result_service_pb2, "ResultService", ResultService(results, door, pages, host.clock)),
                 *_bound(result_service_pb2, "TaskService", TaskService(results, door, pages, host.clock)),
-                *_bound(event_pb2, "EventService", EventService(outbox, f"{AGENCY}/{config.node.system}")),
+                *_bound(event_pb2, "EventService", self._events(outbox, door)),
                 *_bound(record_source_pb2, "RecordSourceService", uniform),
                 *_bound(reads_pb2, "ReadsService", ReadsService(AGENCY, log, engine, contexts, pages, host.clock)),
             ],
             [config.access or ACCESS],
         )
+
+    def _events(self, outbox: Outbox, door: Door) -> EventService:
+        async def about(sent: Sequence[Event]) -> Named:
+            return await self.database.read(lambda connection: noting.told(connection, sent))
+
+        return EventService(outbox, f"{AGENCY}/{self._config.node.system}", about=about, why=door.terms.of)
 
     async def _open(self) -> Database:
         """Open the store; raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away."""

@@ -4,11 +4,16 @@ Stages as they stand are no records: they are computed from stage events, and ar
 themselves are not given.
 """
 
+from collections import Counter
 from collections.abc import Iterable
+
+import sqlalchemy as sa
 
 from hutong.api.recognition.v1 import case_service_pb2, stage_result_pb2
 from services.kit.caller import USCC
+from services.kit.events.seam import Event
 from services.kit.log.facts import Facts, Named, Subject
+from services.recognition import ledger, stage_results
 from services.recognition.disclosure import Disclosure
 from services.recognition.ledger import Head
 from services.recognition.stage_results import Result
@@ -49,6 +54,19 @@ def results(facts: Facts, shown: Disclosure, given: Iterable[Result]) -> None:
 def tasks(facts: Facts, shown: Disclosure, given: Iterable[stage_result_pb2.Task | None]) -> None:
     """Note tasks: they name cases and results, and nobody whom these are about."""
     facts.disclosed(shown.task_mask, sum(task is not None for task in given))
+
+
+def told(connection: sa.Connection, sent: Iterable[Event]) -> Named:
+    """Count the events that are about each enterprise: the one of their case, or of their result outside any case.
+
+    The events themselves do not say: whoever gets one has to look it up, and the look-up is decided on.
+    """
+    keys = Counter(event.key for event in sent)
+    subjects = ledger.subjects(connection, keys) | stage_results.subjects(connection, keys)
+    found: Counter[Subject] = Counter()
+    for key, subject in subjects.items():
+        found[subject] += keys[key]
+    return _enterprises(found)
 
 
 def _enterprises(found: dict[Subject, int]) -> Named:

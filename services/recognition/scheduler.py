@@ -5,7 +5,6 @@ database, make things due that this process has not heard of. Any number of repl
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import logging
 from collections.abc import AsyncGenerator
@@ -14,6 +13,7 @@ from typing import Final
 
 from services.kit.clock import Clock
 from services.kit.errors import Unavailable
+from services.kit.waiting import within
 from services.recognition.cases import Cases
 
 _log = logging.getLogger(__name__)
@@ -62,8 +62,7 @@ class Scheduler:
             self._wake.clear()
             pause = await self._look()
             if not self._stopping:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), pause.total_seconds())
+                await within(self._wake, pause.total_seconds())
 
     async def _look(self) -> dt.timedelta:
         """Do what is due; gives how long to wait before the next look."""

@@ -15,7 +15,7 @@ from services.recognition.events import Assurance
 from services.recognition.status_lists import State
 from services.recognition.tables import RESULT
 
-__all__ = ["COLUMNS", "Result", "State", "find", "get", "of_row", "of_subject"]
+__all__ = ["COLUMNS", "Result", "State", "find", "get", "of_row", "of_subject", "subjects"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,12 @@ def get(connection: sa.Connection, ref: str, *, lock: bool = False) -> Result:
     if found is None:
         raise NotFound(Reason.RESULT_NOT_FOUND, "there is no such result")
     return found
+
+
+def subjects(connection: sa.Connection, refs: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Say whom results are about, by reference; references of no result are left out."""
+    select = sa.select(RESULT.c.result_ref, RESULT.c.scheme, RESULT.c.subject).where(RESULT.c.result_ref.in_(refs))
+    return {ref: (scheme, subject) for ref, scheme, subject in connection.execute(select)}
 
 
 def of_subject(

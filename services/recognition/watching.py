@@ -11,6 +11,7 @@ from hutong.api.recognition.v1 import case_service_pb2 as pb
 from services.kit.clock import Clock
 from services.kit.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
 from services.kit.rpc import Call
+from services.kit.waiting import within
 from services.recognition import asked, noting
 from services.recognition.case import CaseState
 from services.recognition.cases import Cases
@@ -150,8 +151,4 @@ class Watching:
 
     async def _pause(self, bell: asyncio.Event) -> float:
         """Wait until something may have come; gives how many seconds that can have been."""
-        try:
-            await asyncio.wait_for(bell.wait(), self._poll)
-        except TimeoutError:
-            return self._poll
-        return 0.0
+        return 0.0 if await within(bell, self._poll) else self._poll

@@ -94,7 +94,8 @@ class Authorizations:
             if scope.emergency:
                 rules.check_emergency(self._terms)
                 self._check_reviewed(connection, act.by, now)
-            return self._create(connection, request_id, with_nonce(scope, secrets.token_bytes(NONCE_BYTES)), act.by, now) or self._repeated(
+            scope = with_nonce(scope, secrets.token_bytes(NONCE_BYTES))
+            return self._create(connection, request_id, scope, act.by, now) or self._repeated(
                 connection, store.by_request(connection, system, request_id), act, asked
             )
 

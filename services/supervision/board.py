@@ -6,7 +6,6 @@ what came after the one it has.
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import logging
 import time
@@ -19,6 +18,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from services.kit.records.database import Database
+from services.kit.waiting import within
 from services.supervision import quota, store
 from services.supervision.books import Authorization, Books
 from services.supervision.events import HistoryBroken
@@ -120,16 +120,11 @@ class Board:
 
     async def news(self, seconds: float) -> None:
         """Wait until there may be something new, or a look was made, at most so long."""
-        news = self._news
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await news.wait()
+        await within(self._news, seconds)
 
     async def _run(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll):
-                    await self._bell.wait()
+            await within(self._bell, self._poll)
             self._bell.clear()
             try:
                 await self._look()

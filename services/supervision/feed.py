@@ -77,7 +77,7 @@ class Feed:
 
 
 def _responses(changes: Iterable[Change], *, snapshot: bool) -> Iterator[pb.FollowAuthorizationsResponse]:
-    """Put changes into messages, the first of which may be empty."""
+    """Put changes into messages, the first of which may be empty; a snapshot counts from its last one on."""
     response, size = pb.FollowAuthorizationsResponse(snapshot=snapshot), 0
     for change in changes:
         if change.found is None or change.state is None:
@@ -85,6 +85,7 @@ def _responses(changes: Iterable[Change], *, snapshot: bool) -> Iterator[pb.Foll
         else:
             told = messages.authorization(change.found, change.state)
         if size and size + told.ByteSize() > _BYTES:
+            response.more = snapshot
             yield response
             response, size = pb.FollowAuthorizationsResponse(), 0
         response.authorizations.append(told)

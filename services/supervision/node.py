@@ -63,7 +63,7 @@ class SupervisionNode:
         signatures = self._signatures()
         secret = read_secret(config.secret)
         database = await self._open()
-        await host.open_log()
+        await host.open_log(secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
         engine = self._engine(secret, pack)
         seals = Seals(secret)
@@ -85,7 +85,7 @@ class SupervisionNode:
         authorizations.listeners.append(board.ring)
         self._observe(board, moments)
         self._feed = feed = Feed(board, config.gateways, heartbeat)
-        officers = Officers(config.officers, str(host.identity), moments.now, MemorySeen(moments.now))
+        officers = Officers(config.officers, str(host.identity), moments.now, MemorySeen(moments.now), seals.pseudonyms)
         host.on_stop(officers.close)
         service = AuthorizationService(
             authorizations,

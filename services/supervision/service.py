@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from google.protobuf.message import Message
 
 from hutong.api.authorization.v1 import authorization_pb2 as pb
+from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.authorizations import tickets
 from services.kit.authorizations.scope import Scope
 from services.kit.authorizations.tickets import Ticket, Tickets
@@ -213,7 +214,7 @@ class AuthorizationService:
         return await self._officers.read(token, call.method, request, call, role)
 
     async def _begin(self, request: Any, call: Call, role: Role | Collection[Role], reason: str = "") -> Act:
-        authorization_id = asked.authorization_id(request.authorization_id)
+        authorization_id = self._named(request.authorization_id, call)
         officer = await self._officer(request, call, role)
         act = self._authorizations.act(authorization_id, officer, reason)
         # For the log of a refusal; whatever it says, the act asks again under the lock.
@@ -221,11 +222,17 @@ class AuthorizationService:
             self._note(await self._authorizations.get(authorization_id, officer.agency), act.by, call)
         return act
 
+    def _named(self, authorization_id: str, call: Call) -> str:
+        """Check the id of an authorization, and tell the log of it, whatever comes of the call."""
+        checked = asked.authorization_id(authorization_id)
+        call.facts.stated(exchange_pb2.RequestContext(authorization_id=checked))
+        return checked
+
     def _agency(self, call: Call) -> str | None:
         return None if call.caller.path in self._auditors else call.caller.agency
 
     async def _visible(self, authorization_id: str, call: Call) -> Authorization:
-        wanted = asked.authorization_id(authorization_id)
+        wanted = self._named(authorization_id, call)
         found = await self._authorizations.get(wanted, self._agency(call))
         self._note(found, Person(call.caller.agency, ""), call)
         return found

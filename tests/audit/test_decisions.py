@@ -23,6 +23,7 @@ from services.kit.log.nodelog import NodeLog
 from services.kit.log.recording import Recording
 from services.kit.officers.acts import act_nonce
 from services.kit.officers.issuer import Issuer
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.officers.tokens import Role
 from services.kit.rpc import Call
 from tests.audit.bed import FETCH, SIGNER
@@ -31,6 +32,7 @@ from tests.policy.support import LAW, NOW, TAX, TYPE, SetClock, context, engine,
 from tests.zone import Zone
 
 METHOD = "/hutong.api.log.v1.LogService/SampleDecisions"
+SECRET = bytes(range(32))
 SEED = b"a seed of the auditor's"
 Request = log_service_pb2.SampleDecisionsRequest
 Response = log_service_pb2.SampleDecisionsResponse
@@ -260,6 +262,7 @@ async def call(client: Client, asked: Request) -> Response:
 @pytest.fixture
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     made = Node(tmp_path)
+    await made.host.open_log(SECRET)
     await made.host.start([], [])
     assert made.host.log is not None
     await record(made.host.log, 5)
@@ -298,12 +301,17 @@ async def test_looking_is_logged_as_well_and_so_is_being_refused(node: Node) -> 
     log = node.host.log
     assert log is not None
     page = await node.ask("audit/desk", Role.AUDITOR)
+    with pytest.raises(PermissionDenied):
+        await node.ask("audit/desk", Role.APPROVER)
     with pytest.raises(Unauthenticated):
         await node.send("audit/desk", Request())
-    *_, looked, refused = [entry.entry for entry in await log.entries(0, 200)]
+    *_, looked, other, refused = [entry.entry for entry in await log.entries(0, 200)]
     assert (looked.rpc, looked.caller, looked.reason) == (METHOD, "spiffe://zone.example/audit/desk", "")
     assert (refused.rpc, refused.reason) == (METHOD, "OFFICER_MISSING")
-    assert page.receipt.index == log.size - 2
+    assert page.receipt.index == log.size - 3
+    # Who looked is told by a pseudonym, whatever the roles; of somebody without a token nothing is known.
+    assert looked.officer == other.officer == Pseudonyms(SECRET).of("audit", "o-1")
+    assert (other.reason, refused.officer) == ("OFFICER_ROLE_MISSING", "")
 
 
 async def test_what_a_node_gives_is_recomputed_with_its_published_key(node: Node) -> None:

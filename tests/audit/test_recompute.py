@@ -297,6 +297,17 @@ def test_an_authorization_is_recomputed_from_its_scope() -> None:
     assert only(office.audit()).verdict is Verdict.SAME
 
 
+def test_under_a_scope_that_was_erased_nobody_can_tell() -> None:
+    office, _ = desk(AUTHORIZED)
+    opened = Scope.of(scope(nonce=bytes(16)))
+    asked = context(case_ref="STR-7", authorization_id="0f2d")
+    office.ask(asked, (), subject=SUBJECT, grant=Grant(opened), opened=opened)
+    assert only(office.audit()).verdict is Verdict.SAME
+    office.log.texts["scope", opened.digest.hex()] = b""
+    finding = only(office.audit())
+    assert (finding.verdict, "erased" in finding.why) == (Verdict.ERASED, True)
+
+
 def test_what_lies_outside_the_scope_must_not_have_been_given() -> None:
     office, _ = desk(AUTHORIZED)
     opened = Scope.of(scope())
@@ -362,6 +373,19 @@ def test_an_answer_in_which_nothing_was_decided_says_so() -> None:
     office, _ = desk(permit("code"))
     append(office, Draft(log_pb2.LogEntry(rpc="/x/Y", caller=TAX.spiffe_id, outcome=ANSWERED)))
     assert only(office.audit()).verdict is Verdict.NOT_RECOMPUTABLE
+
+
+def test_what_no_policy_decides_is_no_missing_text() -> None:
+    """Events that were sent: there are no decisions to be found, and none that could differ."""
+    office, _ = desk(permit("code"))
+    entry = log_pb2.LogEntry(rpc="/x/Follow", caller=TAX.spiffe_id, outcome=ANSWERED)
+    entry.disclosures.add(record_type="exchange.Event", rows=2)
+    append(office, Draft(entry))
+    finding = only(office.audit())
+    assert (finding.verdict, finding.why) == (
+        Verdict.NOT_RECOMPUTABLE,
+        "exchange.Event is given without asking a policy",
+    )
 
 
 def test_a_question_that_had_to_be_refused_differs() -> None:

@@ -47,9 +47,11 @@ def scope(**changes: Any) -> pb.Scope:
     return made
 
 
-def told(*some: pb.Authorization, as_of: dt.datetime = NOW, snapshot: bool = False) -> pb.FollowAuthorizationsResponse:
+def told(
+    *some: pb.Authorization, as_of: dt.datetime = NOW, snapshot: bool = False, more: bool = False
+) -> pb.FollowAuthorizationsResponse:
     """What the service tells."""
-    made = pb.FollowAuthorizationsResponse(authorizations=some, snapshot=snapshot)
+    made = pb.FollowAuthorizationsResponse(authorizations=some, snapshot=snapshot, more=more)
     made.as_of.FromDatetime(as_of)
     return made
 

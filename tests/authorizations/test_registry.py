@@ -44,6 +44,49 @@ def test_a_snapshot_begins_anew(known: Registry) -> None:
     assert state(known, "b") == ACTIVE
 
 
+async def test_a_snapshot_in_parts_counts_when_the_last_has_come(known: Registry) -> None:
+    """In between everything stands as it did: nobody is refused because the list is long."""
+    known.apply(told(*(authorization(scope(), name=name) for name in "abc"), snapshot=True))
+    waiting = asyncio.ensure_future(known.change(3600))
+    await asyncio.sleep(0)
+    known.apply(told(authorization(scope(), name="d"), snapshot=True, more=True))
+    known.apply(told(authorization(scope(), name="a"), more=True))
+    assert [state(known, name) for name in "abcd"] == [ACTIVE, ACTIVE, ACTIVE, None]
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    known.apply(told(authorization(scope(), name="b")))
+    assert [state(known, name) for name in "abcd"] == [ACTIVE, ACTIVE, pb.AUTHORIZATION_STATE_UNSPECIFIED, ACTIVE]
+    await waiting
+    # It is over: what comes now are changes.
+    known.apply(told(authorization(scope(), pb.AUTHORIZATION_STATE_REVOKED, "a")))
+    assert (state(known, "a"), state(known, "b")) == (pb.AUTHORIZATION_STATE_REVOKED, ACTIVE)
+
+
+def test_a_snapshot_that_breaks_off_is_worth_nothing() -> None:
+    steady = Steady()
+    known = Registry(SILENCE, steady)
+    known.apply(told(authorization(scope(), name="a"), snapshot=True))
+    steady.seconds += SILENCE.total_seconds()
+    known.apply(told(authorization(scope(), name="b"), snapshot=True, more=True))
+    # Nor is a part of it a word that would let what was known stand any longer.
+    assert known.silent_for == SILENCE.total_seconds()
+    known.apply(told(authorization(scope(), name="c"), snapshot=True))
+    assert [state(known, name) for name in "abc"] == [pb.AUTHORIZATION_STATE_UNSPECIFIED, None, ACTIVE]
+    assert known.silent_for == 0
+
+
+def test_parts_without_end_are_not_believed(known: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST", 1)
+    monkeypatch.setattr(module, "_ENDED", 1)
+    known.apply(told(authorization(scope(), name="a"), snapshot=True, more=True))
+    known.apply(told(authorization(scope(), name="b"), more=True))
+    with pytest.raises(Unavailable):
+        known.apply(told(authorization(scope(), name="c"), more=True))
+    # That stream is over; the next one may be believed.
+    known.apply(told(authorization(scope(), name="c"), snapshot=True))
+    assert [state(known, name) for name in "abc"] == [None, None, ACTIVE]
+
+
 def test_heartbeats_change_nothing(known: Registry) -> None:
     known.apply(told(authorization(scope()), snapshot=True))
     known.apply(told(as_of=NOW + SECOND))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -87,12 +86,6 @@ def as_answer(receipt: log_pb2.Receipt, to: Path) -> Path:
     made = json_format.MessageToDict(receipt, preserving_proto_field_name=True)
     to.write_text(json.dumps({"query_id": "q", "sections": [], "receipt": made}), encoding="utf-8")
     return to
-
-
-def allow_readers(zone: Zone, node: str, *readers: str) -> None:
-    file = zone.config_file(node)
-    text = file.read_text(encoding="utf-8")
-    file.write_text(re.sub(r"^\[log\]$", f"[log]\nreaders = {json.dumps(readers)}", text, flags=re.M), encoding="utf-8")
 
 
 @asynccontextmanager

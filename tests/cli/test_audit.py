@@ -55,6 +55,18 @@ def test_all_of_a_database_follows_from_the_policy(zone: Zone) -> None:
     assert "nothing contradicts the policies that were in force" in shown.stdout
 
 
+def test_a_log_in_which_nothing_was_decided_yet(zone: Zone, tmp_path: Path) -> None:
+    node = ("audit", "recompute", "--node", "taxation", "--dir", zone.folder)
+    found = told(*node, "--save", tmp_path / "none")
+    assert (found["ok"], found["log"], found["size"]) == (True, "ftz.example/taxation/node", 0)
+    assert set(found["verdicts"].values()) == {0}
+    for asked in (node, ("audit", "recompute", "--file", tmp_path / "none", "--keys", zone.keys)):
+        shown = run(*asked)
+        assert (shown.exit_code, "nothing was decided yet" in shown.stdout) == (0, True)
+    (empty := tmp_path / "empty").touch()
+    assert reason("audit", "recompute", "--file", empty, "--keys", zone.keys) == "LOG_ENTRY_UNKNOWN"
+
+
 def test_an_auditor_draws_at_the_node_and_keeps_what_was_given(zone: Zone, tmp_path: Path) -> None:
     kept = tmp_path / "kept.decisions"
     officer = ("--as", "audit/desk", "--officer", "a-3", "--dir", zone.folder)

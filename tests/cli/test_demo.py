@@ -31,6 +31,8 @@ def test_the_demo_on_real_sources(tmp_path: Path, shared_data: Path) -> None:
     assert "cn_enterprise_2019_fujian.csv: 6,099 rows read, 1 in quarantine" in checks
     assert "377 cases ended after their deadline" in checks
     assert "and customs decides" in checks
+    assert "exactly 7 are answered; the others are told that the quota is used up" in checks
+    assert "the supervision's are not among them: they show when 365 days are over" in checks
 
 
 def test_a_demo_that_cannot_go_on_says_why_and_cleans_up(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from hutong.api.log.v1 import log_pb2
 from services.cli.logs import decisions
 from services.cli.zone import Zone
+from services.kit.log import keys
+from services.kit.log.checkpoint import open_checkpoint
 from services.kit.log.proof_text import ProofText
-from tests.cli.logged import SUBJECT, allow_readers, as_answer, fill, log_of, reason, run, serving, told
+from tests.cli.logged import SUBJECT, as_answer, fill, log_of, reason, run, serving, told
 
 COUNT = 300
 
@@ -20,7 +22,6 @@ COUNT = 300
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Zone, list[log_pb2.Receipt]]:
     zone = Zone.prepare(tmp_path_factory.mktemp("logs") / "zone")
-    allow_readers(zone, "customs", "audit/desk")
     return zone, asyncio.run(fill(zone, COUNT))
 
 
@@ -296,6 +297,17 @@ def test_a_log_that_lost_entries_is_told_so_by_its_witness(own: Zone, tmp_path: 
     assert (evidence["log"], evidence["proven"]) == ("ftz.example/customs/node", True)
     shown = run("log", "witness", node, "--dir", own.folder)
     assert "Evidence of two histories" in shown.stdout
+    for part in ("ftz.example/customs/node", evidence["time"], evidence["root"], evidence["witnessed_root"]):
+        assert part in shown.stdout
+    # Whoever has the log's key finds it guilty with nothing but the files.
+    files = told("log", "witness", node, "--out", tmp_path / "evidence", "--dir", own.folder, code=1)["files"]
+    key = keys.find(own.keys, "ftz.example/customs/node")
+    heads = [open_checkpoint(Path(file).read_text(), [key]).checkpoint for file in files if file.endswith("checkpoint")]
+    sizes = {(head.size, head.root.hex()) for head in heads}
+    said = {(evidence["size"], evidence["root"]), (evidence["witnessed_size"], evidence["witnessed_root"])}
+    assert (len(heads), sizes) == (2, said)
+    none = run("log", "witness", "customs", "--out", tmp_path / "none", "--dir", own.folder)
+    assert ("nothing written" in none.stdout, (tmp_path / "none").exists()) == (True, False)
 
 
 def test_decisions_go_into_a_file_that_is_for_nobody_else(zone: Zone, tmp_path: Path) -> None:

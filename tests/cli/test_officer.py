@@ -15,6 +15,7 @@ from services.kit.clock import system_clock
 from services.kit.config import IssuerSection
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.officers.issuer import officers_uri
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.tokens import Role
 from services.kit.officers.verifier import Officers
@@ -42,7 +43,8 @@ def reason(*arguments: str | Path, folder: Path) -> str:
 def node(zone: Zone, agency: str = "customs", audience: str = "supervision/node") -> Officers:
     """A node that knows the officers of an agency."""
     section = IssuerSection(issuer=officers_uri(zone.name, agency), jwks=zone.published_officers(agency))
-    return Officers({agency: section}, str(zone.identity(audience)), system_clock, MemorySeen(system_clock))
+    pseudonyms = Pseudonyms(bytes(32))
+    return Officers({agency: section}, str(zone.identity(audience)), system_clock, MemorySeen(system_clock), pseudonyms)
 
 
 def call(zone: Zone, method: str = USE, path: str = SYSTEM) -> Call:

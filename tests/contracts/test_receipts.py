@@ -21,9 +21,7 @@ UNRECORDED = {
     "recognition.v1.ResultService.GetKeys",
     "recognition.v1.ResultService.GetStatusList",
     "recognition.v1.ResultService.ReserveStatus",
-    # Nodes among themselves: what an agency is sent is its own business, and signed; what it got is its own.
-    "exchange.v1.EventService.Follow",
-    "exchange.v1.InboxService.ListInboxEvents",
+    # Between nodes and the service of authorizations: what is in force, and how many rows are left of it.
     "authorization.v1.AuthorizationService.FollowAuthorizations",
     "authorization.v1.AuthorizationService.ReserveRows",
 }

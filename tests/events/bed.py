@@ -134,7 +134,7 @@ async def serving(
 ) -> AsyncGenerator[Host]:
     """Serve something as the `EventService` of `recognition/node`."""
     node = zone.node(SOURCE).model_copy(update={"listen": address})
-    host = Host(NodeConfig(node=node, tls=zone.tls(SOURCE)))
+    host = Host(NodeConfig(node=node, tls=zone.tls(SOURCE), log=zone.log(SOURCE)))
     listed = zone.folder / "events-access.yaml"
     listed.write_text(access)
     await host.start(bind(EVENTS, implementation), [listed])

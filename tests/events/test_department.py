@@ -14,8 +14,11 @@ from services.kit.config import DepartmentConfig, PeerSection
 from services.kit.department import DepartmentNode
 from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
 from services.kit.events import outbox
+from services.kit.events.service import EVENT
 from tests.events.bed import Log, create, event, source_node
 from tests.exchange.mesh import ROOMS, Mesh
+from tests.recording.bed import included, newest
+from tests.zone import ZONE
 
 LIST = "/hutong.api.exchange.v1.InboxService/ListInboxEvents"
 
@@ -68,7 +71,8 @@ async def recognition(mesh: Mesh, address: str = "127.0.0.1:0") -> AsyncGenerato
 
 async def test_a_department_that_follows_nobody_has_an_empty_inbox(mesh: Mesh) -> None:
     await mesh.start("customs")
-    assert await listed(mesh) == event_pb2.ListInboxEventsResponse()
+    found = await listed(mesh)
+    assert (list(found.events), found.next_after) == ([], 0)
     for who in ("taxation/release", "gateway/main", "operator/admin"):
         with pytest.raises(PermissionDenied) as caught:
             await listed(mesh, who)
@@ -80,8 +84,16 @@ async def test_what_is_told_is_in_the_inbox(mesh: Mesh) -> None:
         await start(mesh, recognition=address)
         await log.tell(event(1), event(2, "taxation"), event(3))
         assert await received(mesh, 2) == [1, 3]
-        (first, _) = (await listed(mesh)).events
+        answer = await listed(mesh)
+        (first, _) = answer.events
         assert (first.source, first.audience, first.kind) == ("recognition/node", "customs", "result.issued")
+        # Who reads an inbox is logged, too.
+        host = mesh.departments["customs"].host
+        await included(mesh.client("customs/release", "customs"), host, answer.receipt)
+        entry = await newest(host)
+        (given,) = entry.disclosures
+        assert (entry.rpc, entry.caller) == (LIST, f"spiffe://{ZONE}/customs/release")
+        assert (given.record_type, given.mask_digest, given.rows, len(given.named)) == (EVENT, b"", 2, 0)
 
 
 async def test_it_starts_while_its_source_is_away_and_stops_all_the_same(mesh: Mesh) -> None:

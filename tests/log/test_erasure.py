@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from hutong.api.authorization.v1 import authorization_pb2
+from hutong.api.common.v1 import common_pb2
 from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
 from services.kit.log import merkle, receipts
 from services.kit.log.checkpoint import open_checkpoint
-from services.kit.log.nodelog import ERASURE, Logged, NodeLog
+from services.kit.log.nodelog import ERASURE, Erased, Logged, NodeLog
 from services.kit.log.openings import check_opening
 from services.kit.log.tables import OPENING, SUBJECT
 from services.kit.records import database
@@ -40,7 +42,7 @@ async def test_an_erased_subject_cannot_be_found_out(any_url: str) -> None:
             before[index], salts[index] = logged, opening.salt
         # With the salt, whoever has the list of all enterprises finds it.
         assert guessed(before[7].entry, salts[7]) == [":".join(company(7))]
-        assert await log.erase(*company(7)) == 2
+        assert await log.erase(*company(7)) == Erased(2)
         assert await log.find_subject(*company(7)) == []
         for index, logged in before.items():
             assert await log.entry(index) == logged
@@ -62,7 +64,7 @@ async def test_proofs_and_receipts_stay_valid(any_url: str) -> None:
         found = [await log.append(draft(number % 3)) for number in range(30)]
         older = open_checkpoint(await log.checkpoint(), [KEY]).checkpoint
         proofs = [await log.inclusion(receipt.index) for receipt in found]
-        assert await log.erase(*company(1)) == 10
+        assert await log.erase(*company(1)) == Erased(10)
         for receipt, proof in zip(found, proofs, strict=True):
             receipts.verify(receipt, KEY)
             for each in (proof, await log.inclusion(receipt.index)):
@@ -78,8 +80,8 @@ async def test_an_erasure_is_logged_and_names_nobody(any_url: str) -> None:
     async with opened(any_url) as log:
         await fill(log, 3)
         asked = log_pb2.LogEntry(caller="spiffe://zone.example/customs/node", officer="officer-0123456789abcdef")
-        assert await log.erase(*company(2), asked) == 1
-        assert await log.erase(*company(2)) == 0
+        assert await log.erase(*company(2), asked) == Erased(1)
+        assert await log.erase(*company(2)) == Erased()
         for index, rows in ((3, 1), (4, 0)):
             logged = await log.entry(index)
             assert logged.entry.rpc == ERASURE
@@ -92,17 +94,61 @@ async def test_an_erasure_is_logged_and_names_nobody(any_url: str) -> None:
     assert whole(any_url).size == 6
 
 
+def scope(*subjects: tuple[str, str], condition: str = "", case_ref: str = "STR-7") -> bytes:
+    made = authorization_pb2.Scope(case_ref=case_ref, nonce=sha256(condition.encode()).digest()[:16])
+    made.types.add(record_type="customs.Declaration", fields=["declaration_no"], condition=condition)
+    made.subjects.extend(common_pb2.SubjectId(scheme=scheme, value=value) for scheme, value in subjects)
+    return made.SerializeToString(deterministic=True)
+
+
+def archive(log: NodeLog, text: bytes) -> str:
+    """Have a scope archived; gives its name."""
+    name = sha256(text).hexdigest()
+    log.text("scope", name, text)
+    return name
+
+
+async def archived(log: NodeLog, *names: str) -> list[bytes]:
+    """Get the texts of scopes, in that order."""
+    found = {text.name: text.text for text in await log.texts(names)}
+    return [found[name] for name in names]
+
+
+async def test_scopes_that_name_it_are_erased_too(any_url: str) -> None:
+    one, other = company(1), company(2)
+    hers, both = scope(one), scope(other, one)
+    asked, cased = scope(condition=f"trader_uscc = '{one[1].lower()}'"), scope(other, case_ref=f"17 of {one[1]}")
+    longer, elsewhere = scope((one[0], one[1] + "0")), scope(("lei", one[1]))
+    named, kept = (hers, both, asked, cased), (scope(other), longer, elsewhere)
+    async with opened(any_url) as log:
+        names = [archive(log, text) for text in (*named, *kept)]
+        await fill(log, 3)
+        log.text("policy", "17", one[1].encode())
+        assert await log.erase(*one) == Erased(1, 4)
+        assert await archived(log, *names) == [b"", b"", b"", b"", *kept]
+        logged = (await log.entry(3)).entry
+        assert [(each.record_type, each.rows) for each in logged.disclosures] == [("log.Opening", 1), ("log.Scope", 4)]
+        assert await log.erase(*one) == Erased()
+    # A node that has been started anew still works under the authorization: the text does not come back.
+    async with opened(any_url) as log:
+        archive(log, hers)
+        await log.append(draft())
+        assert await archived(log, names[0]) == [b""]
+    assert whole(any_url).size == 6
+
+
 MARKED = ("uscc", "MARK0ENTERPRISE0X")
 
 
 async def marked(log: NodeLog) -> tuple[bytes, ...]:
     """Append an entry about an enterprise among others; gives what must not be found afterwards."""
     await fill(log, 50)
+    archive(log, scope(MARKED, case_ref="MARKED SCOPE"))
     receipt = await log.append(draft(0, [MARKED], case_ref="MARKED CASE"))
     await fill(log, 50)
     opening = await log.opening(receipt.index)
     assert opening is not None
-    return MARKED[1].encode(), b"MARKED CASE", opening.salt
+    return MARKED[1].encode(), b"MARKED CASE", b"MARKED SCOPE", opening.salt
 
 
 def lying_about(folder: Path, marks: tuple[bytes, ...]) -> list[bytes]:
@@ -114,8 +160,8 @@ def lying_about(folder: Path, marks: tuple[bytes, ...]) -> list[bytes]:
 async def test_nothing_of_it_is_left_in_the_files(sqlite_url: str, tmp_path: Path) -> None:
     async with opened(sqlite_url) as log:
         marks = await marked(log)
-        assert len(lying_about(tmp_path, marks)) == 3
-        assert await log.erase(*MARKED) == 1
+        assert len(lying_about(tmp_path, marks)) == 4
+        assert await log.erase(*MARKED) == Erased(1, 1)
         assert lying_about(tmp_path, marks) == []
 
 
@@ -127,7 +173,7 @@ async def test_a_reader_in_the_way_is_said(sqlite_url: str, tmp_path: Path, capl
         with reader.connect() as connection:
             rows = connection.execute(sa.select(SUBJECT))
             rows.fetchone()
-            assert await log.erase(*MARKED) == 1
+            assert await log.erase(*MARKED) == Erased(1, 1)
             assert any("write-ahead log" in line.message for line in caplog.records)
             assert await log.find_subject(*MARKED) == []
             await log.append(draft())
@@ -143,7 +189,7 @@ async def test_erasing_while_others_append(any_url: str) -> None:
         later = [asyncio.create_task(log.append(draft(number % 5))) for number in range(200)]
         await asyncio.gather(*tasks, *later)
         # Everything that was asked for before is erased, and nothing that came after.
-        assert await erased == 40
+        assert await erased == Erased(40)
         assert len(await log.find_subject(*company(2))) == 40
     assert whole(any_url).size == 401
     with connected(any_url) as connection:
@@ -158,4 +204,4 @@ async def test_an_erasure_that_cannot_be_written_erases_nothing(sqlite_url: str)
                 await log.erase(*company(3))
             assert caught.value.reason is Reason.LOG_UNAVAILABLE
         assert await log.find_subject(*company(3)) == [3]
-        assert await log.erase(*company(3)) == 1
+        assert await log.erase(*company(3)) == Erased(1)

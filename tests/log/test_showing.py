@@ -20,11 +20,12 @@ from services.kit.log import keys, notes
 from services.kit.log.checkpoint import SignedCheckpoint, open_checkpoint
 from services.kit.log.nodelog import NodeLog
 from services.kit.log.notes import Signer
-from services.kit.log.showing import Showing, Standing
+from services.kit.log.showing import FRESH, Showing, Standing
 from services.kit.log.witness import ACCESS, Witness
 from services.kit.records.database import Database
 from tests.log.bed import draft, fill, opened
 from tests.log.witnesses import OWNER, Keys, Serving, add, serving
+from tests.officers.provider import Seconds
 from tests.zone import ZONE, Zone, now
 
 ORIGIN = f"{ZONE}/{OWNER}"
@@ -146,13 +147,53 @@ async def test_it_goes_on_by_itself(field: Field) -> None:
     await fill(log, 2)
     showing = field.showing(log, at, interval=0.001)
     await showing.start()
-    # The second question comes after the first answer was kept.
-    await at.witness.until_asked(2)
-    assert field.signed_by(await log.checkpoint()) == [ORIGIN, TAXATION]
-    await fill(log, 2)
-    await at.witness.until_asked(at.witness.asked + 2)
-    assert at.witnessed(ORIGIN)[0] == 4
+    for size in (2, 4):
+        checkpoint = await log.checkpoint()
+        while field.signed_by(checkpoint) != [ORIGIN, TAXATION]:
+            checkpoint = await log.checkpoint()
+        assert at.witnessed(ORIGIN)[0] == size
+        await fill(log, 2)
     await showing.stop()
+
+
+async def test_an_idle_log_is_shown_once_a_minute(field: Field) -> None:
+    """Nothing new is nothing to say: neither node writes anything for it."""
+    log, at = await field.log(), await field.witness("taxation")
+    seconds = Seconds()
+    showing = Showing(log, {TAXATION: field.to(at.host.address, at)}, field.keys.folder, 3600, monotonic=seconds)
+    field.stack.push_async_callback(showing.stop)
+    await fill(log, 2)
+    for _ in range(3):
+        await showing.show_news()
+    assert at.witness.asked == 1
+    first = await log.cosigned()
+    seconds.at += FRESH - 1
+    await showing.show_news()
+    assert (at.witness.asked, await log.cosigned()) == (1, first)
+    await fill(log, 1)
+    await showing.show_news()
+    assert at.witness.asked == 2
+    seconds.at += FRESH
+    await showing.show_news()
+    assert at.witness.asked == 3
+    assert at.witnessed(ORIGIN)[0] == 3
+    # Who asks for it by hand gets it.
+    await showing.show()
+    assert at.witness.asked == 4
+
+
+async def test_a_witness_that_did_not_cosign_is_asked_each_time(field: Field) -> None:
+    log, address = await field.log(), free_address()
+    await fill(log, 1)
+    away = Client(address, field.zone.identity("audit/node"), field.zone.files(OWNER))
+    showing = Showing(log, {AUDIT: away}, field.keys.folder, 3600, monotonic=Seconds())
+    field.stack.push_async_callback(showing.stop)
+    await showing.show_news()
+    assert showing.standings == {AUDIT: Standing.AWAY}
+    async with serving(field.zone, field.keys, field.url("audit"), "audit/node", address):
+        while showing.standings[AUDIT] is Standing.AWAY:
+            await showing.show_news()
+    assert field.signed_by(await log.checkpoint()) == [AUDIT, ORIGIN]
 
 
 async def test_a_witness_that_is_away_holds_up_nobody(field: Field, caplog: pytest.LogCaptureFixture) -> None:

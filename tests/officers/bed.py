@@ -17,6 +17,7 @@ from services.kit.credentials.signed import Key
 from services.kit.errors import HutongError, Reason
 from services.kit.officers.acts import act_nonce, thumbprint
 from services.kit.officers.issuer import Issuer, officers_uri
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.tokens import Role
 from services.kit.officers.verifier import Officers
@@ -32,6 +33,7 @@ AUDIENCE: Final = f"spiffe://{ZONE}/supervision/node"
 CUSTOMS: Final = "customs/release"
 TAXATION: Final = "taxation/refund"
 SUBJECT: Final = "o-17"
+PSEUDONYMS: Final = Pseudonyms(b"0123456789abcdef0123456789abcdef")
 
 
 class Hand:
@@ -71,7 +73,7 @@ class Bed:
     def officers(self, **sections: IssuerSection) -> Officers:
         """A node that has just been started."""
         known = {agency: self.section(agency) for agency in self.issuers} | sections
-        return Officers(known, AUDIENCE, self.clock, MemorySeen(self.clock))
+        return Officers(known, AUDIENCE, self.clock, MemorySeen(self.clock), PSEUDONYMS)
 
     def certificate(self, path: str) -> bytes:
         return self.zone.files(path).load().chain

@@ -13,7 +13,7 @@ from services.kit.errors import Reason, Unavailable
 from services.kit.officers.keys import AGAIN, LIMIT, MAX_KEYS, REFRESH, RETRY, STALE, UrlKeys, read_jwks
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.verifier import Officers
-from tests.officers.bed import AUDIENCE, Bed, Signing, jwks
+from tests.officers.bed import AUDIENCE, PSEUDONYMS, Bed, Signing, jwks
 from tests.officers.provider import Provider, Seconds, provider
 
 EVERY = ("Ed25519", "ES256", "PS256")
@@ -212,7 +212,7 @@ async def test_while_the_provider_is_away_keys_stand_for_an_hour(
         seconds.at += 1
         with pytest.raises(Unavailable) as refused:
             await keys.find("ed")
-        assert refused.value.reason is Reason.KEY_INVALID
+        assert refused.value.reason is Reason.ISSUER_KEYS_UNAVAILABLE
         there.body = jwks(ED)
         seconds.at += AGAIN
         assert await keys.find("ed")
@@ -276,11 +276,12 @@ async def test_officers_are_known_by_keys_from_a_url(bed: Bed, tmp_path: Path) -
         there.body = jwks(ED)
         section = bed.section("customs", jwks=None, jwks_url=there.url, jwks_ca=there.ca)
         seconds = Seconds()
-        officers = Officers({"customs": section}, AUDIENCE, bed.clock, MemorySeen(bed.clock), monotonic=seconds)
+        seen = MemorySeen(bed.clock)
+        officers = Officers({"customs": section}, AUDIENCE, bed.clock, seen, PSEUDONYMS, monotonic=seconds)
         assert await bed.refusal(ED.token(bed.claims()), officers) is None
         assert await bed.refusal(EC.token(bed.claims()), officers) is Reason.OFFICER_TOKEN_INVALID
         assert await bed.refusal(bed.token(), officers) is Reason.OFFICER_TOKEN_INVALID
         seconds.at += STALE
         there.body = b""
-        assert await bed.refusal(ED.token(bed.claims(jti="t-2")), officers) is Reason.KEY_INVALID
+        assert await bed.refusal(ED.token(bed.claims(jti="t-2")), officers) is Reason.ISSUER_KEYS_UNAVAILABLE
         await officers.close()

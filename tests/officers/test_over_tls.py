@@ -14,7 +14,7 @@ from services.kit.officers.seen import MemorySeen
 from services.kit.officers.tokens import Role
 from services.kit.officers.verifier import Officers
 from services.kit.rpc import Call, Rpc, Shape
-from tests.officers.bed import CUSTOMS, METHOD, TAXATION, Bed
+from tests.officers.bed import CUSTOMS, METHOD, PSEUDONYMS, TAXATION, Bed
 from tests.zone import ZONE
 
 Request = authorization_pb2.ApproveAuthorizationRequest
@@ -52,7 +52,7 @@ async def test_an_officer_acts_once_through_a_system_of_their_own(tmp_path: Path
     bed = Bed.make(tmp_path)
     bed.clock.now = system_clock()
     known = {agency: bed.section(agency) for agency in bed.issuers}
-    desk = Desk(Officers(known, SERVER, bed.clock, MemorySeen(bed.clock)))
+    desk = Desk(Officers(known, SERVER, bed.clock, MemorySeen(bed.clock), PSEUDONYMS))
     approve = Rpc(METHOD, METHOD[1:].partition("/")[0], "ApproveAuthorization", Shape.UNARY, Request, desk.approve)
     request = Request(authorization_id="a-1", scope_digest=b"\x01" * 32)
     async with (

@@ -420,9 +420,9 @@ async def test_while_keys_cannot_be_read_nobody_is_believed(bed: Bed, caplog: py
     good = bed.jwks("customs").read_bytes()
     for bad in (b"", b"{}", good[:-9], b"x" * (1 << 17)):
         bed.jwks("customs").write_bytes(bad)
-        assert await bed.refusal(bed.token(), officers) is Reason.KEY_INVALID
+        assert await bed.refusal(bed.token(), officers) is Reason.ISSUER_KEYS_UNAVAILABLE
     bed.jwks("customs").unlink()
-    assert await bed.refusal(bed.token(), officers) is Reason.KEY_INVALID
+    assert await bed.refusal(bed.token(), officers) is Reason.ISSUER_KEYS_UNAVAILABLE
     assert len(caplog.records) == 1, "it is said once, not for every token"
     assert await bed.refusal(bed.token("taxation", TAXATION), officers, path=TAXATION) is None
     bed.jwks("customs").write_bytes(good)

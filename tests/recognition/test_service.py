@@ -19,6 +19,7 @@ from services.kit.errors import (
     Reason,
     ResourceExhausted,
 )
+from services.kit.waiting import within
 from services.recognition.watching import WATCHES
 from tests.recognition.mesh import (
     CASES,
@@ -274,10 +275,11 @@ async def test_a_watch_gives_what_was_what_comes_and_ends_with_the_case(mesh: Me
                 four.set()
 
     watching = asyncio.create_task(follow())
-    await asyncio.wait_for(four.wait(), 10)
+    assert await within(four, 10)
     assert [r.event.sequence for r in seen] == [1, 2, 3, 4] == [r.version for r in seen]
     await mesh.event(enterprise(subject), case_id, "", "WITHDRAW", reason_code="APPLICANT_WITHDREW")
-    await asyncio.wait_for(watching, 10)
+    async with asyncio.timeout(10):
+        await watching
     assert [r.event.sequence for r in seen] == [1, 2, 3, 4, 5]
     assert seen[-1].case_status == case_pb2.CASE_STATUS_WITHDRAWN
     # The stages are those of that moment, not of now.
@@ -299,11 +301,13 @@ async def test_a_watch_goes_on_after_where_it_was_left(mesh: Mesh) -> None:
 async def test_a_watch_wakes_at_once_and_says_first_that_it_lives(mesh: Mesh) -> None:
     case_id = await mesh.accepted(firm())
     watch = mesh.watch(POLICE, case_id, after=4)
-    alive = await asyncio.wait_for(anext(watch), 10)
+    async with asyncio.timeout(10):
+        alive = await anext(watch)
     assert (alive.HasField("event"), alive.version) == (False, 4)
     woken = asyncio.ensure_future(coming(watch))
     await mesh.event(POLICE, case_id, "E2", "START")
-    assert (await asyncio.wait_for(woken, 10)).event.sequence == 5
+    async with asyncio.timeout(10):
+        assert (await woken).event.sequence == 5
     await watch.aclose()
 
 

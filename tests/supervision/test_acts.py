@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from services.kit.authorizations.scope import scope_digest
 from services.kit.errors import HutongError, Reason
 from services.kit.officers.tokens import Role
 from services.supervision import rules
 from services.supervision.books import Authorization
+from services.supervision.scope import NONCE_BYTES, with_nonce
 from services.supervision.state import State
 from services.supervision.tables import EVENT, HEAD, TOKEN
 from tests.supervision.desk import DAY, HOUR, MINUTE, SYSTEM, TERMS, Desk, desk, officer, scope
@@ -138,6 +140,7 @@ async def test_a_request_that_comes_again_is_one(any_desk: Desk) -> None:
     for token in (who, officer("supervision", "req")):
         assert (await desk.authorizations.request(name, SYSTEM, asked, token)).id == first.id
     assert len(await desk.rows(HEAD)) == 1
+    assert len(first.scope.nonce) == NONCE_BYTES
     for system, other, by in (
         (SYSTEM, scope(row_quota=5), "req"),
         (SYSTEM, asked, "somebody"),
@@ -148,6 +151,10 @@ async def test_a_request_that_comes_again_is_one(any_desk: Desk) -> None:
     elsewhere = scope("customs/release")
     their = await desk.authorizations.request(name, "customs/release", elsewhere, officer("customs", "req"))
     assert their.id != first.id
+    # Of one scope there are as many digests as there were requests: nobody finds out which it is by trying.
+    twin = await desk.authorizations.request(str(uuid.uuid4()), SYSTEM, asked, officer("supervision", "req"))
+    assert twin.digest != first.digest
+    assert twin.digest == scope_digest(with_nonce(asked, twin.scope.nonce)) != scope_digest(asked)
 
 
 async def test_the_same_request_many_times_at_once_is_one(any_desk: Desk) -> None:

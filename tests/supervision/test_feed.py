@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from hutong.api.authorization.v1 import authorization_pb2 as pb
+from services.kit.authorizations.registry import Registry
 from services.kit.caller import Caller
 from services.kit.errors import HutongError, Reason
 from services.supervision.board import Board
@@ -265,11 +266,22 @@ async def test_a_large_snapshot_comes_in_parts(desk: Desk, monkeypatch: pytest.M
             first = await anext(stream)
             assert first.snapshot
             assert 1 <= len(first.authorizations) < 5
-            seen = {found.authorization_id for found in first.authorizations}
-            while seen != names:
+            assert first.more
+            seen = [found.authorization_id for found in first.authorizations]
+            part, known = first, Registry(dt.timedelta(minutes=1))
+            known.apply(first)
+            while part.more:
+                # As nodes take it: nothing of it before all of it is there.
+                assert not [name for name in names if known.find(name)]
                 part = await anext(stream)
+                known.apply(part)
                 assert not part.snapshot
-                seen |= {found.authorization_id for found in part.authorizations}
+                assert part.authorizations
+                seen += [found.authorization_id for found in part.authorizations]
+            assert all(known.find(name) for name in names)
+            # All of them, each once, and nothing is said to come that does not.
+            assert sorted(seen) == sorted(names)
+            await quiet(stream)
     finally:
         await board.stop()
 

@@ -1,8 +1,12 @@
 """What the node's log holds of acts: who, why, under which authorization, by which officer; also of refusals."""
 
+import uuid
+
 from hutong.api.authorization.v1 import authorization_pb2 as pb
-from hutong.api.log.v1 import log_pb2
+from hutong.api.log.v1 import log_pb2, log_service_pb2
 from services.kit.errors import Reason
+from services.kit.officers.acts import act_nonce
+from services.kit.officers.tokens import Role
 from tests.supervision.mesh import AML, CUSTOMS, TAX, Mesh, refusal
 from tests.zone import ZONE
 
@@ -43,7 +47,48 @@ async def test_who_must_not_see_it_leaves_no_more_than_that_they_asked(own: Mesh
     entry, opening = await last(own)
     assert (entry.outcome, entry.reason) == (log_pb2.OUTCOME_REFUSED, Reason.AUTHORIZATION_UNKNOWN)
     assert (entry.caller, entry.purpose, opening.case_ref) == (f"spiffe://{ZONE}/{TAX}", "", "")
+    assert entry.authorization_id == found.authorization_id
     await own.call(CUSTOMS, "GetAuthorization", request)
     entry, _ = await last(own)
     assert (entry.outcome, entry.authorization_id) == (log_pb2.OUTCOME_ANSWERED, found.authorization_id)
     assert entry.officer == ""
+
+
+async def test_an_officer_who_is_refused_is_logged_too(own: Mesh) -> None:
+    """Also where nothing is known of the authorization, or there is none yet."""
+    found = await own.request(officer="req")
+    requester = found.events[0].officer
+    assert (await refusal(own.request(officer="req", purpose="P-NONE"))).reason is Reason.PURPOSE_UNKNOWN
+    entry, _ = await last(own)
+    assert (entry.outcome, entry.reason) == (log_pb2.OUTCOME_REFUSED, Reason.PURPOSE_UNKNOWN)
+    assert (entry.officer, entry.authorization_id) == (requester, "")
+    none = pb.UseAuthorizationRequest(authorization_id=str(uuid.uuid4()))
+    assert (await refusal(own.act(AML, "req", "UseAuthorization", none))).reason is Reason.AUTHORIZATION_UNKNOWN
+    entry, _ = await last(own)
+    assert (entry.officer, entry.authorization_id) == (requester, none.authorization_id)
+    use = pb.UseAuthorizationRequest(authorization_id=found.authorization_id)
+    role = await refusal(own.act(AML, "req", "UseAuthorization", use, Role.AUDITOR))
+    assert role.reason is Reason.OFFICER_ROLE_MISSING
+    entry, _ = await last(own)
+    assert (entry.officer, entry.authorization_id) == (requester, found.authorization_id)
+    use.officer_token = ""
+    assert (await refusal(own.call(AML, "UseAuthorization", use))).reason is Reason.OFFICER_MISSING
+    entry, _ = await last(own)
+    assert (entry.officer, entry.authorization_id) == ("", found.authorization_id)
+
+
+async def test_who_samples_decisions_goes_by_the_same_name(own: Mesh) -> None:
+    found = await own.request(officer="req")
+    asked = log_service_pb2.SampleDecisionsRequest()
+    method = "/hutong.api.log.v1.LogService/SampleDecisions"
+    asked.officer_token = own.issuers["supervision"].token(
+        "req",
+        (Role.AUDITOR,),
+        f"spiffe://{ZONE}/supervision/node",
+        act_nonce(method, asked),
+        own.zone.files(AML).load().chain,
+        own.clock(),
+    )
+    await own.client(AML).unary(method, asked, log_service_pb2.SampleDecisionsResponse, timeout=10)
+    entry, _ = await last(own)
+    assert (entry.rpc, entry.officer) == (method, found.events[0].officer)

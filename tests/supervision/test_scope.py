@@ -118,6 +118,10 @@ def test_a_condition_stands_for_subjects() -> None:
     assert refused(scope(types=both, subjects=[])) is Reason.SCOPE_INVALID
 
 
+def test_the_nonce_is_the_services() -> None:
+    assert refused(scope(nonce=bytes(16))) is Reason.SCOPE_INVALID
+
+
 def test_nothing_that_approvers_could_not_be_shown() -> None:
     """A field of a later version would be signed off unseen."""
     raw = scope().SerializeToString()

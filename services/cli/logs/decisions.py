@@ -45,8 +45,7 @@ def from_file(path: Path) -> Iterator[Response]:
                 prefix = file.read(1)
                 length |= (prefix[0] & 0x7F if prefix else 0) << shift
                 shift += 7
-            data = file.read(length) if prefix and length <= MAX_PAGE else b""
-            if len(data) != length or not length:
+            if not prefix or prefix[0] & 0x80 or length > MAX_PAGE or len(data := file.read(length)) != length:
                 raise _malformed(path)
             try:
                 yield Response.FromString(data)

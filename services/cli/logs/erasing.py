@@ -11,6 +11,7 @@ from services.cli.output import AsJson, console, print_json
 from services.cli.question import Folder
 from services.cli.zone import DEFAULT_FOLDER
 from services.kit import reader
+from services.kit.log.nodelog import Erased
 
 
 def erase(
@@ -22,11 +23,12 @@ def erase(
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
-    """Erase a subject from a log: drop the salts of every entry about it.
+    """Erase a subject from a log: drop the salts of every entry about it, and the scopes that name it.
 
     Entries hold no personal data, only salted commitments; without the salt nobody can tell any more whom an entry was
     about, not even by trying every identifier there is. No entry, hash or proof changes, and that something was erased
-    is an entry itself. It cannot be undone: what else these entries committed to, a case say, can be opened no more
+    is an entry itself. Scopes of authorizations that name the subject go too: what was decided under one cannot be
+    recomputed any more. It cannot be undone: what else these entries committed to, a case say, can be opened no more
     either, and the subject's own list of reads ends.
 
     \b
@@ -41,12 +43,13 @@ def erase(
         raise typer.Abort
     erased = asyncio.run(_erase(local, *checked))
     if as_json:
-        print_json({"log": local.origin, "entries": erased})
+        print_json({"log": local.origin, "entries": erased.entries, "scopes": erased.scopes})
     else:
-        told = f"{local.origin}: {erased} entries can be opened no more; every proof stands"
+        named = f", {erased.scopes} scopes of authorizations that named it are gone" if erased.scopes else ""
+        told = f"{local.origin}: {erased.entries} entries can be opened no more{named}; every proof stands"
         console().print(told, markup=False, soft_wrap=True)
 
 
-async def _erase(local: Local, scheme: str, value: str) -> int:
+async def _erase(local: Local, scheme: str, value: str) -> Erased:
     async with log_of(local) as log:
         return await log.erase(scheme, value)

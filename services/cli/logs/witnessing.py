@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -10,8 +11,10 @@ import typer
 from rich.text import Text
 
 from certs.svid import SvidFiles
+from services.cli.logs import evidence
+from services.cli.logs.evidence import Evidence, iso
 from services.cli.logs.where import Config, Local, Node, Where
-from services.cli.output import AsJson, console, print_json, table
+from services.cli.output import AsJson, console, pairs, print_json, table
 from services.cli.question import Folder
 from services.cli.zone import DEFAULT_FOLDER
 from services.kit.clock import system_clock
@@ -19,7 +22,7 @@ from services.kit.log import notes
 from services.kit.log.checkpoint import origin_of
 from services.kit.log.nodelog import NodeLog
 from services.kit.log.showing import Showing, Standing
-from services.kit.log.tables import COSIGNED, EVIDENCE, WITNESSED
+from services.kit.log.tables import COSIGNED, WITNESSED
 from services.kit.log.writer import read_head
 
 _BAD = (Standing.FORKED, Standing.AHEAD)
@@ -42,6 +45,9 @@ def witness(
     now: Annotated[
         bool, typer.Option("--now", help="Show the newest checkpoint to every witness first, without waiting.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write all evidence: both signed checkpoints.")
+    ] = None,
     folder: Folder = DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
@@ -49,24 +55,29 @@ def witness(
 
     Another agency's node co-signs a checkpoint only where it continues the last one it has seen of that log. Where one
     does not, the log was rewritten, or shows different members different histories: both checkpoints are kept as
-    evidence, each signed by the log itself. Exit code 1 where there is evidence against any log.
+    evidence, each signed by the log itself; --out writes them, for anybody to check who has the log's published key.
+    Exit code 1 where there is evidence against any log.
 
     \b
     Examples:
       hutong log witness customs
       hutong log witness customs --now
+      hutong log witness taxation --out ./evidence
       hutong log witness --config /etc/hutong/node.toml --json
     """
     local = Where(node=node, config=config, folder=folder).required
     round_ = asyncio.run(_ask(local)) if now else None
     with local.connect() as connection:
-        found = _read(connection, local)
+        found, caught = _read(connection, local), evidence.read(connection)
+    files = evidence.write(caught, out) if out is not None and caught else []
     if as_json:
         standings = {} if round_ is None else {name: each.value for name, each in round_.standings.items()}
-        print_json(found | {"answers": standings})
+        against = [each.as_dict() for each in caught]
+        print_json(found | {"evidence": against, "answers": standings, "files": [str(file) for file in files]})
     else:
-        _show(found, round_)
-    if found["evidence"] or (round_ is not None and round_.bad):
+        _show(found, caught, round_)
+        _show_files(files, out)
+    if caught or (round_ is not None and round_.bad):
         raise typer.Exit(1)
 
 
@@ -95,13 +106,11 @@ def _read(connection: sa.Connection, local: Local) -> dict[str, Any]:
     kept = {row.witness: row for row in connection.execute(sa.select(COSIGNED))}
     witnesses = [_cosigned(name, kept.get(name), size) for name in sorted({*configured, *kept})]
     witnessed = connection.execute(sa.select(WITNESSED).where(WITNESSED.c.size > 0).order_by(WITNESSED.c.origin))
-    evidence = connection.execute(sa.select(EVIDENCE).order_by(EVIDENCE.c.origin, EVIDENCE.c.time))
     return {
         "log": local.origin,
         "entries": size,
         "witnesses": witnesses,
-        "cosigned": [{"log": row.origin, "size": row.size, "time": _iso(row.time)} for row in witnessed],
-        "evidence": [_evidence(row) for row in evidence],
+        "cosigned": [{"log": row.origin, "size": row.size, "time": iso(row.time)} for row in witnessed],
     }
 
 
@@ -110,23 +119,10 @@ def _cosigned(name: str, row: Any, size: int) -> dict[str, object]:
         return {"witness": name, "size": 0, "behind": size, "time": None}
     seconds = int.from_bytes(notes.parse_signature(row.cosignature).data[:8], "big")
     moment = dt.datetime.fromtimestamp(seconds, dt.UTC)
-    return {"witness": name, "size": row.size, "behind": max(0, size - row.size), "time": _iso(moment)}
+    return {"witness": name, "size": row.size, "behind": max(0, size - row.size), "time": iso(moment)}
 
 
-def _evidence(row: Any) -> dict[str, object]:
-    return {
-        "log": row.origin,
-        "size": row.size,
-        "root": row.root.hex(),
-        "proven": row.proven,
-        "witnessed": row.witnessed,
-        "shown": row.shown,
-        "shown_by": row.caller,
-        "time": _iso(row.time),
-    }
-
-
-def _show(found: dict[str, Any], round_: _Round | None) -> None:
+def _show(found: dict[str, Any], caught: list[Evidence], round_: _Round | None) -> None:
     out = console()
     standings = round_.standings if round_ else {}
     rows = [_row(each, standings.get(each["witness"])) for each in found["witnesses"]]
@@ -138,20 +134,19 @@ def _show(found: dict[str, Any], round_: _Round | None) -> None:
     if found["cosigned"]:
         seen = ((each["log"], str(each["size"]), each["time"]) for each in found["cosigned"])
         out.print(table("What this node has co-signed", ("Log", "Up to", "When"), seen))
-    if found["evidence"]:
-        caught = (
-            (each["log"], str(each["size"]), "yes" if each["proven"] else "no", each["shown_by"], each["time"])
-            for each in found["evidence"]
-        )
-        columns = ("Log", "At", "Convicts by itself", "Shown by", "When")
-        out.print(table("Evidence of two histories (--json has both checkpoints)", columns, caught), style="red")
+    if caught:
+        out.print("Evidence of two histories (--out writes both checkpoints)", style="red")
+        for each in caught:
+            out.print(pairs(each.rows()), style="red")
+
+
+def _show_files(files: list[Path], folder: Path | None) -> None:
+    if folder is not None:
+        told = f"{len(files)} files in {folder}" if files else "there is no evidence against any log: nothing written"
+        console().print(told, markup=False, soft_wrap=True)
 
 
 def _row(each: dict[str, Any], standing: Standing | None) -> list[str | Text]:
     up_to = str(each["size"]) if each["size"] else "nothing yet"
     answer = Text(standing.value if standing else "", style="red" if standing in _BAD else "")
     return [each["witness"], up_to, str(each["behind"]), each["time"] or "", answer]
-
-
-def _iso(moment: dt.datetime) -> str:
-    return f"{moment.astimezone(dt.UTC):%Y-%m-%d %H:%M:%S}Z"

@@ -56,6 +56,8 @@ class Archive:
     def scope(self, digest: bytes) -> Scope:
         """Get the scope of that digest; raises `Missing`, or `FailedPrecondition` LOG_TAMPERED."""
         text = self._text("scope", digest.hex())
+        if not text:
+            raise Missing("the scope of the authorization was erased, for somebody whom it named", Verdict.ERASED)
         if sha256(text).digest() != digest:
             raise _tampered("scope")
         try:

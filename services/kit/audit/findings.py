@@ -16,7 +16,7 @@ class Verdict(StrEnum):
     BROKEN = "BROKEN"
     """The evidence contradicts itself: a proof, an opening or a text is not what the log says it is."""
     ERASED = "ERASED"
-    """The policy looks at something that was erased: nobody can tell any more."""
+    """The policy looks at something that was erased, or the scope was: nobody can tell any more."""
     NOT_RECOMPUTABLE = "NOT_RECOMPUTABLE"
     """Nothing was decided, or what it takes is not there."""
 

@@ -74,6 +74,11 @@ class Recomputer:
         scope = scope_of(entry, self._archive)
         opening = decision.opening if decision.HasField("opening") else None
         for each in entry.disclosures:
+            if not each.mask_digest:
+                # Events, and what an erasure took: what leaves then is for no policy to say.
+                why = f"{each.record_type} is given without asking a policy"
+                yield _Compared(Verdict.NOT_RECOMPUTABLE, why)
+                continue
             try:
                 text = self._archive.mask(each.mask_digest)
                 logged = {made.field: made for made in masks.decisions_of(text)}

@@ -8,8 +8,7 @@ import datetime as dt
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +16,7 @@ from hutong.api.authorization.v1 import authorization_pb2
 from services.kit.authorizations.scope import Scope
 from services.kit.context import SKEW
 from services.kit.errors import HutongError, PermissionDenied, Reason, Unavailable
+from services.kit.waiting import within
 
 MOST: Final = 100_000
 """Most authorizations that a node keeps; a service that tells of more is not believed."""
@@ -36,6 +36,7 @@ _WHY_NOT: Final[Mapping[int, tuple[Reason, str]]] = {
     authorization_pb2.AUTHORIZATION_STATE_EXPIRED: (Reason.AUTHORIZATION_EXPIRED, "its time is over"),
     _EXHAUSTED: (Reason.AUTHORIZATION_EXHAUSTED, "its quota is used up"),
 }
+"""Ends, and there is no way back from any of them."""
 
 Steady = Callable[[], float]
 """Seconds that only ever go forward."""
@@ -72,6 +73,8 @@ class Registry:
         self._steady = steady
         self._known: dict[str, Standing] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
+        self._coming: list[authorization_pb2.Authorization] | None = None
+        """What there is so far of all that are in force, while that is still being told."""
         self._heard: float | None = None
         self._as_of: dt.datetime | None = None
         self._changed = asyncio.Event()
@@ -82,7 +85,11 @@ class Registry:
         return float("inf") if self._heard is None else self._steady() - self._heard
 
     def apply(self, told: authorization_pb2.FollowAuthorizationsResponse) -> None:
-        """Take in what the service tells; raises `Unavailable` where that cannot be believed."""
+        """Take in what the service tells; raises `Unavailable` where that cannot be believed.
+
+        All that are in force may take several messages. They count once the last has come: until then what is known
+        stands as it was, for as long as it would have stood in silence.
+        """
         try:
             as_of = told.as_of.ToDatetime(dt.UTC)
         except ValueError:
@@ -90,18 +97,31 @@ class Registry:
         if as_of is None or not told.HasField("as_of"):
             raise Unavailable(Reason.AUTHORIZATION_STATE_UNKNOWN, "the service of authorizations tells no moment")
         if told.snapshot:
-            self._begin_anew({each.authorization_id for each in told.authorizations})
-        for each in told.authorizations:
+            # What came of it in a stream that broke off is worth nothing.
+            self._coming = []
+        whole = self._coming
+        if whole is not None:
+            whole.extend(told.authorizations)
+            self._limit(whole)
+            if told.more:
+                return
+            self._coming = None
+            self._begin_anew({each.authorization_id for each in whole})
+        for each in told.authorizations if whole is None else whole:
             self._keep(each)
-        if len(self._known) > MOST + _ENDED:
-            self._known.clear()
-            raise Unavailable(Reason.AUTHORIZATION_STATE_UNKNOWN, "there are more authorizations than anyone has")
+        self._limit(self._known)
         # A moment that lies before one heard earlier sets no clock back.
         self._as_of = max(as_of, self._as_of or as_of)
         self._heard = self._steady()
-        if told.snapshot or told.authorizations:
+        if whole is not None or told.authorizations:
             self._changed.set()
             self._changed = asyncio.Event()
+
+    def _limit(self, found: Sized) -> None:
+        if len(found) > MOST + _ENDED:
+            self._known.clear()
+            self._coming = None
+            raise Unavailable(Reason.AUTHORIZATION_STATE_UNKNOWN, "there are more authorizations than anyone has")
 
     def _begin_anew(self, in_force: set[str]) -> None:
         for known in tuple(self._known.values()):
@@ -118,14 +138,23 @@ class Registry:
             # Of what cannot be read nobody knows what it opens: it opens nothing.
             fields = {"authorization": name, "why": str(error)}
             _log.error("An authorization cannot be read", extra={"fields": fields})
-            self._known.pop(name, None)
+            if not self._over(name):
+                self._known.pop(name, None)
             return
         standing = Standing(name, scope, told.state)
-        if standing.state == _ACTIVE:
+        if standing.state == _ACTIVE and self._over(name):
+            # As after an older database was put in the place of the service's: what ended there had ended.
+            _log.error("An authorization that has ended is told as in force", extra={"fields": {"authorization": name}})
+        elif standing.state == _ACTIVE:
             self._ended.pop(name, None)
             self._known[name] = standing
         else:
             self._end(standing)
+
+    def _over(self, name: str) -> bool:
+        """Tell whether this node has heard of an authorization's end."""
+        known = self._known.get(name)
+        return known is not None and known.state in _WHY_NOT
 
     def _end(self, standing: Standing) -> None:
         self._known[standing.authorization_id] = standing
@@ -162,7 +191,4 @@ class Registry:
 
     async def change(self, timeout: float) -> None:
         """Wait until something changes, at most so many seconds."""
-        with suppress(TimeoutError):
-            # `wait_for` may swallow that the task was cancelled, where what it waits for comes at the same moment.
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
+        await within(self._changed, timeout)

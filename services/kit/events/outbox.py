@@ -6,7 +6,6 @@ added.
 """
 
 import asyncio
-import contextlib
 import datetime as dt
 import json
 import secrets
@@ -23,6 +22,7 @@ from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.events import seam
 from services.kit.events.seam import BATCH, Batch, Event, Store
 from services.kit.records.tables import UtcDateTime, text_type
+from services.kit.waiting import within
 
 _LOOKUP: Final = 500
 """Ids in one lookup; well below the parameters a statement may have."""
@@ -222,11 +222,7 @@ class Outbox:
     async def _news(self, bell: asyncio.Event, after: int, due: float) -> None:
         """Wait until there is something after a sequence, or a heartbeat is due."""
         while (left := due - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(self._poll, left)):
-                    await bell.wait()
-                return
-            if await self._look() > after:
+            if await within(bell, min(self._poll, left)) or await self._look() > after:
                 return
 
     async def _look(self) -> int:

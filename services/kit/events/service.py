@@ -1,14 +1,30 @@
-"""The embedded transport of events and the door to an inbox, as gRPC services."""
+"""The embedded transport of events and the door to an inbox, as gRPC services.
+
+Events say no more than that there is something to look up, and no policy is asked; but they do tell somebody of
+somebody, and are logged as answers are: for those whom they are about, where the node that serves them knows who it is.
+"""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
+from typing import Final
 
-from hutong.api.exchange.v1 import event_pb2
+from hutong.api.exchange.v1 import event_pb2, exchange_pb2
+from services.kit.caller import Caller
 from services.kit.errors import InvalidArgument, PermissionDenied, Reason, ResourceExhausted
 from services.kit.events.inbox import Inbox
 from services.kit.events.seam import MAX_NAME, Event, EventSource
+from services.kit.log.facts import NOBODY, Named
 from services.kit.rpc import Call
+
+EVENT: Final = "exchange.Event"
+"""As what events stand in the log."""
+
+About = Callable[[Sequence[Event]], Awaitable[Named]]
+"""Tells which enterprises events are about, and how many of them are about each."""
+
+Why = Callable[[Caller], exchange_pb2.RequestContext]
+"""Tells for what purpose, and on what basis, events are sent to a caller."""
 
 STREAMS = 16
 """Most streams of one caller at a time: one for each replica of its node, and some that have just been cut off."""
@@ -35,10 +51,22 @@ def to_proto(event: Event, source: str = "") -> event_pb2.Event:
 class EventService:
     """`EventService`: gives every caller what is for its own agency, and nothing else."""
 
-    def __init__(self, source: EventSource, node: str, *, streams: int = STREAMS) -> None:
-        """`node` is `agency/system` of the node that serves; `streams` are each caller's."""
+    def __init__(
+        self,
+        source: EventSource,
+        node: str,
+        *,
+        about: About | None = None,
+        why: Why | None = None,
+        streams: int = STREAMS,
+    ) -> None:
+        """`node` is `agency/system` of the node that serves; `about` and `why` are for the log; `streams` are each
+        caller's.
+        """
         self._source = source
         self._node = node
+        self._about = about
+        self._why = why
         self._streams = streams
         self._following: Counter[str] = Counter()
 
@@ -49,11 +77,16 @@ class EventService:
         """
         if request.after < 0:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative")
+        if self._why is not None:
+            call.facts.stated(self._why(call.caller))
         with self._counted(call.caller.spiffe_id):
             # Whose events these are is for the certificate to say, not for the request.
             async with aclosing(self._source.follow(call.caller.agency, request.after)) as batches:
                 async for batch in batches:
                     events = [to_proto(event, self._node) for event in batch.events]
+                    if events:
+                        named = await self._about(batch.events) if self._about else NOBODY
+                        call.facts.told(EVENT, len(events), named)
                     yield event_pb2.FollowResponse(events=events, until=batch.until)
 
     @contextmanager
@@ -70,7 +103,10 @@ class EventService:
 
 
 class InboxService:
-    """`InboxService`: what an agency's node has received, for the agency's own systems."""
+    """`InboxService`: what an agency's node has received, for the agency's own systems.
+
+    Whom an event is about stands in no inbox; who was told of whom stands in the log of the node that sent it.
+    """
 
     def __init__(self, inbox: Inbox, agency: str) -> None:
         self._inbox = inbox
@@ -91,4 +127,5 @@ class InboxService:
                 raise InvalidArgument(Reason.EVENT_INVALID, f"kind and key are text of at most {MAX_NAME} characters")
         size = min(request.page_size or _PAGE, _MAX_PAGE)
         received = await self._inbox.list(request.after, size, kind=request.kind, key=request.key)
+        call.facts.told(EVENT, len(received.events))
         return event_pb2.ListInboxEventsResponse(events=map(to_proto, received.events), next_after=received.next_after)

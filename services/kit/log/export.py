@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from certs.files import PRIVATE, PUBLIC, make_folder, write_atomically
 from services.kit.errors import NotFound, Reason
-from services.kit.log import reading
+from services.kit.log import cosigned, reading
 from services.kit.log.merkle import TILE_HEIGHT, TILE_WIDTH
 from services.kit.log.tiles import CHECKPOINT, Tile
 from services.kit.log.verifying import Progress
@@ -34,8 +34,8 @@ def export_tiles(
 ) -> int:
     """Write a log's tiles into a folder, or what is new since the last time; gives the size of the tree written.
 
-    Full tiles never change, so those that are there are left. The checkpoint comes last: whoever reads it finds all of
-    its tree. Files of entries are for nobody else to read. Raises `NotFound` LOG_ENTRY_UNKNOWN for an empty log.
+    Full tiles never change, so those that are there are left. The checkpoint comes last, with the cosignatures there
+    are of it: whoever reads it finds all of its tree. Files of entries are for nobody else to read. Raises `NotFound` LOG_ENTRY_UNKNOWN for an empty log.
     """
     head = read_head(connection)
     if not head.size:
@@ -50,7 +50,7 @@ def export_tiles(
             _drop_partial(path)
         if progress:
             progress(number, len(wanted))
-    write_atomically(folder / CHECKPOINT, head.checkpoint.encode(), PUBLIC)
+    write_atomically(folder / CHECKPOINT, cosigned.complete(connection, head.checkpoint).encode(), PUBLIC)
     return head.size
 
 

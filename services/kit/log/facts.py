@@ -66,8 +66,9 @@ class Granted(Protocol):
 class Given:
     """What was given of one record type."""
 
-    mask: "ReadMask"
-    """What was decided, over the fields that were asked for."""
+    record_type: str
+    mask: "ReadMask | None"
+    """What was decided, over the fields that were asked for; None where no policy decides, as with events."""
     rows: int
     """How many records were given."""
     withheld: bool
@@ -79,7 +80,7 @@ class Given:
 class Facts:
     """What is known of one call beside its rpc and its peer. Each message of a stream has disclosures of its own."""
 
-    __slots__ = ("caller", "context", "disclosures", "grant", "query_id", "subject")
+    __slots__ = ("caller", "context", "disclosures", "grant", "officer", "query_id", "subject")
 
     def __init__(self) -> None:
         self.caller: Caller | None = None
@@ -90,6 +91,8 @@ class Facts:
         """Whom the question is about."""
         self.grant: Granted | None = None
         """The authorization relied on."""
+        self.officer = ""
+        """Pseudonym of the officer who acts, where that is not who uses an authorization."""
         self.query_id = ""
         """The federated query this is part of."""
         self.disclosures: list[Given] = []
@@ -115,9 +118,20 @@ class Facts:
         """Note the authorization that was verified, where there is one."""
         self.grant = grant
 
+    def acted(self, officer: str) -> None:
+        """Note the officer who acts, by the pseudonym that the node calls one by."""
+        self.officer = officer
+
     def disclosed(self, mask: "ReadMask", rows: int, withheld: bool = False, named: Named = NOBODY) -> None:
         """Note what is given of one record type, with the enterprises it names whether or not they are shown."""
-        self.disclosures.append(Given(mask, rows, withheld, named))
+        self.disclosures.append(Given(mask.record_type.name, mask, rows, withheld, named))
+
+    def told(self, what: str, rows: int, named: Named = NOBODY) -> None:
+        """Note what is given without asking a policy, since it is nobody else's: events sent to an agency.
+
+        `what` stands where a record type's name does.
+        """
+        self.disclosures.append(Given(what, None, rows, False, named))
 
     def clear(self) -> None:
         """Begin the next message of a stream: what was given so far is logged."""

@@ -25,11 +25,11 @@ from services.kit.log.openings import Draft, Sealed, Subject
 from services.kit.log.reading import Logged, Proof
 from services.kit.log.texts import Kind, Text
 from services.kit.log.tiles import MAX_ENTRY, Tile
-from services.kit.log.writer import Head, Writer, read_head
+from services.kit.log.writer import Erased, Head, Writer, read_head
 from services.kit.records import migrations
 from services.kit.records.database import Database
 
-__all__ = ["Draft", "Logged", "NodeLog", "Proof", "Subject"]
+__all__ = ["Draft", "Erased", "Logged", "NodeLog", "Proof", "Subject"]
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 ERASURE: Final = "/hutong.log/Erase"
@@ -113,20 +113,21 @@ class NodeLog:
         """
         self._texts.put(Text(kind, name, text))
 
-    async def erase(self, scheme: str, value: str, entry: log_pb2.LogEntry | None = None) -> int:
-        """Drop the salt and opening of every entry about a subject, for good; gives how many there were.
+    async def erase(self, scheme: str, value: str, entry: log_pb2.LogEntry | None = None) -> Erased:
+        """Drop the salt and opening of every entry about a subject, and every archived scope that names it, for good.
 
         Entries and proofs stay as they are. What others were committed to by the same entries can be opened no more
-        either, but the entries can still be found by them. The erasure is an entry itself: `entry` may say who asked,
-        and names no subject. Raises `Unavailable` LOG_UNAVAILABLE.
+        either, but the entries can still be found by them. Whoever else such a scope names is named by it no more, and
+        decisions under it cannot be recomputed. The erasure is an entry itself: `entry` may say who asked, and names no
+        subject. Raises `Unavailable` LOG_UNAVAILABLE.
         """
         logged = entry or log_pb2.LogEntry(outcome=log_pb2.OUTCOME_ANSWERED)
         logged.rpc = logged.rpc or ERASURE
 
-        def work() -> int:
+        def work() -> Erased:
             erased = self._writer.erase(scheme, value, logged)
             if not self._writer.scrub():
-                _log.warning("Erased openings still lie in the write-ahead log, which a reader holds; tried again")
+                _log.warning("What was erased still lies in the write-ahead log, which a reader holds; tried again")
             return erased
 
         return await self._batcher.call(work)

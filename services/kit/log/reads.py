@@ -138,7 +138,9 @@ class ReadsService:
         return read
 
     async def _given_by(self, name: str) -> tuple[str, ...]:
-        """List the fields that a mask gives."""
+        """List the fields that a mask gives; none where it was given without one, as events are."""
+        if not name:
+            return ()
         if name not in self._paths:
             texts = await self._log.texts([name])
             if len(self._paths) >= _MOST_MASKS:

@@ -105,6 +105,7 @@ class Recording:
             caller=caller,
             via="" if caller == peer else peer,
             query_id=facts.query_id if _ID.fullmatch(facts.query_id) else "",
+            officer=facts.officer,
         )
         if error is None:
             entry.outcome = log_pb2.OUTCOME_ANSWERED
@@ -118,7 +119,7 @@ class Recording:
             return _committed(entry, facts.context, self._given(entry, facts))
         for given in facts.disclosures:
             # Decided, and then refused after all: of that nothing was given.
-            entry.disclosures.add(record_type=given.mask.record_type.name, mask_digest=self._digest(given.mask))
+            entry.disclosures.add(record_type=given.record_type, mask_digest=self._digest(given.mask))
         return _committed(entry, facts.context, () if facts.subject is None else (facts.subject,))
 
     def _given(self, entry: log_pb2.LogEntry, facts: Facts) -> tuple[Subject, ...]:
@@ -126,9 +127,9 @@ class Recording:
         subjects: dict[Subject, int] = {} if facts.subject is None else {facts.subject: 0}
         written = 0
         for given in facts.disclosures:
-            digest, kind = self._digest(given.mask), given.mask.record_type.name
+            digest = self._digest(given.mask)
             added = entry.disclosures.add(
-                record_type=kind, mask_digest=digest, rows=given.rows, withheld=given.withheld
+                record_type=given.record_type, mask_digest=digest, rows=given.rows, withheld=given.withheld
             )
             for subject, rows in given.named.items():
                 at = subjects.setdefault(subject, len(subjects))
@@ -146,11 +147,16 @@ class Recording:
             self._scopes.add(digest)
         entry.authorization_id = grant.authorization_id
         entry.scope_digest = digest
-        entry.officer = grant.officer
+        entry.officer = grant.officer or entry.officer
         entry.emergency = grant.emergency
 
-    def _digest(self, mask: ReadMask) -> bytes:
-        """Name a mask by its digest; its text, and its policy's, are archived before the entry that names it."""
+    def _digest(self, mask: ReadMask | None) -> bytes:
+        """Name a mask by its digest; its text, and its policy's, are archived before the entry that names it.
+
+        Nothing where no policy decided.
+        """
+        if mask is None:
+            return b""
         found = self._masks.get(id(mask))
         if found is not None:
             return found[1]

@@ -18,6 +18,7 @@ from services.kit.log.nodelog import NodeLog
 from services.kit.log.service import LogService
 from services.kit.log.showing import Showing
 from services.kit.log.witness import Witness
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.verifier import Officers
 from services.kit.rpc import Rpc, bind
@@ -39,14 +40,16 @@ class Serving:
         verifier: Verifier,
         clock: Clock,
         telemetry: Telemetry,
+        pseudonyms: Pseudonyms,
     ) -> None:
-        """`log` is open; `files` are the node's own identity, and `verifier` verifies others'.
+        """`log` is open; `files` are the node's own identity, and `verifier` verifies others'; the log calls
+        officers by `pseudonyms`.
 
         Raises `FailedPrecondition` where the log's key, or keys of an identity provider, cannot be used.
         """
         node = config.node
         audience = f"spiffe://{node.zone}/{node.agency}/{node.system}"
-        officers = Officers(config.officers, audience, clock, MemorySeen(clock))
+        officers = Officers(config.officers, audience, clock, MemorySeen(clock), pseudonyms)
         self._service = LogService(log, section.readers, Decisions(log, officers, node.agency))
         self._witness = Witness.of(log, section, clock, telemetry)
         self.showing = Showing.of(log, section, node.zone, files, telemetry)

@@ -1,12 +1,13 @@
 """Shows a node's log to its witnesses: the newest checkpoint, every few seconds, for as long as the node runs.
 
-A witness that is away holds up nobody and hears of everything once it is back. One that has seen another history than
-ours is the loudest thing a node can say.
+Where the log does not grow, once a minute is enough. A witness that is away holds up nobody and hears of everything
+once it is back. One that has seen another history than ours is the loudest thing a node can say.
 """
 
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
@@ -34,6 +35,8 @@ from services.kit.telemetry import Telemetry
 
 _ADD: Final = "/hutong.api.log.v1.WitnessService/AddCheckpoint"
 _TIMEOUT: Final = 10.0
+FRESH: Final = 60.0
+"""Seconds that a cosignature of an idle log is let stand before a new one is asked for."""
 _TRIES: Final = 3
 """How often a witness is asked again at once: another replica of ours may have shown it more meanwhile."""
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
@@ -70,6 +73,8 @@ class _Witness:
         self.client = client
         self.size = 0
         """What it is at, as far as we know."""
+        self.cosigned = float("-inf")
+        """When it last co-signed, by our own seconds."""
         self.standing = Standing.UNKNOWN
         self.why = ""
         self.turn = asyncio.Lock()
@@ -85,15 +90,18 @@ class Showing:
         folder: Path,
         interval: float,
         telemetry: Telemetry | None = None,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`witnesses` are clients of the nodes, by the origin of their own logs: `stop` closes them.
 
-        `folder` has the keys of all logs; `interval` is in seconds.
+        `folder` has the keys of all logs; `interval` is in seconds, as `monotonic` counts them.
         """
         self._log = log
         self._witnesses = [_Witness(origin, client) for origin, client in sorted(witnesses.items())]
         self._folder = folder
         self._interval = interval
+        self._monotonic = monotonic
         self._tasks: list[asyncio.Task[None]] = []
         if telemetry:
             for standing in (Standing.COSIGNS, Standing.AWAY, Standing.REFUSES, Standing.AHEAD, Standing.FORKED):
@@ -142,10 +150,28 @@ class Showing:
         """Show the newest checkpoint to every witness, once; raises nothing of what goes wrong, but says it."""
         await asyncio.gather(*map(self._show, self._witnesses))
 
+    async def show_news(self) -> None:
+        """Show it as `show` does, but to no witness that has lately co-signed all there is: what `start` repeats."""
+        await asyncio.gather(*map(self._show_news, self._witnesses))
+
     async def _run(self, one: _Witness) -> None:
         while True:
-            await self._show(one)
+            await self._show_news(one)
             await asyncio.sleep(self._interval)
+
+    async def _show_news(self, one: _Witness) -> None:
+        if not await self._fresh(one):
+            await self._show(one)
+
+    async def _fresh(self, one: _Witness) -> bool:
+        """Tell whether a witness has co-signed all there is, and not long ago."""
+        if one.standing is not Standing.COSIGNS or self._monotonic() - one.cosigned >= FRESH:
+            return False
+        try:
+            return (await self._log.head()).size == one.size
+        except HutongError:
+            # Whoever shows it says why it cannot.
+            return False
 
     async def _show(self, one: _Witness) -> None:
         try:
@@ -189,7 +215,7 @@ class Showing:
         notes.verify(Note(text, (signature,)), [keys.find(self._folder, one.origin).cosigning()])
         kept = Cosigned(one.origin, shown.size, shown.checkpoint, signature.line)
         await self._log.database.write(lambda connection: cosigned.keep(connection, kept))
-        one.size = shown.size
+        one.size, one.cosigned = shown.size, self._monotonic()
 
     def _tell(self, one: _Witness, standing: Standing, why: str) -> None:
         """Say what changed: once, not every few seconds."""

@@ -73,7 +73,8 @@ TEXT: Final = sa.Table(
     sa.Column("name", text_type(), primary_key=True),
     sa.Column("text", sa.LargeBinary(), nullable=False),
 )
-"""Texts that entries name by digest, kept as long as the log."""
+"""Texts that entries name by digest, kept as long as the log. That of a scope is empty once somebody was erased whom it
+named."""
 
 WITNESSED: Final = sa.Table(
     "log_witnessed",

@@ -21,7 +21,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from hutong.api.log.v1 import log_pb2
 from services.kit.clock import Clock
 from services.kit.errors import FailedPrecondition, HutongError, Reason
-from services.kit.log import bulk, receipts, texts
+from services.kit.log import bulk, receipts, scopes, texts
 from services.kit.log.checkpoint import Checkpoint, open_checkpoint
 from services.kit.log.merkle import Frontier, leaf_hash
 from services.kit.log.notes import Signer
@@ -116,6 +116,16 @@ class _Growth:
         self.subjects.extend({"scheme": scheme, "value": value, "index": index} for scheme, value in sealed.subjects)
 
 
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure has dropped."""
+
+    entries: int = 0
+    """Entries that can be opened no more."""
+    scopes: int = 0
+    """Scopes of authorizations that named the subject."""
+
+
 _Locked = tuple[sa.Connection, sa.RowMapping | None]
 
 
@@ -143,8 +153,8 @@ class Writer:
         self._scrub_again()
         return self._receipts(growth, len(sealed))
 
-    def erase(self, scheme: str, value: str, entry: log_pb2.LogEntry) -> int:
-        """Drop the openings of every entry about a subject, and log `entry` with their number; gives that number."""
+    def erase(self, scheme: str, value: str, entry: log_pb2.LogEntry) -> Erased:
+        """Drop the openings of every entry about a subject and the scopes that name it; log `entry` with how many."""
         of_subject = sa.and_(SUBJECT.c.scheme == scheme, SUBJECT.c.value == value)
         with self._begun() as (connection, head):
             indexes = list(connection.execute(sa.select(SUBJECT.c.index).where(of_subject)).scalars())
@@ -152,11 +162,14 @@ class Writer:
                 some = indexes[start : start + _ERASED_AT_ONCE]
                 connection.execute(sa.delete(OPENING).where(OPENING.c.index.in_(some)))
             connection.execute(sa.delete(SUBJECT).where(of_subject))
-            entry.disclosures.add(record_type="log.Opening", rows=len(indexes))
+            erased = Erased(len(indexes), scopes.erase(connection, scheme, value))
+            entry.disclosures.add(record_type="log.Opening", rows=erased.entries)
+            if erased.scopes:
+                entry.disclosures.add(record_type="log.Scope", rows=erased.scopes)
             growth = self._write(connection, head, [Sealed(entry, b"", ())], ())
         self.seen = growth.frontier
-        self._dirty = self._dirty or bool(indexes)
-        return len(indexes)
+        self._dirty = self._dirty or erased != Erased()
+        return erased
 
     def scrub(self) -> bool:
         """Overwrite what was erased where the database still has it lying about; tells whether nothing is left to do.
@@ -177,7 +190,7 @@ class Writer:
 
     def _vacuum(self) -> bool:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.text("VACUUM log_opening, log_subject"))
+            connection.execute(sa.text("VACUUM log_opening, log_subject, log_text"))
         return True
 
     def _empty_wal(self) -> bool:

@@ -61,7 +61,7 @@ class IssuerKeys(Protocol):
     """Where the keys of one issuer come from."""
 
     async def find(self, kid: str) -> IssuerKey | None:
-        """Find a key; None where there is none of that id. Raises `Unavailable` KEY_INVALID: there are none at all."""
+        """Find a key; None where there is none of that id. Raises `Unavailable` where there are none at all."""
         ...
 
     async def close(self) -> None:
@@ -122,7 +122,7 @@ def _rsa(jwk: Mapping[str, Any]) -> RSAKey:
 
 
 def _none() -> Unavailable:
-    return Unavailable(Reason.KEY_INVALID, "the keys of the officer's identity provider cannot be had now")
+    return Unavailable(Reason.ISSUER_KEYS_UNAVAILABLE, "the keys of the officer's identity provider cannot be had now")
 
 
 class FileKeys:

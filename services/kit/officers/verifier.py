@@ -14,6 +14,7 @@ from services.kit.officers import tokens
 from services.kit.officers.acts import act_nonce, thumbprint
 from services.kit.officers.fetching import trust
 from services.kit.officers.keys import FileKeys, IssuerKeys, UrlKeys
+from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.officers.seen import SeenTokens
 from services.kit.officers.tokens import Expected, Officer, Role, invalid
 from services.kit.rpc import Call
@@ -38,10 +39,13 @@ class Officers:
         audience: str,
         clock: Clock,
         seen: SeenTokens,
+        pseudonyms: Pseudonyms,
         *,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`audience` is the SPIFFE ID of the node; `monotonic` gives the seconds between fetches of keys.
+
+        `pseudonyms` are how the node's log calls officers.
 
         Raises `FailedPrecondition`: KEY_INVALID or CONFIG_FILE_MISSING where a file of keys cannot be used,
         CONFIG_INVALID where two agencies name one issuer, since a person of it would be two officers.
@@ -52,6 +56,7 @@ class Officers:
         self._audience = audience
         self._clock = Forward(clock)
         self._seen = seen
+        self._pseudonyms = pseudonyms
         self._begun = self._clock().replace(microsecond=0)
 
     async def verify(
@@ -72,11 +77,13 @@ class Officers:
     async def read(
         self, token: str, method: str, request: Message, call: Call, role: Role | Collection[Role]
     ) -> Officer:
-        """Tell who does an act; the token is not used up, which is the caller's to see to before anything is done.
+        """Tell who does an act, and the call's facts as well; the token is not used up, which is the caller's to see to
+        before anything is done.
 
         `method` is `/package.Service/Rpc`; `request` may hold the token. Of several roles one is enough. Raises
         `Unauthenticated` OFFICER_MISSING, OFFICER_TOKEN_INVALID or OFFICER_TOKEN_EXPIRED, `PermissionDenied`
-        ISSUER_UNKNOWN or OFFICER_ROLE_MISSING, and `Unavailable` KEY_INVALID, after these checks:
+        ISSUER_UNKNOWN or OFFICER_ROLE_MISSING, and `Unavailable` ISSUER_KEYS_UNAVAILABLE, after these
+        checks:
 
         1. the agency of the calling system has an identity provider here, and the token is of that one;
         2. the algorithm is one of those pinned for it, the header asks for nothing else;
@@ -94,6 +101,8 @@ class Officers:
         # 4 to 6
         expected = Expected(self._audience, act_nonce(method, request), thumbprint(call.certificate))
         officer = tokens.read_claims(agency, payload, expected, self._clock())
+        # It is who it says: what comes now may be refused, and the log is to tell whom.
+        call.facts.acted(self._pseudonyms.of(officer.agency, officer.subject))
         # 7
         wanted = {role} if isinstance(role, Role) else set(role)
         if officer.roles.isdisjoint(wanted):

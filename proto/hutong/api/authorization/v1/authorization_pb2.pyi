@@ -901,8 +901,11 @@ class FollowAuthorizationsResponse(_message.Message):
     AUTHORIZATIONS_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     AS_OF_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bool
-    """This begins anew: what is not in it is not in force."""
+    """This begins anew: what is not in it, nor in what follows of it, is not in force."""
+    more: _builtins.bool
+    """The snapshot goes on in the next message; it counts from its last one on, all at once."""
     @_builtins.property
     def authorizations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Authorization]:
         """Authorizations whose state changed, without history; with `snapshot`, all in force."""
@@ -917,10 +920,11 @@ class FollowAuthorizationsResponse(_message.Message):
         authorizations: _abc.Iterable[Global___Authorization] | None = ...,
         snapshot: _builtins.bool = ...,
         as_of: _timestamp_pb2.Timestamp | None = ...,
+        more: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "authorizations", b"authorizations", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "authorizations", b"authorizations", "more", b"more", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -162,7 +162,7 @@ class Disclosure(_message.Message):
     record_type: _builtins.str
     """The record type."""
     mask_digest: _builtins.bytes
-    """SHA-256 of the decisions; an entry before this one holds their text."""
+    """SHA-256 of the decisions; an entry before this one holds their text. Empty where no policy decides: of events."""
     rows: _builtins.int
     """How many records were given."""
     withheld: _builtins.bool
