@@ -6,13 +6,16 @@ from typing import Final
 
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
-from services.kit.errors import InvalidArgument, Reason
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason
 
 MAX_SUBJECTS: Final = 1000
 """Most further subjects of one question."""
 
 MAX_PAGES: Final = 10_000
 """Most pages of one subject; the last has the token to go on with, as every page has."""
+
+
+_ENDED: Final = frozenset({Reason.AUTHORIZATION_REVOKED, Reason.AUTHORIZATION_EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,16 @@ def turns(request: federation_pb2.StreamQueryRequest) -> list[Turn]:
         return [Turn(request.query, b"")]
     first = [request.query.subject] if request.query.HasField("subject") else []
     return [_about(request.query, subject) for subject in (*first, *request.subjects)]
+
+
+def check_ended(section: bytes) -> None:
+    """Check that a section under an authorization does not say that this has ended; raises `PermissionDenied`.
+
+    A department may hear of it before the gateway does: then the stream ends here, and not as though it were complete.
+    """
+    reason = exchange_pb2.Section.FromString(section).reason
+    if reason in _ENDED:
+        raise PermissionDenied(Reason(reason), "the authorization has ended")
 
 
 def _about(query: federation_pb2.QueryRequest, subject: common_pb2.SubjectId) -> Turn:

@@ -306,11 +306,11 @@ async def test_it_stops_at_once(field: Field, sqlite_inbox: str) -> None:
     follower = receiver.follow(field.remote())
     await log.tell(event(1))
     await receiver.until(1)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await follower.stop()
         await follower.stop()
     assert not follower.connected
     await field.stop()
     follower.start()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(30):
         await follower.stop()

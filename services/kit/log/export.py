@@ -35,7 +35,8 @@ def export_tiles(
     """Write a log's tiles into a folder, or what is new since the last time; gives the size of the tree written.
 
     Full tiles never change, so those that are there are left. The checkpoint comes last, with the cosignatures there
-    are of it: whoever reads it finds all of its tree. Files of entries are for nobody else to read. Raises `NotFound` LOG_ENTRY_UNKNOWN for an empty log.
+    are of it: whoever reads it finds all of its tree. Files of entries are for nobody else to read. Raises `NotFound`
+    LOG_ENTRY_UNKNOWN for an empty log.
     """
     head = read_head(connection)
     if not head.size:
