@@ -221,7 +221,7 @@ def _inner_deadline(call: Call) -> float:
         remaining = 60.0
     if remaining < _SHORTEST:
         raise DeadlineExceeded(Reason.DEADLINE_TOO_SHORT, "too little time is left to ask any department")
-    return remaining
+    return remaining - min(0.1 * remaining, 0.2)
 
 
 def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:

@@ -87,7 +87,7 @@ calendars = "calendars"
     return head, {
         **_node(place, around),
         **_store("cases", place.agency),
-        **_officers(around, (AUDIT,)),
+        **_officers(around, (place.agency, AUDIT)),
         "authorizations": _authorizations(around),
     }
 
@@ -104,7 +104,7 @@ auditors = ["{AUDIT}/desk"]
 # In an emergency one approver is enough, for hours, and it is reviewed afterwards. Off unless the zone's law allows it.
 break_glass = false
 """
-    agencies = (*(each.agency for each in around.departments), place.agency, AUDIT)
+    agencies = (*(each.agency for each in around.departments), around.recognition.agency, place.agency, AUDIT)
     return head, {
         **_node(place, around),
         "store": 'url = "sqlite+aiosqlite:///authorizations.db"\nmigrate = true\n',

@@ -88,7 +88,8 @@ def _show(response: reads_pb2.ListReadsResponse) -> None:
 
 
 def _row(read: reads_pb2.Read) -> list[str]:
-    what = (f"{each.record_type}: {', '.join(each.paths)}" for each in read.fields)
+    # Events that were sent have no fields: they say no more than that there is something to look up.
+    what = (f"{each.record_type}: {', '.join(each.paths) or each.rows}" for each in read.fields)
     return [
         f"{read.time.ToDatetime(dt.UTC):%Y-%m-%d %H:%M:%S}Z",
         read.caller,

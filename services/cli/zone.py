@@ -264,7 +264,7 @@ class Zone:
                 SigningKeys.create(self.signing(agency), self.issuer(agency), _now())
             if not (self.keys / f"{agency}{SUFFIX}").exists():
                 SigningKeys.open(self.signing(agency)).publish(self.keys)
-        for agency in (*rooms(), SUPERVISION, AUDIT):
+        for agency in (*rooms(), RECOGNITION, SUPERVISION, AUDIT):
             if not self.officers(agency).exists():
                 Issuer.create(self.officers(agency), officers_uri(self.name, agency), _now())
             if not self.published_officers(agency).exists():

@@ -184,6 +184,7 @@ class Reader:
                 groups=mask.conditions,
                 params=self.params(origin),
                 via=via,
+                authorized=grant is not None and question.subject in grant.scope.subjects,
             )
         )
         token = self._pages.seal(page.next_key, page.as_of, binding) if page.next_key is not None else ""

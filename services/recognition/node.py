@@ -126,7 +126,8 @@ class RecognitionNode:
         results = Results(database, cases, signing, host.clock, outbox.ring)
         source = RecognitionSource(database, door.results, host.clock)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
-        reader = Reader(source, engine, pages, host.clock, join(config, host, engine.jurisdiction))
+        self.enforcer = join(config, host, engine.jurisdiction)
+        reader = Reader(source, engine, pages, host.clock, self.enforcer)
         self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
         if files is not None:
             self.calendar_files = files

@@ -33,8 +33,19 @@ from services.recognition.tables import EVENT as EVENTS
 SYSTEM: Final = "recognition"
 """Source system of every record here."""
 
-Rows = Callable[[sa.Connection, Caller, tuple[str, str]], Iterator[Message]]
+Rows = Callable[[sa.Connection, "_Asked"], Iterator[Message]]
 """Gives the records about a subject that a caller reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who asks about whom."""
+
+    caller: Caller
+    scheme: str
+    subject: str
+    authorized: bool
+    """Under an authorization that names the subject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +75,10 @@ class RecognitionSource:
         rows: list[Message] = []
         read, subject = self._rows.get(query.record_type.name), query.subject
         # A question as of a moment is for the live source to refuse; a further page states the first one's.
-        asked = query.as_of is None or query.after is not None
-        if asked and query.groups and read is not None and subject is not None and isinstance(agency, str):
-            caller = Caller("", agency, "")
-            rows = await self._database.read(lambda c: list(_limited(read(c, caller, subject))))
+        present = query.as_of is None or query.after is not None
+        if present and query.groups and read is not None and subject is not None and isinstance(agency, str):
+            who = _Asked(Caller("", agency, ""), *subject, query.authorized)
+            rows = await self._database.read(lambda c: list(_limited(read(c, who))))
         live = LiveSource({query.record_type.name: _reader(query.record_type, rows)}, SYSTEM, self._clock)
         return await live.fetch(query)
 
@@ -87,19 +98,19 @@ class RecognitionSource:
         """Raise `FailedPrecondition`, as `changes` does."""
         raise _no_changes()
 
-    def _cases(self, connection: sa.Connection, caller: Caller, subject: tuple[str, str]) -> Iterator[Message]:
-        for head, _ in _heads(connection, caller, subject):
+    def _cases(self, connection: sa.Connection, asked: _Asked) -> Iterator[Message]:
+        for head, _ in _heads(connection, asked):
             yield messages.case(head, _submission(connection, head))
 
-    def _events(self, connection: sa.Connection, caller: Caller, subject: tuple[str, str]) -> Iterator[Message]:
-        for head, part in _heads(connection, caller, subject):
+    def _events(self, connection: sa.Connection, asked: _Asked) -> Iterator[Message]:
+        for head, part in _heads(connection, asked):
             for number, event in enumerate(ledger.load_events(connection, head.case_id), 1):
                 if reach.shows(part, event):
-                    yield messages.event(head, number, event, caller.agency)
+                    yield messages.event(head, number, event, asked.caller.agency)
 
-    def _found_results(self, connection: sa.Connection, caller: Caller, subject: tuple[str, str]) -> Iterator[Message]:
-        found = stage_results.of_subject(connection, *subject, limit=SCAN_LIMIT + 1)
-        depths = self._results.depths(connection, caller, found, self._clock())
+    def _found_results(self, connection: sa.Connection, asked: _Asked) -> Iterator[Message]:
+        found = stage_results.of_subject(connection, asked.scheme, asked.subject, limit=SCAN_LIMIT + 1)
+        depths = self._results.depths(connection, asked.caller, found, self._clock())
         for result in found:
             record = messages.result(result)
             if depths[result.result_ref] is Depth.OUTLINE:
@@ -108,10 +119,10 @@ class RecognitionSource:
                 yield record
 
 
-def _heads(connection: sa.Connection, caller: Caller, subject: tuple[str, str]) -> Iterator[tuple[Head, Reached]]:
-    about = Selection(scheme=subject[0], subject=subject[1])
+def _heads(connection: sa.Connection, asked: _Asked) -> Iterator[tuple[Head, Reached]]:
+    about = Selection(scheme=asked.scheme, subject=asked.subject)
     for head in ledger.list_heads(connection, about, limit=SCAN_LIMIT + 1):
-        part = reach.case(connection, caller, head)
+        part = reach.case(connection, asked.caller, head, authorized=asked.authorized)
         if part is not None:
             yield head, part
 

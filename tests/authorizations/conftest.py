@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.authorizations.mesh import Supervised, declarations, invoices, listings, running
+from tests.authorizations.mesh import Supervised, declarations, invoices, listings, loaded, running
 from tests.exchange.records import OTHER, RECORDS
 
 
@@ -21,7 +21,5 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Super
 @pytest.fixture
 async def own(tmp_path: Path) -> AsyncGenerator[Supervised]:
     """A mesh of one's own, to break."""
-    async with running(tmp_path) as mesh:
-        await mesh.load("customs", [*RECORDS["customs"], *declarations(5), *listings(5)])
-        await mesh.load("taxation", invoices(5))
+    async with loaded(tmp_path) as mesh:
         yield mesh

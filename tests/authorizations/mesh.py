@@ -26,7 +26,7 @@ from services.kit.officers.tokens import Role
 from services.supervision.config import SupervisionConfig
 from services.supervision.node import SupervisionNode
 from tests.exchange.mesh import Mesh, question
-from tests.exchange.records import EXPORTER, cny, declaration, moment
+from tests.exchange.records import EXPORTER, RECORDS, cny, declaration, moment
 from tests.zone import ZONE, now
 
 SERVICE: Final = "/hutong.api.authorization.v1.AuthorizationService"
@@ -42,7 +42,7 @@ INVOICES: Final = pb.ScopedType(
 )
 LISTINGS: Final = pb.ScopedType(record_type="customs.CbecListing", fields=["payment_no", "actual_paid"])
 
-_AGENCIES: Final = ("supervision", "customs", "taxation", "publicsecurity")
+_AGENCIES: Final = ("supervision", "customs", "taxation", "quality", "publicsecurity", "recognition", "audit")
 
 R = TypeVar("R", bound=Message)
 
@@ -281,3 +281,12 @@ async def running(
         yield mesh
     finally:
         await mesh.stop()
+
+
+@contextlib.asynccontextmanager
+async def loaded(folder: Path) -> AsyncGenerator[Supervised]:
+    """Run what `running` runs, with a few records."""
+    async with running(folder) as mesh:
+        await mesh.load("customs", [*RECORDS["customs"], *declarations(5), *listings(5)])
+        await mesh.load("taxation", invoices(5))
+        yield mesh

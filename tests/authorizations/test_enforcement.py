@@ -13,7 +13,7 @@ import pytest
 from certs.tls import server_credentials
 from hutong.api.authorization.v1 import authorization_pb2 as pb
 from hutong.api.common.v1 import common_pb2
-from hutong.api.customs.v1 import service_pb2
+from hutong.api.customs.v1 import declaration_pb2, service_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
@@ -33,12 +33,13 @@ from tests.authorizations.mesh import (
     declarations,
     invoices,
     listings,
+    loaded,
     registry,
     running,
     under,
 )
 from tests.exchange.mesh import STREAM, records
-from tests.exchange.records import EXPORTER, RECORDS
+from tests.exchange.records import EXPORTER, OTHER, RECORDS
 from tests.zone import ZONE, now
 
 DENIED, UNAVAILABLE = exchange_pb2.SECTION_STATUS_DENIED, exchange_pb2.SECTION_STATUS_UNAVAILABLE
@@ -48,6 +49,13 @@ LISTING = "customs.CbecListing"
 TYPED = "/hutong.api.customs.v1.CustomsService"
 FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
 MERCHANT = f"cn.customs_code:{BROKER}"
+
+
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Supervised]:
+    """A mesh for tests that end nothing but what is their own, and change no record."""
+    async with loaded(tmp_path_factory.mktemp("shared")) as mesh:
+        yield mesh
 
 
 async def ended(mesh: Supervised, leave: Leave) -> None:
@@ -72,30 +80,30 @@ async def get_listing(
     return await call(mesh, who, f"{TYPED}/GetCbecListing", request, service_pb2.GetCbecListingResponse)
 
 
-async def test_a_plan_and_masks_that_were_kept_end_with_the_authorization(own: Supervised) -> None:
-    leave = await own.give(DECLARATIONS)
+async def test_a_plan_and_masks_that_were_kept_end_with_the_authorization(shared: Supervised) -> None:
+    leave = await shared.give(DECLARATIONS)
     request = asked(leave, KIND)
     for _ in range(3):
-        (section,) = await ask(own, AML, request)
+        (section,) = await ask(shared, AML, request)
         assert records(section)
-    await ended(own, leave)
-    assert (await refused(ask(own, AML, request))).reason is Reason.AUTHORIZATION_REVOKED
+    await ended(shared, leave)
+    assert (await refused(ask(shared, AML, request))).reason is Reason.AUTHORIZATION_REVOKED
     # Nor does another ticket help, were there one: the service gives none.
-    assert (await refused(own.use(leave.authorization_id))).reason is Reason.AUTHORIZATION_REVOKED
+    assert (await refused(shared.use(leave.authorization_id))).reason is Reason.AUTHORIZATION_REVOKED
 
 
-async def test_one_authorization_never_answers_for_another(own: Supervised) -> None:
-    small = await own.give(under(DECLARATIONS, 'declaration_no = "999920260000000101"'))
-    large = await own.give(DECLARATIONS)
+async def test_one_authorization_never_answers_for_another(shared: Supervised) -> None:
+    small = await shared.give(under(DECLARATIONS, 'declaration_no = "999920260000000101"'))
+    large = await shared.give(DECLARATIONS)
     for leave, rows in ((large, 7), (small, 1), (large, 7), (small, 1)):
-        (section,) = await ask(own, AML, asked(leave, KIND))
+        (section,) = await ask(shared, AML, asked(leave, KIND))
         assert len(records(section)) == rows
 
 
-async def test_a_department_reached_directly_checks_for_itself(own: Supervised) -> None:
-    leave = await own.give(LISTINGS, who=POLICE, subjects=(MERCHANT,))
-    assert len((await list_listings(own, POLICE, leave.context())).cbec_listings) == 5
-    assert await own.used(leave) == 5
+async def test_a_department_reached_directly_checks_for_itself(shared: Supervised) -> None:
+    leave = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,))
+    assert len((await list_listings(shared, POLICE, leave.context())).cbec_listings) == 5
+    assert await shared.used(leave) == 5
     without = leave.context()
     without.ClearField("authorization_id")
     for who, context, reason in (
@@ -105,14 +113,14 @@ async def test_a_department_reached_directly_checks_for_itself(own: Supervised) 
         ("publicsecurity/other", leave.context(), Reason.AUTHORIZATION_NOT_YOURS),
         ("taxation/refund", leave.context(), Reason.AUTHORIZATION_NOT_YOURS),
     ):
-        assert (await refused(list_listings(own, who, context))).reason is reason
+        assert (await refused(list_listings(shared, who, context))).reason is reason
     for subject in ("9999960002", ""):
-        error = await refused(list_listings(own, POLICE, leave.context(), subject))
+        error = await refused(list_listings(shared, POLICE, leave.context(), subject))
         assert error.reason is Reason.AUTHORIZATION_SCOPE
-    await ended(own, leave)
-    error = await refused(list_listings(own, POLICE, leave.context()))
+    await ended(shared, leave)
+    error = await refused(list_listings(shared, POLICE, leave.context()))
     assert error.reason is Reason.AUTHORIZATION_REVOKED
-    assert await own.used(leave) == 5
+    assert await shared.used(leave) == 5
 
 
 async def test_a_record_by_its_key_is_given_where_it_is_about_a_subject(own: Supervised) -> None:
@@ -126,11 +134,11 @@ async def test_a_record_by_its_key_is_given_where_it_is_about_a_subject(own: Sup
     assert await own.used(leave) == 1
 
 
-async def test_a_gateway_that_lies_about_the_caller_gets_nowhere(own: Supervised) -> None:
+async def test_a_gateway_that_lies_about_the_caller_gets_nowhere(shared: Supervised) -> None:
     """Its word is good, its signature too: and the ticket names somebody else."""
-    leave = await own.give(DECLARATIONS)
-    gateway = own.zone.identity("gateway/main")
-    signer, svid = ContextSigner(gateway, now), own.zone.files("gateway/main").load()
+    leave = await shared.give(DECLARATIONS)
+    gateway = shared.zone.identity("gateway/main")
+    signer, svid = ContextSigner(gateway, now), shared.zone.files("gateway/main").load()
 
     async def fetched(caller: str, **changes: str) -> record_source_pb2.FetchResponse:
         request = record_source_pb2.FetchRequest(
@@ -145,7 +153,7 @@ async def test_a_gateway_that_lies_about_the_caller_gets_nowhere(own: Supervised
             [request_digest(request)],
         )
         request.delegated.CopyFrom(word)
-        client = own.client("gateway/main", "customs")
+        client = shared.client("gateway/main", "customs")
         return await client.unary(FETCH, request, record_source_pb2.FetchResponse, timeout=10)
 
     assert (await fetched(AML)).sections[0].records
@@ -177,6 +185,46 @@ async def test_revocation_cuts_an_open_watch(own: Supervised) -> None:
     assert (await refused(anext(again))).reason is Reason.AUTHORIZATION_REVOKED
 
 
+async def test_supervision_watches_under_an_authorization_alone(own: Supervised) -> None:
+    """The access list lets it in, and nothing more: policy and authorization decide, and a revocation ends it."""
+    leave = await own.give(DECLARATIONS)
+    for changes, reason in (
+        ({"authorization_id": "", "authorization_ticket": ""}, Reason.AUTHORIZATION_MISSING),
+        ({"authorization_ticket": ""}, Reason.TICKET_INVALID),
+        # Another purpose, for which the policy asks for none: nothing of this is open for it.
+        (
+            {
+                "purpose": "P-RISK",
+                "legal_basis": "CN-CUSTOMS-RISK",
+                "authorization_id": "",
+                "authorization_ticket": "",
+            },
+            Reason.NO_PERMIT,
+        ),
+    ):
+        stream = watch(own, AML, KIND, context=leave.context(**changes), from_start=True)
+        assert (await refused(anext(stream))).reason is reason
+    # Another system of supervision's has no use of it.
+    stream = watch(own, "supervision/monitor", KIND, context=leave.context(), from_start=True)
+    assert (await refused(anext(stream))).reason is Reason.AUTHORIZATION_NOT_YOURS
+    # What the scope does not open of the owner's other types stays shut.
+    stream = watch(own, AML, LISTING, context=leave.context(), from_start=True)
+    assert (await refused(anext(stream))).reason is Reason.AUTHORIZATION_SCOPE
+    stream = watch(own, AML, KIND, context=leave.context(), from_start=True)
+    first = await anext(stream)
+    found = [declaration_pb2.Declaration() for _ in first.records]
+    assert all(record.Unpack(made) for record, made in zip(first.records, found, strict=True))
+    assert {made.trader_uscc for made in found} == {EXPORTER}
+    assert await own.used(leave) == len(found)
+    # Of others it hears nothing.
+    await own.load("customs", [*declarations(2, 700, OTHER), *declarations(1, 800)])
+    assert len((await anext(stream)).records) == 1
+    await own.revoke(leave)
+    assert (await refused(anext(stream))).reason is Reason.AUTHORIZATION_REVOKED
+    again = watch(own, AML, KIND, context=leave.context(), resume_token=first.resume_token)
+    assert (await refused(anext(again))).reason is Reason.AUTHORIZATION_REVOKED
+
+
 async def test_a_watch_stops_where_the_quota_does(own: Supervised) -> None:
     leave = await own.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), row_quota=7)
     stream = watch(own, POLICE, LISTING, context=leave.context(), from_start=True)
@@ -186,9 +234,9 @@ async def test_a_watch_stops_where_the_quota_does(own: Supervised) -> None:
     assert await own.used(leave) == 5
 
 
-async def test_no_bulk_follows_no_changes(own: Supervised) -> None:
-    leave = await own.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), no_bulk=True)
-    stream = watch(own, POLICE, LISTING, context=leave.context(), from_start=True)
+async def test_no_bulk_follows_no_changes(shared: Supervised) -> None:
+    leave = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), no_bulk=True)
+    stream = watch(shared, POLICE, LISTING, context=leave.context(), from_start=True)
     assert (await refused(anext(stream))).reason is Reason.AUTHORIZATION_SCOPE
 
 
@@ -247,12 +295,12 @@ async def test_revocation_ends_a_question_that_still_waits(own: Supervised) -> N
         assert (await waiting).reason is Reason.AUTHORIZATION_REVOKED
 
 
-async def test_revocation_ends_page_after_page(own: Supervised) -> None:
-    leave = await own.give(DECLARATIONS, INVOICES)
+async def test_revocation_ends_page_after_page(shared: Supervised) -> None:
+    leave = await shared.give(DECLARATIONS, INVOICES)
     request = federation_pb2.StreamQueryRequest(query=asked(leave, KIND, page_size=1), all_pages=True)
-    stream = streaming(own, request)
+    stream = streaming(shared, request)
     assert len((await anext(stream)).records) == 1
-    await ended(own, leave)
+    await ended(shared, leave)
     with pytest.raises(HutongError) as cut:
         # At most what was on its way already.
         for _ in range(7):
@@ -290,11 +338,11 @@ async def test_the_quota_is_exact_whoever_asks_at_once(patient: Supervised, quot
     assert reasons == {Reason.AUTHORIZATION_EXHAUSTED}
 
 
-async def test_a_rate_holds_back_without_ending_anything(own: Supervised) -> None:
-    leave = await own.give(DECLARATIONS, rows_per_minute=5)
-    (first,) = await ask(own, AML, asked(leave, KIND, page_size=5))
+async def test_a_rate_holds_back_without_ending_anything(shared: Supervised) -> None:
+    leave = await shared.give(DECLARATIONS, rows_per_minute=5)
+    (first,) = await ask(shared, AML, asked(leave, KIND, page_size=5))
     assert len(first.records) == 5
-    (second,) = await ask(own, AML, asked(leave, KIND, page_size=1))
+    (second,) = await ask(shared, AML, asked(leave, KIND, page_size=1))
     assert (second.status, second.reason, len(second.records)) == (DENIED, Reason.AUTHORIZATION_RATE, 0)
     assert not second.next_page_token
 
@@ -331,10 +379,10 @@ async def test_a_node_that_hears_nothing_ends_everything(tmp_path: Path) -> None
         assert len((await list_listings(mesh, POLICE, leave.context())).cbec_listings) == 5
 
 
-async def test_a_list_of_subjects_stops_where_the_quota_does(own: Supervised) -> None:
-    leave = await own.give(DECLARATIONS, row_quota=7)
+async def test_a_list_of_subjects_stops_where_the_quota_does(shared: Supervised) -> None:
+    leave = await shared.give(DECLARATIONS, row_quota=7)
     twice = [common_pb2.SubjectId(scheme="cn.uscc", value=EXPORTER)] * 2
-    stream = streaming(own, federation_pb2.StreamQueryRequest(query=asked(leave, KIND, subject=""), subjects=twice))
+    stream = streaming(shared, federation_pb2.StreamQueryRequest(query=asked(leave, KIND, subject=""), subjects=twice))
     assert len((await anext(stream)).records) == 7
     try:
         section = await anext(stream)
@@ -345,9 +393,9 @@ async def test_a_list_of_subjects_stops_where_the_quota_does(own: Supervised) ->
     assert (reason, rows) == (Reason.AUTHORIZATION_EXHAUSTED, 0)
 
 
-async def test_an_emergency_opens_only_what_policies_say_of_emergencies(own: Supervised) -> None:
-    loud = await own.give(DECLARATIONS, emergency=True)
-    (section,) = await ask(own, AML, asked(loud, KIND))
+async def test_an_emergency_opens_only_what_policies_say_of_emergencies(shared: Supervised) -> None:
+    loud = await shared.give(DECLARATIONS, emergency=True)
+    (section,) = await ask(shared, AML, asked(loud, KIND))
     assert (section.status, section.reason) == (DENIED, Reason.NO_PERMIT)
-    order = await own.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), emergency=True)
-    assert (await list_listings(own, POLICE, order.context())).cbec_listings
+    order = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), emergency=True)
+    assert (await list_listings(shared, POLICE, order.context())).cbec_listings

@@ -71,7 +71,8 @@ def test_every_node_keeps_a_log_that_another_agency_co_signs(zone: Zone) -> None
 
 def test_officers_are_known_where_they_act(zone: Zone) -> None:
     supervision = zone.supervision()
-    assert set(supervision.officers) == {*rooms(), SUPERVISION, AUDIT}
+    # Whoever owns records approves authorizations for them.
+    assert set(supervision.officers) == {*rooms(), RECOGNITION, SUPERVISION, AUDIT}
     assert not supervision.break_glass
     assert supervision.owner_approval
     for agency, section in supervision.officers.items():
@@ -82,6 +83,7 @@ def test_officers_are_known_where_they_act(zone: Zone) -> None:
         assert stat.S_IMODE(zone.officers(agency).stat().st_mode) == 0o700
     # An agency's data officers and the auditors look at its log; others have no business there.
     assert set(zone.department("customs").officers) == {"customs", AUDIT}
+    assert set(zone.recognition().officers) == {RECOGNITION, AUDIT}
     assert set(zone.node(GATEWAY).officers) == {AUDIT}
 
 

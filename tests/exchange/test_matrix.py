@@ -20,7 +20,8 @@ from tests.exchange.mesh import ROOMS, Mesh
 
 CALLERS = {
     "agency": [f"{agency}/system" for agency in ROOMS],
-    "consumer": ["supervision/monitor", "logistics/gate"],
+    "consumer": ["logistics/gate"],
+    "supervisor": ["supervision/monitor"],
     "enterprise": ["enterprise/91110000600037341l"],
     "gateway": ["gateway/main"],
     "operator": ["operator/admin"],

@@ -1,4 +1,4 @@
-"""A process that appends to a log and says what was acknowledged, until it is killed: `URL SEED`."""
+"""Appends to a log and says what was acknowledged, until the process is killed (`tests.killable`)."""
 
 import asyncio
 import random
@@ -10,12 +10,17 @@ from tests.log.bed import draft, mask, node_log
 TASKS = 16
 
 
-async def main(url: str, seed: int) -> None:
+def append(url: str, seed: int) -> None:
+    """Append without end."""
+    asyncio.run(_append(url, seed))
+
+
+async def _append(url: str, seed: int) -> None:
     log = node_log(url, system_clock)
     await log.open()
     chance = random.Random(seed)
 
-    async def append() -> None:
+    async def one() -> None:
         while True:
             number = chance.randrange(1 << 32)
             if number % 5 == 0:
@@ -25,8 +30,4 @@ async def main(url: str, seed: int) -> None:
             sys.stdout.write(f"{receipt.index} {receipt.leaf_hash.hex()}\n")
             sys.stdout.flush()
 
-    await asyncio.gather(*(append() for _ in range(TASKS)))
-
-
-if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    await asyncio.gather(*(one() for _ in range(TASKS)))

@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-import subprocess
-import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,8 @@ from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
 from services.kit.log.tables import ENTRY, HEAD, OPENING, SUBJECT
 from tests import databases
-from tests.conftest import REPOSITORY
+from tests.killable import Killable
+from tests.log.appending import append
 from tests.log.bed import connected, draft, opened, whole
 
 KILLS = 16
@@ -22,23 +22,14 @@ _MOST = 400
 """Lines said before the blow falls, at most."""
 
 
-def started(url: str, seed: int) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.log.appending", url, str(seed)]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-
-
 def killed(url: str, seed: int, lines: int, beside: int = 0) -> dict[int, str]:
     """Run appending processes, and kill all without any warning once one has said so much; gives what they said."""
-    processes = [started(url, seed * 10 + number) for number in range(1 + beside)]
-    first = processes[0].stdout
-    assert first is not None
-    said = [first.readline() for _ in range(lines)]
+    processes = [Killable(append, url, seed * 10 + number) for number in range(1 + beside)]
+    said = list(islice(processes[0].said(), lines))
     for process in processes:
         process.kill()
     for process in processes:
-        rest, _ = process.communicate(timeout=60)
-        assert process.returncode == -9
-        said += rest.splitlines(keepends=True)
+        said += process.ended()
     # A line without its end was not said.
     spoken = [line.split() for line in said if line.endswith("\n")]
     return {int(index): leaf for index, leaf in spoken}

@@ -17,7 +17,7 @@ from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service
 from services.cli.rooms import policies, rooms
 from services.kit import check_digits
 from services.kit.client import Client
-from services.kit.config import DepartmentConfig, PeerSection, PolicySection, StoreSection
+from services.kit.config import AuthorizationsSection, DepartmentConfig, PeerSection, PolicySection, StoreSection
 from services.kit.credentials import results
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.results import Statement
@@ -101,6 +101,8 @@ class Mesh:
         self.secret.chmod(0o600)
         self.changes: dict[str, Any] = {}
         """What a test has otherwise in the config."""
+        self.authorizations: AuthorizationsSection | None = None
+        """The service that keeps authorizations, where the mesh has one."""
         self.node: RecognitionNode | None = None
         self.gateway: GatewayNode | None = None
         self.departments: dict[str, DepartmentNode] = {}
@@ -122,6 +124,7 @@ class Mesh:
             secret=self.secret,
             keys=self.folder / "keys",
             signing=self.folder / "recognition" / "signing",
+            authorizations=self.authorizations,
         )
         return made.model_copy(update=self.changes)
 
@@ -178,6 +181,7 @@ class Mesh:
             departments={agency: DepartmentSection(target=target) for agency, target in targets.items()},
             policy=PolicySection(files=files, reload=dt.timedelta(milliseconds=50)),
             secret=self.secret,
+            authorizations=self.authorizations,
         )
         self.gateway = GatewayNode(config, self.zone.frame(config))
         await self.gateway.start()

@@ -18,7 +18,7 @@ CALLERS = {
     "agency": [f"{agency}/system" for agency in SIGNERS],
     "party": ["bank/core", "laboratory/lims", "foreign-investment/desk"],
     "enterprise": [enterprise()],
-    "consumer": ["supervision/monitor", "partner-customs/hub"],
+    "consumer": ["supervision/monitor", "audit/desk", "partner-customs/hub"],
     "gateway": ["gateway/main"],
     "operator": ["operator/admin"],
     "member": ["visitor/app", "gateway2/main", "recognition/other"],

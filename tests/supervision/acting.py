@@ -1,10 +1,6 @@
-"""A process that acts on authorizations without end, and says of each act that it is done: to be killed.
-
-python -m tests.supervision.acting URL FOLDER NAME
-"""
+"""Acts on authorizations without end, and says of each act that it is done, until the process is killed."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 from services.kit.credentials.keys import SigningKeys
@@ -12,7 +8,12 @@ from services.kit.records.database import Database
 from tests.supervision.desk import TERMS, Clock, Desk
 
 
-async def act(url: str, folder: Path, name: str) -> None:
+def act(url: str, folder: Path, name: str) -> None:
+    """Act without end."""
+    asyncio.run(_act(url, folder, name))
+
+
+async def _act(url: str, folder: Path, name: str) -> None:
     desk = Desk(folder, url, Database(url), SigningKeys.open(folder / "signing"), Clock(), TERMS)
     await desk.authorizations.open()
     number = 0
@@ -30,7 +31,3 @@ async def act(url: str, folder: Path, name: str) -> None:
             await desk.reserve(found, 1)
             print(found.id, "reserved", flush=True)  # noqa: T201
         print(found.id, "exhausted", flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    asyncio.run(act(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))

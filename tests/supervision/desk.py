@@ -95,6 +95,8 @@ class Desk:
     clock: Clock
     terms: Terms
     broken: list[int] = field(default_factory=list[int])
+    others: list["Desk"] = field(default_factory=list["Desk"])
+    """Processes beside this one, each with its own connections."""
 
     def __post_init__(self) -> None:
         published = PublishedKeys.load(self.folder / "keys")
@@ -110,9 +112,15 @@ class Desk:
 
     async def other(self, clock: Clock | None = None) -> "Desk":
         """Another process over the same database, or the same one after a restart."""
-        made = Desk(self.folder, self.url, self.database, self.signing, clock or self.clock, self.terms)
+        made = Desk(self.folder, self.url, Database(self.url), self.signing, clock or self.clock, self.terms)
+        # What one process queues for its only writer, two have to settle by the locks of the database.
+        self.others.append(made)
         await made.authorizations.open()
         return made
+
+    def close(self) -> None:
+        for each in (*self.others, self):
+            each.database.close()
 
     async def request(self, by: str = "req", asked: pb.Scope | None = None, **more: Any) -> Authorization:
         wanted = asked or scope(begin=self.clock(), **more)
@@ -186,10 +194,9 @@ async def desk(url: str, folder: Path, terms: Terms = TERMS) -> AsyncGenerator[D
     signing = SigningKeys.create(folder / "signing", f"spiffe://{ZONE}/{AGENCY}", START - DAY)
     signing.publish(folder / "keys")
     migrations.upgrade(url, MIGRATIONS)
-    database = Database(url)
+    made = Desk(folder, url, Database(url), signing, Clock(), terms)
     try:
-        made = Desk(folder, url, database, signing, Clock(), terms)
         await made.authorizations.open()
         yield made
     finally:
-        database.close()
+        made.close()

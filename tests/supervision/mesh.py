@@ -30,6 +30,8 @@ AML: Final = "supervision/aml"
 CUSTOMS: Final = "customs/release"
 TAX: Final = "taxation/refund"
 AGENCIES: Final = ("supervision", "customs", "taxation", "audit")
+HEARTBEAT: Final = dt.timedelta(milliseconds=100)
+"""Shorter than nodes need, for tests that wait for some."""
 
 State = pb.AuthorizationState
 
@@ -74,6 +76,7 @@ class Mesh:
             signing=self.folder / "signing",
             keys=self.folder / "keys",
             auditors=["audit/desk"],
+            heartbeat=HEARTBEAT,
         )
         return made.model_copy(update=self.changes)
 

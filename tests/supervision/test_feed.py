@@ -23,7 +23,7 @@ from tests.supervision.desk import CUSTOMS, DAY, HOUR, TAXATION, Clock, Desk
 from tests.supervision.mesh import AML, Mesh, State, refusal
 from tests.zone import ZONE
 
-HEARTBEAT = 0.3
+HEARTBEAT = 0.1
 GATEWAY = Caller(f"spiffe://{ZONE}/gateway/main", "gateway", "main")
 Stream = AsyncGenerator[pb.FollowAuthorizationsResponse]
 
@@ -174,7 +174,7 @@ async def test_a_caller_has_only_so_many_streams(own: Mesh) -> None:
 # What follows has no wire between.
 
 
-async def following(desk: Desk, poll: float = 0.05) -> tuple[Board, Feed]:
+async def following(desk: Desk, poll: float = 0.02) -> tuple[Board, Feed]:
     board = Board(desk.database, desk.books, desk.moments, poll=poll)
     desk.authorizations.listeners.append(board.ring)
     await board.open()

@@ -1,12 +1,12 @@
 """Processes that are killed at any moment: what was said to be done is done, and what is there verifies."""
 
-import subprocess
-import sys
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 from services.supervision.tables import HEAD, RESERVATION
-from tests.conftest import REPOSITORY
+from tests.killable import Killable
+from tests.supervision.acting import act
 from tests.supervision.desk import Desk
 
 LINES = 12
@@ -14,20 +14,15 @@ LINES = 12
 
 def killed_after(desk: Desk, name: str, lines: int) -> list[tuple[str, str]]:
     """Let two act at once; kill both without any warning once one has said so much. Gives what it said."""
-    command = [sys.executable, "-m", "tests.supervision.acting", desk.url, str(desk.folder)]
-    other = subprocess.Popen([*command, f"{name}-other"], cwd=REPOSITORY, stdout=subprocess.DEVNULL)
-    said: list[tuple[str, str]] = []
-    with subprocess.Popen([*command, name], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            authorization_id, what = line.split()
-            said.append((authorization_id, what))
-            if len(said) == lines:
-                other.kill()
-                process.kill()
-    other.wait()
-    assert process.returncode == -9
-    return said
+    processes = [Killable(act, desk.url, desk.folder, who) for who in (name, f"{name}-other")]
+    said = list(islice(processes[0].said(), lines))
+    for process in processes:
+        process.kill()
+    said += processes[0].ended()
+    processes[1].ended()
+    # A line without its end was not said.
+    spoken = (line.split() for line in said if line.endswith("\n"))
+    return [(authorization_id, what) for authorization_id, what in spoken]
 
 
 async def test_nothing_that_was_said_is_lost(any_desk: Desk, tmp_path: Path) -> None:

@@ -27,7 +27,8 @@ from tests.zone import ZONE, now
 async def test_from_request_to_ticket(mesh: Mesh) -> None:
     found = await mesh.request()
     assert found.state == State.AUTHORIZATION_STATE_REQUESTED
-    assert found.scope == scope(AML, found.scope.not_before.ToDatetime(dt.UTC))
+    begin = found.scope.not_before.ToDatetime(dt.UTC)
+    assert found.scope == scope(AML, begin, nonce=found.scope.nonce)
     once = await mesh.approve(found, AML, "chief")
     assert once.state == State.AUTHORIZATION_STATE_APPROVED_ONCE
     found = await mesh.approve(found)

@@ -64,6 +64,8 @@ class RecordQuery:
     revoked: bool = False
     via: Via | None = None
     """Where alone the subject may be looked for; None leaves that to the record type."""
+    authorized: bool = False
+    """Whether it is asked under an authorization that names the subject."""
 
     @property
     def looked_for(self) -> Via:
