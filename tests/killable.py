@@ -11,7 +11,18 @@ from multiprocessing.connection import Connection
 from typing import Final, TextIO
 
 _FORKING: Final = multiprocessing.get_context("forkserver")
-_FORKING.set_forkserver_preload(["__main__", "tests.log.appending", "tests.supervision.acting"])
+_FORKING.set_forkserver_preload(
+    [
+        "__main__",
+        "tests.log.appending",
+        "tests.recognition.ticking",
+        "tests.records.loading",
+        "tests.supervision.acting",
+    ]
+)
+
+KILLED: Final = -9
+"""How one ends that was killed."""
 
 
 class Killable:
@@ -35,12 +46,16 @@ class Killable:
         self._process.kill()
 
     def ended(self) -> list[str]:
-        """Give what it had said by then and nobody has heard yet, once it is dead."""
+        """Wait until it ends, or is dead; gives what it has said by then and nobody has heard yet."""
         rest = list(self._said)
         self._said.close()
         self._process.join()
-        assert self._process.exitcode == -9
         return rest
+
+    @property
+    def code(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.exitcode
 
 
 def _run(speaking: Connection, function: Callable[..., object], arguments: tuple[object, ...]) -> None:

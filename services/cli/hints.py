@@ -176,6 +176,6 @@ HINTS: Final[Mapping[str, str]] = {
     "LOG_KEY_UNKNOWN": "--keys says where published keys lie: AGENCY.SYSTEM.vkey; --log says which log it must be",
     "LOG_PROOF_INVALID": "do not rely on it; `hutong log prove RECEIPT` makes a new one, where the log can",
     "LOG_ENTRY_UNKNOWN": "`hutong log verify NODE` says how many entries there are",
-    "RECEIPT_INVALID": "save the whole answer: `hutong query … --json > answer.json`",
+    "RECEIPT_INVALID": "keep the whole answer as it came: `hutong query … --save FILE`",
     "MALFORMED_REQUEST": "--help shows how it is written",
 }

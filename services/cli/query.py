@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
+from certs.files import PRIVATE, write_atomically
 from hutong.api.exchange.v1 import federation_pb2
 from services.cli import answer, question
 from services.cli.authorizations import using
@@ -14,6 +17,7 @@ from services.cli.door import EMPTY
 from services.cli.output import AsJson, console, print_json
 from services.cli.question import Door
 from services.cli.zone import DEFAULT_FOLDER
+from services.kit.client import parse
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -40,6 +44,9 @@ def query(
     deadline: question.Deadline = "5s",
     stream: bool = typer.Option(False, "--stream", help="Show each section as soon as its department answers."),
     all_pages: bool = typer.Option(False, "--all-pages", help="Go on with the next page by itself; streams."),
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Keep the answer as it came: `hutong log prove FILE`.")
+    ] = None,
     folder: question.Folder = DEFAULT_FOLDER,
     gateway: question.GatewayAddress = "",
     gateway_id: question.GatewayId = "",
@@ -52,7 +59,7 @@ def query(
 
     Every section shows what was given, what was given changed (~transform), and what was refused, with the reason.
     Exit code: 0 answered, even in part; 3 answered, but every section was denied, late or unreachable; 1 the question
-    itself was refused.
+    itself was refused. Every answer carries a receipt of its log; --save keeps it with the very bytes it is of.
 
     \b
     Examples:
@@ -74,24 +81,30 @@ def query(
         authorization, ticket, officer, folder, caller, cert, key, bundle
     )
     wait = question.seconds(deadline)
-    if stream or all_pages or others:
+    streams = stream or all_pages or bool(others)
+    if save is not None and streams:
+        raise typer.BadParameter("--save keeps one answer, and a stream is many: --json writes each with its receipt")
+    if streams:
         asked = federation_pb2.StreamQueryRequest(query=made, all_pages=all_pages)
         for text in others:
             scheme, _, value = text.partition(":")
             asked.subjects.add(scheme=scheme, value=value, as_written=as_written)
         run = _stream(way, asked, wait, as_json)
     else:
-        run = _ask(way, made, wait, as_json)
+        run = _ask(way, made, wait, save, as_json)
     if not asyncio.run(run):
         raise typer.Exit(EMPTY)
 
 
-async def _ask(door: Door, request: federation_pb2.QueryRequest, wait: float, as_json: bool) -> bool:
+async def _ask(door: Door, request: federation_pb2.QueryRequest, wait: float, save: Path | None, as_json: bool) -> bool:
     client = door.client()
     try:
-        response = await client.unary(f"{SERVICE}/Query", request, federation_pb2.QueryResponse, timeout=wait)
+        raw = await client.raw(f"{SERVICE}/Query", request, timeout=wait)
     finally:
         await client.close()
+    if save is not None:
+        write_atomically(save, raw, PRIVATE)
+    response = parse(raw, federation_pb2.QueryResponse)
     if as_json:
         print_json(answer.as_dict(response))
     else:

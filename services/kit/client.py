@@ -104,16 +104,27 @@ class Client:
 
         `svid` is the identity to call with, where the request was signed with its key; the present one otherwise.
         """
+        return parse(await self.raw(method, request, timeout=timeout, traceparent=traceparent, svid=svid), response)
+
+    async def raw(
+        self,
+        method: str,
+        request: Message | bytes,
+        *,
+        timeout: float | None,
+        traceparent: str = "",
+        svid: Svid | None = None,
+    ) -> bytes:
+        """Make a unary call, and give the answer's bytes as they came, of which a log has the digest; as `unary`."""
         line = self._line(svid)
         stub = line.stubs.get(method)
         if stub is None:
             stub = cast("Unary", line.channel.unary_unary(method, _serialize))
             line.stubs[method] = stub
         try:
-            raw = await stub(request, timeout=timeout, metadata=_metadata(traceparent))
+            return await stub(request, timeout=timeout, metadata=_metadata(traceparent))
         except grpc.aio.AioRpcError as error:
             raise read_error(error) from None
-        return _parse(raw, response)
 
     async def stream(
         self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
@@ -141,7 +152,8 @@ class Client:
         self._lines.clear()
 
 
-def _parse(raw: bytes, response: type[R]) -> R:
+def parse(raw: bytes, response: type[R]) -> R:
+    """Read the bytes of an answer; raises `Unavailable` DEPARTMENT_FAILED where they are none."""
     try:
         return response.FromString(raw)
     except DecodeError:
@@ -151,7 +163,7 @@ def _parse(raw: bytes, response: type[R]) -> R:
 async def _read(call: Any, response: type[R]) -> AsyncIterator[R]:
     try:
         async for raw in call:
-            yield _parse(raw, response)
+            yield parse(raw, response)
     except grpc.aio.AioRpcError as error:
         raise read_error(error) from None
     finally:

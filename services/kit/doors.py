@@ -4,9 +4,7 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from google.protobuf import message_factory
@@ -22,7 +20,6 @@ from services.kit.errors import (
     InvalidArgument,
     PermissionDenied,
     Reason,
-    ResourceExhausted,
 )
 from services.kit.log.facts import Facts, Subject
 from services.kit.policy.mask import ReadMask
@@ -33,6 +30,7 @@ from services.kit.records.pages import ResumeTokens
 from services.kit.records.source import Changes
 from services.kit.records.tables import TEXT_LIMIT
 from services.kit.rpc import Call, snake
+from services.kit.streams import Streams
 from services.kit.waiting import within
 
 MAX_SELECTIONS = 32
@@ -123,8 +121,7 @@ class RecordSourceService:
         self._resume = resume
         self._poll = poll
         self._heartbeat = heartbeat
-        self._watches = watches
-        self._watching: Counter[str] = Counter()
+        self._watches = Streams(watches, "watches")
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -185,21 +182,9 @@ class RecordSourceService:
         _check_size(request.selection)
         call.facts.asked(origin.caller, origin.request)
         kind = self._owned(request.selection.record_type)
-        with self._counted(origin.caller.spiffe_id):
+        with self._watches.counted(origin.caller.spiffe_id):
             async for response in self._watched(request, origin, kind, call.facts):
                 yield response
-
-    @contextmanager
-    def _counted(self, caller: str) -> Generator[None]:
-        if self._watching[caller] >= self._watches:
-            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {self._watches} watches at a time")
-        self._watching[caller] += 1
-        try:
-            yield
-        finally:
-            self._watching[caller] -= 1
-            # Without what stands at zero, of which there would be more and more.
-            self._watching = +self._watching
 
     async def _watched(
         self, request: record_source_pb2.WatchRequest, origin: Origin, kind: RecordType, facts: Facts

@@ -1,7 +1,7 @@
 """Cases that are watched: what came is sent at once, and again from wherever a watcher left off."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,8 +9,9 @@ from typing import Final
 
 from hutong.api.recognition.v1 import case_service_pb2 as pb
 from services.kit.clock import Clock
-from services.kit.errors import InvalidArgument, Reason, ResourceExhausted, Unavailable
+from services.kit.errors import InvalidArgument, Reason, Unavailable
 from services.kit.rpc import Call
+from services.kit.streams import Streams
 from services.kit.waiting import within
 from services.recognition import asked, noting
 from services.recognition.case import CaseState
@@ -42,8 +43,7 @@ class Watching:
         self._clock = clock
         self._poll = poll
         self._heartbeat = heartbeat
-        self._watches = watches
-        self._watching: Counter[str] = Counter()
+        self._watches = Streams(watches, "watches")
         self._bells: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._stopping = False
         cases.listeners.append(self._ring)
@@ -67,21 +67,9 @@ class Watching:
         """
         if request.after < 0:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative", field="after")
-        with self._counted(call.caller.spiffe_id), self._bell(asked.case_id(request.case_id)) as bell:
+        with self._watches.counted(call.caller.spiffe_id), self._bell(asked.case_id(request.case_id)) as bell:
             async for response in self._watched(request, call, bell):
                 yield response
-
-    @contextmanager
-    def _counted(self, caller: str) -> Generator[None]:
-        if self._watching[caller] >= self._watches:
-            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {self._watches} watches at a time")
-        self._watching[caller] += 1
-        try:
-            yield
-        finally:
-            self._watching[caller] -= 1
-            # Without what stands at zero, of which there would be more and more.
-            self._watching = +self._watching
 
     @contextmanager
     def _bell(self, case_id: str) -> Generator[asyncio.Event]:

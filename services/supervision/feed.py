@@ -5,14 +5,12 @@ looked at there are none: whoever follows must not take silence for good news.
 """
 
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from typing import Final
 
 from hutong.api.authorization.v1 import authorization_pb2 as pb
 from services.kit.caller import Caller
-from services.kit.errors import Reason, ResourceExhausted
+from services.kit.streams import Streams
 from services.supervision import messages
 from services.supervision.board import Board, Change
 
@@ -31,7 +29,7 @@ class Feed:
         self._board = board
         self._gateways = frozenset(gateways)
         self._heartbeat = heartbeat
-        self._following: Counter[str] = Counter()
+        self._streams = Streams(STREAMS)
         self._stopping = False
 
     def stop(self) -> None:
@@ -43,7 +41,7 @@ class Feed:
 
         Raises `ResourceExhausted` STREAMS_TOO_MANY.
         """
-        with self._counted(caller.spiffe_id):
+        with self._streams.counted(caller.spiffe_id):
             number: int | None = None
             told = 0.0
             while not self._stopping:
@@ -62,18 +60,6 @@ class Feed:
 
     def _concerns(self, change: Change, caller: Caller) -> bool:
         return caller.path in self._gateways or caller.agency in change.owners
-
-    @contextmanager
-    def _counted(self, caller: str) -> Generator[None]:
-        if self._following[caller] >= STREAMS:
-            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {STREAMS} streams at a time")
-        self._following[caller] += 1
-        try:
-            yield
-        finally:
-            self._following[caller] -= 1
-            # Without what stands at zero, of which there would be more and more.
-            self._following = +self._following
 
 
 def _responses(changes: Iterable[Change], *, snapshot: bool) -> Iterator[pb.FollowAuthorizationsResponse]:

@@ -120,8 +120,7 @@ async def test_one_revocation_shuts_every_door(supervised: Supervised) -> None:
     await anext(watching)
     slow = streamed(mesh, leave, all_pages=True, subjects=[SUBJECT] * 400)
     assert (await anext(slow)).section.records
-    for door in (explained, got, reserved):
-        await door(mesh, leave)
+    await asyncio.gather(explained(mesh, leave), got(mesh, leave), reserved(mesh, leave))
     token, before = direct.sections[0].next_page_token, delegated(mesh, fetch(), leave)
     await mesh.revoke(leave)
     await mesh.heard(leave.authorization_id, REVOKED, leave.scope.types)

@@ -213,7 +213,11 @@ async def test_an_older_database_revives_nothing_where_its_end_was_heard(own_sup
     assert (await refused(ask(mesh, AML, asked(leave, KIND)))).reason is Reason.AUTHORIZATION_REVOKED
 
 
-@pytest.mark.xfail(strict=True, reason="the service has nothing but its database to know what it has revoked")
+@pytest.mark.xfail(
+    strict=True,
+    raises=pytest.fail.Exception,
+    reason="the service has nothing but its database to know what it has revoked",
+)
 async def test_an_older_database_is_noticed_by_the_service(own_supervised: Supervised) -> None:
     leave = await rolled_back(own_supervised)
     await refused(own_supervised.use(leave.authorization_id))

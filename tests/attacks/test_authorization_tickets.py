@@ -295,11 +295,11 @@ async def test_a_clock_set_back_brings_nothing_back_to_life(tmp_path: Path) -> N
         await mesh.heard(leave.authorization_id, pb.AUTHORIZATION_STATE_EXPIRED, leave.scope.types)
         # The ticket has ended with it.
         assert (await refused(listed(mesh, leave))).reason is Reason.TICKET_EXPIRED
-        for ahead, reasons in (
+        for seconds, reasons in (
             (-1, {Reason.TICKET_EXPIRED}),
             (-4, {Reason.TICKET_EXPIRED}),
             (-30, {Reason.CLOCK_SET_BACK}),
             (-600, {Reason.CLOCK_SET_BACK, Reason.IDENTITY_INVALID}),
         ):
-            clock.ahead = ahead * SECOND
-            assert (await refused(listed(mesh, leave))).reason in reasons, ahead
+            clock.ahead = seconds * SECOND
+            assert (await refused(listed(mesh, leave))).reason in reasons, seconds

@@ -84,7 +84,7 @@ def test_explain_takes_the_arguments_of_query() -> None:
         name: {option for parameter in command(entry).params for option in parameter.opts}
         for name, entry in ((e.name, e) for e in Hutong.entries if e.name in {"query", "explain"})
     }
-    assert options["query"] - options["explain"] == {"--stream", "--all-pages"}
+    assert options["query"] - options["explain"] == {"--stream", "--all-pages", "--save"}
     assert options["explain"] <= options["query"]
 
 

@@ -86,6 +86,39 @@ def test_a_stream_for_people(ask: Asking) -> None:
     assert "customs.Declaration" in ask("query", *REBATE, *DECLARATION, "--stream").stdout
 
 
+def test_an_answer_that_was_kept_is_compared_with_its_entry_by_whoever_may_read_entries(
+    ask: Asking, tmp_path: Path
+) -> None:
+    kept, proof, folder = tmp_path / "answer", tmp_path / "answer.tlog-proof", ("--dir", ask.folder)
+    assert ask("query", *REBATE, *DECLARATION, "--save", kept).exit_code == 0
+    assert kept.stat().st_mode & 0o077 == 0
+    prove = ("log", "prove", kept, *folder)
+
+    def told(*arguments: str | Path) -> dict[str, Any]:
+        ran = run(*arguments, "--json")
+        found: dict[str, Any] = json.loads(ran.stdout)
+        assert ran.exit_code == (1 if "error" in found else 0)
+        return found
+
+    for reader in ("audit/desk", ""):
+        assert told(*prove, "--as", reader)["answer"] is True
+    assert "this is the answer" in run(*prove, "--as", "audit/desk").stdout
+    # Who asked has the proof of what was promised; entries are for the log's readers.
+    found = told(*prove, "--as", "taxation/refund", "--out", proof)
+    assert (found["receipt"], found["answer"]) == (True, False)
+    assert told("log", "consistency", proof, "--node", "gateway", "--as", "taxation/refund", *folder)["kept"] is True
+    # One letter of a record, and it is another answer.
+    whole = kept.read_bytes()
+    at = whole.index(b"declaration_no")
+    kept.write_bytes(whole[:at] + b"D" + whole[at + 1 :])
+    assert told(*prove, "--as", "taxation/refund")["answer"] is False
+    assert told(*prove, "--as", "audit/desk")["error"]["reason"] == "RECEIPT_INVALID"
+
+
+def test_a_stream_is_not_kept_as_one_answer(ask: Asking, tmp_path: Path) -> None:
+    assert ask("query", *REBATE, *DECLARATION, "--stream", "--save", tmp_path / "answer").exit_code == 2
+
+
 def test_nothing_given_is_exit_code_3(ask: Asking) -> None:
     for more in ((), ("--stream",), ("--json",)):
         assert ask("query", *REBATE, "--select", "commerce.Enterprise", *more).exit_code == 3

@@ -13,7 +13,7 @@ from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
 from services.kit.log.tables import ENTRY, HEAD, OPENING, SUBJECT
 from tests import databases
-from tests.killable import Killable
+from tests.killable import KILLED, Killable
 from tests.log.appending import append
 from tests.log.bed import connected, draft, opened, whole
 
@@ -30,6 +30,7 @@ def killed(url: str, seed: int, lines: int, beside: int = 0) -> dict[int, str]:
         process.kill()
     for process in processes:
         said += process.ended()
+        assert process.code == KILLED
     # A line without its end was not said.
     spoken = [line.split() for line in said if line.endswith("\n")]
     return {int(index): leaf for index, leaf in spoken}

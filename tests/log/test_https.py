@@ -132,11 +132,19 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
         yield made
 
 
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """One for tests that only ask."""
+    async with serving(tmp_path_factory.mktemp("tiles")) as made:
+        await fill(made.log, 300)
+        yield made
+
+
 # what is served
 
 
-async def test_a_checkpoint_and_tiles(served: Served) -> None:
-    async with served.connection() as connection:
+async def test_a_checkpoint_and_tiles(shared: Served) -> None:
+    async with shared.connection() as connection:
         # All over one connection.
         checkpoint = await connection.get("/checkpoint")
         assert checkpoint.status == 200
@@ -153,28 +161,28 @@ async def test_a_checkpoint_and_tiles(served: Served) -> None:
         assert (await connection.get("/tile/0/001.p/3")).status == 200
 
 
-async def test_entries_are_for_readers(served: Served) -> None:
-    assert (await served.get("/tile/entries/000")).status == 403
-    assert (await served.get("/tile/entries/999")).status == 403
-    bundle = await served.get("/tile/entries/001.p/44", READER)
+async def test_entries_are_for_readers(shared: Served) -> None:
+    assert (await shared.get("/tile/entries/000")).status == 403
+    assert (await shared.get("/tile/entries/999")).status == 403
+    bundle = await shared.get("/tile/entries/001.p/44", READER)
     assert bundle.status == 200
     assert bundle.headers["cache-control"] == "private, max-age=31536000, immutable"
-    assert decode_entries(bundle.body, 44)[0] == (await served.log.entry(256)).data
+    assert decode_entries(bundle.body, 44)[0] == (await shared.log.entry(256)).data
 
 
-async def test_a_head_is_a_get_without_a_body(served: Served) -> None:
-    async with served.connection() as connection:
+async def test_a_head_is_a_get_without_a_body(shared: Served) -> None:
+    async with shared.connection() as connection:
         whole = await connection.get("/tile/0/000")
         head = await connection.get("/tile/0/000", "HEAD")
         assert (head.status, head.body, head.headers) == (200, b"", whole.headers)
         assert (await connection.get("/checkpoint")).status == 200
 
 
-async def test_a_whole_log_is_verified_over_https(served: Served) -> None:
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=named(served, READER)))
+async def test_a_whole_log_is_verified_over_https(shared: Served) -> None:
+    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=named(shared, READER)))
 
     def fetch(path: str) -> bytes:
-        with opener.open(f"https://localhost:{served.server.port}/{path}", timeout=30) as answer:
+        with opener.open(f"https://localhost:{shared.server.port}/{path}", timeout=30) as answer:
             return bytes(answer.read())
 
     found = await asyncio.to_thread(verifying.verify_tiles, fetch, KEY)
@@ -207,8 +215,8 @@ def named(served: Served, path: str) -> ssl.SSLContext:
         "/tile/0/x000/000",
     ],
 )
-async def test_what_there_is_not(served: Served, path: str) -> None:
-    async with served.connection() as connection:
+async def test_what_there_is_not(shared: Served, path: str) -> None:
+    async with shared.connection() as connection:
         answer = await connection.get(path)
         assert (answer.status, answer.body) == (404, b"Not Found\n")
         assert answer.headers["cache-control"] == "no-store"
@@ -332,18 +340,18 @@ HOST = b"Host: a\r\n"
         (b"\x16\x03\x01\r\n\r\n", 400),
     ],
 )
-async def test_requests_that_are_none_end_the_connection(served: Served, raw: bytes, status: int) -> None:
-    async with served.connection() as connection:
+async def test_requests_that_are_none_end_the_connection(shared: Served, raw: bytes, status: int) -> None:
+    async with shared.connection() as connection:
         answer = await connection.send(raw)
         assert answer.status == status
         assert answer.headers["connection"] == "close"
         assert answer.headers.get("allow", "") == ("get, head" if status == 405 else "")
         assert await connection.ended()
-    assert (await served.get("/checkpoint")).status == 200
+    assert (await shared.get("/checkpoint")).status == 200
 
 
-async def test_a_client_may_close(served: Served) -> None:
-    async with served.connection() as connection:
+async def test_a_client_may_close(shared: Served) -> None:
+    async with shared.connection() as connection:
         raw = b"GET /checkpoint HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
         assert (await connection.send(raw)).status == 200
         assert await connection.ended()

@@ -129,12 +129,11 @@ async def test_a_whole_log_is_verified_from_afar(mesh: Mesh) -> None:
         assert verifying.verify_tiles(files.__getitem__, mesh.key).size == 300
 
 
-@pytest.mark.parametrize(
-    "path", ["", "tile", "tile/0/1", "tile/0/000.p/0", "tile/0/000.p/256", "../log.db", "tile/64/000", "tile/-1/000"]
-)
-async def test_paths_of_no_tile(mesh: Mesh, path: str) -> None:
+async def test_paths_of_no_tile(mesh: Mesh) -> None:
+    wrong = ["", "tile", "tile/0/1", "tile/0/000.p/0", "tile/0/000.p/256", "../log.db", "tile/64/000", "tile/-1/000"]
     async with mesh.client() as client:
-        await refused(client, InvalidArgument, Reason.MALFORMED_REQUEST, "GetTile", path=path)
+        for path in wrong:
+            await refused(client, InvalidArgument, Reason.MALFORMED_REQUEST, "GetTile", path=path)
 
 
 async def test_what_the_log_has_not(mesh: Mesh) -> None:

@@ -1,5 +1,6 @@
 """A node shows its log to its witnesses, whatever becomes of them, and says loudly what they say against it."""
 
+import asyncio
 import datetime as dt
 import logging
 import shutil
@@ -180,6 +181,26 @@ async def test_an_idle_log_is_shown_once_a_minute(field: Field) -> None:
     # Who asks for it by hand gets it.
     await showing.show()
     assert at.witness.asked == 4
+
+
+async def test_by_itself_it_asks_no_more_than_that(field: Field) -> None:
+    log, at = await field.log(), await field.witness("taxation")
+    await fill(log, 2)
+    looked, looks = asyncio.Event(), 0
+
+    def seconds() -> float:
+        # Asked for at every look, and once when it was co-signed.
+        nonlocal looks
+        looks += 1
+        if looks == 20:
+            looked.set()
+        return 1000.0
+
+    showing = Showing(log, {TAXATION: field.to(at.host.address, at)}, field.keys.folder, 0.001, monotonic=seconds)
+    await showing.start()
+    await looked.wait()
+    assert at.witness.asked == 1
+    await showing.stop()
 
 
 async def test_a_witness_that_did_not_cosign_is_asked_each_time(field: Field) -> None:

@@ -1,41 +1,34 @@
 """Schedulers that are killed at any moment, and started again, remind exactly once."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 from services.recognition.events import Kind
 from services.recognition.tables import CASE, REMINDER, TASK
-from tests.recognition.desk import REPOSITORY, Bed, desk
+from tests.killable import KILLED, Killable
+from tests.recognition.desk import Bed, desk
 from tests.recognition.test_cases import accepted
 from tests.recognition.test_concurrency import company
+from tests.recognition.ticking import tick
 
 CASES = 24
 
 Sent = Counter[tuple[str, str, str]]
 
 
-def started(bed: Bed) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "tests.recognition.ticking", bed.url, str(bed.folder), bed.clock().isoformat()]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
-
-
-def killed_after(bed: Bed, lines: int | None, beside: int = 0) -> int:
+def killed_after(bed: Bed, lines: int | None, beside: int = 0) -> int | None:
     """Run schedulers, `beside` more of them at the same time; kill all, without any warning, once one has said so much.
 
     Gives how it ended.
     """
-    others = [started(bed) for _ in range(beside)]
-    with started(bed) as process:
-        assert process.stdout is not None
-        for said, _ in enumerate(process.stdout, 1):
-            if lines is not None and said > lines:
-                for each in (process, *others):
-                    each.kill()
-    for other in others:
-        other.communicate(timeout=60)
-    return process.returncode
+    processes = [Killable(tick, bed.url, bed.folder, bed.clock()) for _ in range(beside + 1)]
+    for said, _ in enumerate(processes[-1].said(), 1):
+        if lines is not None and said > lines:
+            for process in processes:
+                process.kill()
+    for process in processes:
+        process.ended()
+    return processes[-1].code
 
 
 async def reminded(bed: Bed) -> Sent:
@@ -58,7 +51,7 @@ async def test_reminders_are_exactly_once(any_url: str, tmp_path: Path) -> None:
         bed.clock.move(days=40)
         # One that is quick is done before the blow falls; not all of them are.
         ends = [killed_after(bed, lines, beside) for lines, beside in ((0, 0), (2, 1), (3, 0), (1, 0))]
-        assert -9 in ends
+        assert KILLED in ends
         between = await reminded(bed)
         assert max(between.values(), default=1) == 1
         assert killed_after(bed, None, beside=1) == 0

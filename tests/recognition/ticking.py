@@ -1,4 +1,4 @@
-"""A scheduler in a process of its own, to be killed: says each case that it has attended to, once it has committed."""
+"""A scheduler in a process that is killed: says each case that it has attended to, once it has committed."""
 
 import asyncio
 import datetime as dt
@@ -13,14 +13,15 @@ def say(*words: object) -> None:
     sys.stdout.flush()
 
 
-async def main(url: str, folder: str, now: str) -> None:
-    bed = build(url, Path(folder), Hand(dt.datetime.fromisoformat(now)))
+def tick(url: str, folder: Path, now: dt.datetime) -> None:
+    """Tick until there is nothing left to do."""
+    asyncio.run(_tick(url, folder, now))
+
+
+async def _tick(url: str, folder: Path, now: dt.datetime) -> None:
+    bed = build(url, folder, Hand(now))
     bed.cases.listeners.append(say)
     say("ready")
     while await bed.cases.tick():
         pass
     bed.database.close()
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))

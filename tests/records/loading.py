@@ -1,7 +1,6 @@
-"""A process that loads a synthetic source and says how far it is, to be killed by tests."""
+"""Loads a synthetic source and says how far it is, in a process that tests kill (`tests.killable`)."""
 
 import asyncio
-import sys
 from collections.abc import Iterator
 
 from services.kit.records.ingest import Duplicates, Item, Report, ingest
@@ -23,13 +22,14 @@ def rows() -> Iterator[Item]:
             yield Good(str(n), original, enterprise(f"k{n - 1 if n % 70 == 0 else n:05}", f"name {n}"))
 
 
-async def main(url: str, duplicates: str) -> None:
+def load(url: str, duplicates: Duplicates) -> None:
+    """Load all of it."""
+    asyncio.run(_load(url, duplicates))
+
+
+async def _load(url: str, duplicates: Duplicates) -> None:
     def tell(report: Report) -> None:
         print(report.read, flush=True)  # noqa: T201 - the parent reads it
 
     async with RecordStore(url, COMMERCE) as store:
-        await ingest(store, rows(), INFO, duplicates=Duplicates(duplicates), progress=tell, batch=20)
-
-
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+        await ingest(store, rows(), INFO, duplicates=duplicates, progress=tell, batch=20)

@@ -1,7 +1,5 @@
 """A load that is killed at any moment and started again ends as if nothing had happened."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -11,26 +9,21 @@ from services.kit.records.ingest import Duplicates, ingest
 from services.kit.records.quarantine import Quarantine
 from services.kit.records.source import RecordQuery
 from services.kit.records.store import RecordStore
-from tests.records.bed import COMMERCE, ENTERPRISE, MIGRATIONS, REPOSITORY, Hand, everything
-from tests.records.loading import INFO, ROWS, rows
+from tests.killable import KILLED, Killable
+from tests.records.bed import COMMERCE, ENTERPRISE, MIGRATIONS, Hand, everything
+from tests.records.loading import INFO, ROWS, load, rows
 
 Held = tuple[list[tuple[str, int, bytes]], Counter[tuple[str, bytes, str]], int]
 
 
-def load(url: str, duplicates: Duplicates, until: int | None) -> None:
+def killed(url: str, duplicates: Duplicates, until: int | None) -> None:
     """Load in a process of its own; kill it, without any warning to it, once it has read `until` rows."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.records.loading", url, duplicates],
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if until is not None and int(line) >= until:
-                process.kill()
-    assert process.returncode == (-9 if until else 0)
+    process = Killable(load, url, duplicates)
+    for line in process.said():
+        if until is not None and int(line) >= until:
+            process.kill()
+    process.ended()
+    assert process.code == (KILLED if until else 0)
 
 
 async def held(store: RecordStore) -> Held:
@@ -56,8 +49,8 @@ async def test_nothing_is_lost_or_doubled(
     assert report.read == ROWS
     assert len(expected[1]) == report.quarantined
     for until in (20, 500, 900):
-        load(migrated_url, duplicates, until)
-    load(migrated_url, duplicates, None)
+        killed(migrated_url, duplicates, until)
+    killed(migrated_url, duplicates, None)
     async with RecordStore(migrated_url, COMMERCE, clock) as store:
         assert await held(store) == expected
         again = await ingest(store, rows(), INFO, duplicates=duplicates)

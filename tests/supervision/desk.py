@@ -119,8 +119,9 @@ class Desk:
         return made
 
     def close(self) -> None:
-        for each in (*self.others, self):
-            each.database.close()
+        for each in self.others:
+            each.close()
+        self.database.close()
 
     async def request(self, by: str = "req", asked: pb.Scope | None = None, **more: Any) -> Authorization:
         wanted = asked or scope(begin=self.clock(), **more)

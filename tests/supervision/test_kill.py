@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from services.supervision.tables import HEAD, RESERVATION
-from tests.killable import Killable
+from tests.killable import KILLED, Killable
 from tests.supervision.acting import act
 from tests.supervision.desk import Desk
 
@@ -20,6 +20,7 @@ def killed_after(desk: Desk, name: str, lines: int) -> list[tuple[str, str]]:
         process.kill()
     said += processes[0].ended()
     processes[1].ended()
+    assert {process.code for process in processes} == {KILLED}
     # A line without its end was not said.
     spoken = (line.split() for line in said if line.endswith("\n"))
     return [(authorization_id, what) for authorization_id, what in spoken]

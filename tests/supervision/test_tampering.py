@@ -182,6 +182,38 @@ async def test_an_event_that_somebody_else_signed(desk: Desk) -> None:
         shutil.rmtree(folder)
 
 
+async def test_an_event_signed_with_another_key_under_the_services_key_id(desk: Desk) -> None:
+    """Whoever has the secret can seal what the store then says; the events are still the service's own alone."""
+    found = await desk.approve(await desk.request(), "supervision", "chief")
+    keys = SigningKeys.create(desk.folder / "forger", "spiffe://zone.example/supervision", START - DAY)
+    own = desk.signing.active(desk.clock())
+    claims = strict.loads(strict.decode(found.signatures[-1].split(".")[1]))
+    claims |= {"seq": 3, "agn": "customs", "off": "officer-1", "prv": strict.encode(found.head.tip)}
+    header = {"typ": "hutong-authorization-event+jwt", "kid": own.kid}
+    await added(desk, found, signed.sign(header, claims, keys.active(desk.clock()).key))
+    await unknown(desk, found)
+    await desk.execute(EVENT.delete().where(event(found, 3)))
+    # It is the key that makes the difference: the very same words of the service itself would count.
+    await added(desk, found, signed.sign(header, claims, own.key))
+    assert await (await desk.other()).state(found) is State.ACTIVE
+
+
+async def test_an_event_that_was_signed_to_follow_another(desk: Desk) -> None:
+    """What the service signs in a transaction that comes to nothing fits nowhere else."""
+    found = await desk.approve(await desk.request(), "supervision", "chief")
+    made = Event(found.id, 3, Kind.APPROVED, desk.clock(), Person("customs", "officer-1"), "", found.digest)
+    await added(desk, found, desk.signatures.sign(made, digest("another history")))
+    await unknown(desk, found)
+
+
+async def added(desk: Desk, found: Authorization, text: str) -> None:
+    """Put a third event into the store, and seal it as the last."""
+    made = Event(found.id, 3, Kind.APPROVED, desk.clock(), Person("customs", "officer-1"), "", found.digest)
+    await desk.database.write(partial(store.append, event=made, signature=text))
+    seal = desk.books.seal(found.id, 3, digest(text), 0)
+    await desk.execute(HEAD.update().values(sequence=3, tip=digest(text), seal=seal))
+
+
 async def test_a_revoked_signing_key_takes_with_it_what_it_signed(desk: Desk) -> None:
     found = await desk.active()
     old = desk.signing.active(desk.clock()).kid

@@ -7,9 +7,9 @@ import typer
 
 from hutong.api.authorization.v1 import authorization_pb2
 from services.cli.answer import as_dict
-from services.cli.approval import R, Reason
+from services.cli.approval import R
 from services.cli.authorizations import desk, showing
-from services.cli.authorizations.desk import Address, AuthorizationId, Desk, Digest, Nonce, Officer, Token
+from services.cli.authorizations.desk import Address, AuthorizationId, Desk, Digest, Nonce, Officer, Reason, Token
 from services.cli.output import AsJson, console, print_json
 from services.cli.question import As, Bundle, Cert, Folder, Key
 from services.cli.zone import DEFAULT_FOLDER
@@ -176,6 +176,6 @@ def ticket(sitting: Desk, authorization_id: str) -> authorization_pb2.UseAuthori
 def _act(sitting: Desk, rpc: str, request: Any, role: Role, response: type[R], as_json: bool) -> None:
     done: Any = sitting.act(rpc, request, role, response)
     if as_json:
-        print_json(as_dict(done.authorization))
+        print_json(showing.told(done))
     else:
         showing.show_authorization(console(), done.authorization)

@@ -35,6 +35,9 @@ Nonce = Annotated[
     bool, typer.Option("--nonce", help="Print the nonce and audience such a token has to have, and do nothing else.")
 ]
 Address = Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="A supervision service elsewhere.")]
+Reason = Annotated[
+    str, typer.Option(metavar="CODE", help="Why: a code in capitals, for example CASE_CLOSED; never a text of anybody.")
+]
 Digest = Annotated[
     str, typer.Option("--digest", metavar="HEX", help="Digest of the scope you have seen: `explain` shows both.")
 ]

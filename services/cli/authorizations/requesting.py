@@ -9,12 +9,11 @@ import typer
 from hutong.api.authorization.v1 import authorization_pb2
 from hutong.api.common.v1 import common_pb2
 from services.cli import approval, question
-from services.cli.answer import as_dict
 from services.cli.approval import RequestId
 from services.cli.authorizations import desk, showing
 from services.cli.authorizations.desk import Address, Nonce, Officer, Token
 from services.cli.output import AsJson, console, print_json
-from services.cli.question import As, AsWritten, Basis, Bundle, Case, Cert, Folder, Key, Purposes, Selects
+from services.cli.question import As, AsWritten, Basis, Bundle, Cert, Folder, Key, Purposes, Selects
 from services.cli.zone import DEFAULT_FOLDER
 from services.kit.errors import InvalidArgument, Reason
 from services.kit.officers.tokens import Role
@@ -26,7 +25,7 @@ _EMERGENCY: Final = dt.timedelta(hours=4)
 def request(
     purpose: Purposes = None,
     basis: Basis = "",
-    case: Case = "",
+    case: Annotated[str, typer.Option(metavar="REF", help="The case it is for: an authorization has one.")] = "",
     select: Selects = None,
     subject: Annotated[
         list[str] | None, typer.Option("--subject", metavar="SCHEME:VALUE", help="Whom it is about; repeat for more.")
@@ -98,7 +97,7 @@ def request(
         "RequestAuthorization", asked, Role.REQUESTER, authorization_pb2.RequestAuthorizationResponse
     )
     if as_json:
-        print_json(as_dict(response.authorization))
+        print_json(showing.told(response))
     elif quiet:
         typer.echo(response.authorization.authorization_id)
     else:

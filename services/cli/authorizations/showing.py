@@ -3,7 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -47,9 +47,9 @@ def show(
     sitting = _sit(folder, caller, address, cert, key, bundle)
     found = _get(sitting, authorization_id)
     if as_json:
-        print_json(as_dict(found))
+        print_json(told(found))
     else:
-        show_authorization(console(), found)
+        show_authorization(console(), found.authorization)
 
 
 def explain(
@@ -110,6 +110,12 @@ def list_(
         out.print(Text(f"more: --page-token {response.next_page_token}", style="dim"))
 
 
+def told(response: Any) -> dict[str, object]:
+    """Write the authorization of an answer for machines, with the answer's receipt."""
+    made: Any = as_dict(response)
+    return {**made["authorization"], "receipt": made.get("receipt")}
+
+
 def show_authorization(out: Console, found: authorization_pb2.Authorization) -> None:
     """Print an authorization with its scope and its history."""
     scope = found.scope
@@ -124,7 +130,8 @@ def show_authorization(out: Console, found: authorization_pb2.Authorization) -> 
         ("Digest", found.scope_digest.hex()),
     ]
     if scope.emergency:
-        rows.insert(0, ("Emergency", f"to be reviewed by {_moment(found.review_due)}"))
+        due = _moment(found.review_due)
+        rows.insert(0, ("Emergency", f"to be reviewed by {due}" if due else "nothing to be reviewed"))
     out.print(Padding(pairs(rows), (0, 0, 0, 2), expand=False))
     out.print(Padding(_types(scope), (0, 0, 0, 2), expand=False))
     if found.events:
@@ -140,7 +147,7 @@ def show_scope(sitting: Desk, authorization_id: str, as_json: bool) -> None:
         print_json(as_dict(told))
         return
     out = console()
-    show_authorization(out, _get(sitting, authorization_id))
+    show_authorization(out, _get(sitting, authorization_id).authorization)
     for section in told.sections:
         answer.show_decisions(out, section)
     out.print(Text(f"to approve exactly this: --digest {told.scope_digest.hex()}", style="dim"))
@@ -150,10 +157,9 @@ def _sit(folder: Path, caller: str, address: str, cert: Path | None, key: Path |
     return desk.at(folder, caller, "", None, False, address, cert, key, bundle)
 
 
-def _get(sitting: Desk, authorization_id: str) -> authorization_pb2.Authorization:
+def _get(sitting: Desk, authorization_id: str) -> authorization_pb2.GetAuthorizationResponse:
     request = authorization_pb2.GetAuthorizationRequest(authorization_id=authorization_id)
-    response = authorization_pb2.GetAuthorizationResponse
-    return sitting.way.call(f"{SERVICE}/GetAuthorization", request, response).authorization
+    return sitting.way.call(f"{SERVICE}/GetAuthorization", request, authorization_pb2.GetAuthorizationResponse)
 
 
 def _types(scope: authorization_pb2.Scope) -> Table:
@@ -170,13 +176,21 @@ def _row(found: authorization_pb2.Authorization) -> list[str | Text]:
     name, scope = _state(found), found.scope
     return [
         found.authorization_id,
-        Text(name, style=_STYLES.get(name, "red")),
+        Text.assemble((name, _STYLES.get(name, "red")), _loud(found)),
         scope.caller,
         scope.purpose,
         scope.case_ref,
         _moment(scope.not_after),
         f"{found.rows_used} of {scope.row_quota}",
     ]
+
+
+def _loud(found: authorization_pb2.Authorization) -> str:
+    """Say of an emergency that it was one, and by when it has to be reviewed."""
+    if not found.scope.emergency:
+        return ""
+    due = _moment(found.review_due)
+    return f"\nemergency, review by {due}" if due else "\nemergency"
 
 
 def _state(found: authorization_pb2.Authorization) -> str:

@@ -9,15 +9,16 @@ import typer
 from certs.files import PUBLIC, write_atomically
 from hutong.api.log.v1 import log_pb2
 from services.cli.logs import receipt_files
+from services.cli.logs.receipt_files import Saved
 from services.cli.logs.where import As, Config, Keys, Opened, Origin, Tiles, Tree, Where, cosigners
 from services.cli.output import AsJson, console, pairs, print_json
 from services.cli.question import Bundle, Cert, Folder, Key
 from services.cli.zone import DEFAULT_FOLDER
-from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
+from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Reason
 from services.kit.log import keys, merkle, receipts
 from services.kit.log.checkpoint import Checkpoint, SignedCheckpoint
-from services.kit.log.notes import MAX_BYTES
-from services.kit.log.proof_text import LIMIT, ProofText
+from services.kit.log.proof_text import FIRST, LIMIT, ProofText
+from services.kit.log.tiles import Tile
 from services.kit.log.verifying import Source
 
 
@@ -30,6 +31,8 @@ class _Proven:
     signed: SignedCheckpoint
     receipt: log_pb2.Receipt | None
     """None where the leaf was asked for by its index: then nobody said which entry it must be."""
+    answer: bool = False
+    """The answer was compared with the one that the entry is of."""
 
     @property
     def as_dict(self) -> dict[str, object]:
@@ -39,6 +42,7 @@ class _Proven:
             "index": self.index,
             "leaf_hash": self.leaf_hash.hex(),
             "receipt": self.receipt is not None,
+            "answer": self.answer,
             "tree_size": self.signed.checkpoint.size,
             "root": self.signed.checkpoint.root.hex(),
             "cosigned_by": cosigners(self.signed),
@@ -48,7 +52,10 @@ class _Proven:
 def prove(
     receipt: Annotated[
         Path | None,
-        typer.Argument(metavar="[RECEIPT]", help="A receipt, or an answer with one, as JSON; - for standard input."),
+        typer.Argument(
+            metavar="[RECEIPT]",
+            help="An answer with its receipt, saved or as JSON, or a receipt; - for standard input.",
+        ),
     ] = None,
     index: Annotated[
         int, typer.Option("--index", min=-1, metavar="N", help="Prove this entry instead, of --node's log.")
@@ -76,10 +83,14 @@ def prove(
     The proof is checked against the newest checkpoint that witnesses have co-signed, or the newest of all where that
     is older than the entry. What --out writes (C2SP tlog-proof) anybody can check who has the published keys.
 
+    Whether what you have is the very answer that the entry is of, the entry tells by a digest. Entries are for the
+    log's readers: one of them, an auditor say, compares an answer that `hutong query --save` kept.
+
     \b
     Examples:
-      hutong query --as taxation/refund … --json > answer.json
-      hutong log prove answer.json --as taxation/refund --out answer.tlog-proof
+      hutong query --as taxation/refund … --save answer
+      hutong log prove answer --as taxation/refund --out answer.tlog-proof
+      hutong log prove answer --as audit/desk
       hutong log prove --check answer.tlog-proof --keys ./keys
       hutong log prove --node customs --index 41
     """
@@ -90,7 +101,7 @@ def prove(
         proven = _checked(where, check)
     else:
         wanted = receipt_files.read(receipt) if receipt is not None else None
-        proof = _proof(where.of(wanted.origin) if wanted else where, wanted, index)
+        proof = _proof(where.of(wanted.receipt.origin) if wanted else where, wanted, index)
         # As whoever gets the file will: nothing is believed for having been fetched by ourselves.
         proven = _judged(where, proof)
         if out is not None:
@@ -105,9 +116,11 @@ class _Made:
     text: ProofText
     leaf_hash: bytes
     receipt: log_pb2.Receipt | None
+    answer: bool = False
 
 
-def _proof(where: Where, wanted: log_pb2.Receipt | None, index: int) -> _Made:
+def _proof(where: Where, saved: Saved | None, index: int) -> _Made:
+    wanted = saved.receipt if saved else None
     if wanted is not None:
         # Before anybody is asked: a receipt that nobody signed is worth no question.
         receipts.verify(wanted, keys.find(where.published, wanted.origin))
@@ -117,7 +130,27 @@ def _proof(where: Where, wanted: log_pb2.Receipt | None, index: int) -> _Made:
         tree = Tree(opened.source, signed.checkpoint.size)
         leaf = wanted.leaf_hash if wanted else tree.leaf(index)
         extra = (wanted or log_pb2.Receipt(leaf_hash=leaf)).SerializeToString(deterministic=True)
-        return _Made(ProofText(index, tuple(tree.inclusion(index)), str(signed.note), extra), leaf, wanted)
+        text = ProofText(index, tuple(tree.inclusion(index)), str(signed.note), extra)
+        return _Made(text, leaf, wanted, _compared(opened.source, signed.checkpoint.size, saved))
+
+
+def _compared(source: Source, size: int, saved: Saved | None) -> bool:
+    """Compare an answer with what its entry says of it; tells whether that could be done.
+
+    Raises `PermissionDenied` RECEIPT_INVALID where it is another answer.
+    """
+    if saved is None or not saved.digest:
+        return False
+    bundle = Tile.holding(None, saved.receipt.index, size)
+    try:
+        data = source.entries(bundle)[saved.receipt.index - bundle.start]
+    except (PermissionDenied, NotFound):
+        # Hashes are for everybody, entries are not.
+        return False
+    if receipts.verify_entry(saved.receipt, data).answer_digest != saved.digest:
+        message = "the answer is not the one that was logged: somebody has changed it since"
+        raise PermissionDenied(Reason.RECEIPT_INVALID, message)
+    return True
 
 
 def _head(where: Where, opened: Opened, index: int) -> SignedCheckpoint:
@@ -148,7 +181,7 @@ def _judged(where: Where, made: _Made) -> _Proven:
         if (receipt.origin, receipt.index, receipt.leaf_hash) != (head.origin, made.text.index, made.leaf_hash):
             raise FailedPrecondition(Reason.LOG_PROOF_INVALID, "the proof is of another entry than the receipt")
     merkle.verify_inclusion(made.leaf_hash, made.text.index, head.size, made.text.hashes, head.root)
-    return _Proven(made.text.index, made.leaf_hash, signed, receipt)
+    return _Proven(made.text.index, made.leaf_hash, signed, receipt, made.answer)
 
 
 def _tell(proven: _Proven, out: Path | None, as_json: bool) -> None:
@@ -165,6 +198,8 @@ def _tell(proven: _Proven, out: Path | None, as_json: bool) -> None:
     shown = console()
     shown.print(pairs(rows))
     promised = "the entry that the receipt promises is in the log" if proven.receipt else "the entry is in the log"
+    if proven.answer:
+        promised += ", and this is the answer that it is of"
     shown.print(f"proven: {promised}", style="green")
     if out is not None:
         shown.print(f"written to {out}; to check it: hutong log prove --check {out}", markup=False, soft_wrap=True)
@@ -236,10 +271,13 @@ def same_size(one: Checkpoint, other: Checkpoint) -> None:
 
 
 def _given(where: Where, text: str) -> SignedCheckpoint | int:
-    """Read a size, or verify a checkpoint in a file; 0 where nothing is given."""
+    """Read a size, or verify a checkpoint in a file, also in one of a proof; 0 where nothing is given."""
     if text.isascii() and text.isdecimal():
         return int(text)
-    return where.signed(_text(Path(text), MAX_BYTES)) if text else 0
+    if not text:
+        return 0
+    kept = _text(Path(text), LIMIT)
+    return where.signed(ProofText.parse(kept).checkpoint if kept.startswith(FIRST) else kept)
 
 
 def compared(before: Checkpoint, after: Checkpoint, tree: Tree) -> None:

@@ -1,16 +1,19 @@
-"""Receipts as people have them: in an answer that was saved as JSON, or by themselves."""
+"""Receipts as people have them: in an answer that was saved, as it came or as JSON, or by themselves."""
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from hutong.api.exchange.v1 import federation_pb2
 from hutong.api.log.v1 import log_pb2
 from services.kit.credentials import strict
-from services.kit.errors import InvalidArgument, Reason
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason
+from services.kit.log import receipts
 
 LIMIT: Final = 64 * 1024 * 1024
 """Most bytes of a saved answer."""
@@ -18,19 +21,36 @@ LIMIT: Final = 64 * 1024 * 1024
 STANDARD_INPUT: Final = Path("-")
 
 
-def read(path: Path) -> log_pb2.Receipt:
-    """Read a receipt: JSON of one or of an answer that ends in one, or a serialized one.
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A receipt, and the digest of the answer that it came with."""
+
+    receipt: log_pb2.Receipt
+    digest: bytes = b""
+    """SHA-256 of the answer's bytes; empty where they are not there: JSON says the same in other bytes."""
+
+
+def read(path: Path) -> Saved:
+    """Read a receipt: an answer that ends in one, as it came; JSON of one or of such an answer; or a serialized one.
 
     Raises `InvalidArgument` RECEIPT_INVALID for what holds none, or several; `OSError` for what cannot be read.
     """
     data = _bytes(path)
     try:
-        receipt = _from_json(data) if data.lstrip()[:1] == b"{" else log_pb2.Receipt.FromString(data)
+        saved = Saved(_from_json(data)) if data.lstrip()[:1] == b"{" else _serialized(data)
     except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError, DecodeError):
         raise _none(path) from None
-    if not receipt.origin or not receipt.leaf_hash:
+    if not saved.receipt.origin or not saved.receipt.leaf_hash:
         raise _none(path)
-    return receipt
+    return saved
+
+
+def _serialized(data: bytes) -> Saved:
+    try:
+        answered = receipts.split(data, federation_pb2.QueryResponse)
+    except (PermissionDenied, DecodeError):
+        return Saved(log_pb2.Receipt.FromString(data))
+    return Saved(answered.receipt, answered.digest)
 
 
 def _from_json(data: bytes) -> log_pb2.Receipt:

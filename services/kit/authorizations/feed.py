@@ -5,7 +5,6 @@ that falls silent is taken for dead and opened anew.
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final, cast
@@ -13,61 +12,23 @@ from typing import Final, cast
 from hutong.api.authorization.v1 import authorization_pb2
 from services.kit.authorizations.registry import Registry
 from services.kit.client import Client
-from services.kit.errors import HutongError, Reason, Unavailable
+from services.kit.errors import Reason, Unavailable
+from services.kit.following import Following
 
 _FOLLOW: Final = "/hutong.api.authorization.v1.AuthorizationService/FollowAuthorizations"
-_FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
 """Seconds between tries: until the service is heard again, authorized reads are refused."""
 
-_log = logging.getLogger(__name__)
 
-
-class Feed:
+class Feed(Following):
     """Carries what the service tells into a registry."""
 
     def __init__(self, client: Client, registry: Registry, *, silence: float) -> None:
         """`silence` is in seconds: after that long without a word the stream is opened anew."""
+        super().__init__("Authorizations", longest_pause=_LONGEST_PAUSE)
         self._client = client
         self._registry = registry
         self._silence = silence
-        self._pause = _FIRST_PAUSE
-        self._task: asyncio.Task[None] | None = None
-        self._why = ""
-        self.connected = False
-        """Whether the service is heard now."""
-
-    def start(self) -> None:
-        """Begin to follow; returns at once, wherever the service is."""
-        self._task = asyncio.create_task(self._run(), name="follow authorizations")
-
-    async def stop(self) -> None:
-        """Stop at once."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        self.connected = False
-
-    async def _run(self) -> None:
-        while True:
-            self._away(await self._try())
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-
-    async def _try(self) -> str:
-        """Follow until that ends; tells why it did."""
-        try:
-            await self._follow()
-        except HutongError as error:
-            return error.reason
-        except TimeoutError:
-            return Reason.DEPARTMENT_TIMEOUT
-        except Exception:
-            # Ours is the fault. Trying again is better than revocations that stop until somebody looks.
-            _log.exception("Following authorizations failed")
-            return Reason.INTERNAL
-        return Reason.SHUTTING_DOWN
 
     async def _follow(self) -> None:
         request, response = (
@@ -89,16 +50,3 @@ class Feed:
                 first = False
                 self._registry.apply(told)
                 self._heard()
-
-    def _heard(self) -> None:
-        self._pause = _FIRST_PAUSE
-        if not self.connected:
-            self.connected, self._why = True, ""
-            _log.info("Authorizations are followed")
-
-    def _away(self, why: str) -> None:
-        self.connected = False
-        if why != self._why:
-            # Once for each cause, not for each try.
-            self._why = why
-            _log.warning("Authorizations cannot be followed now", extra={"fields": {"reason": why}})

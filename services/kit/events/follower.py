@@ -9,11 +9,11 @@ from typing import Final, cast
 
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
-from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.seam import Batch, Event, EventSink, EventSource
+from services.kit.following import Following
 
 _FOLLOW: Final = "/hutong.api.exchange.v1.EventService/Follow"
-_FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between tries. Short, so that a source that comes back is heard at once; a try that fails costs little."""
 
@@ -60,7 +60,7 @@ class Remote:
             )
 
 
-class Follower:
+class Follower(Following):
     """Carries events from a source into a sink, at least once and in order, for as long as it runs."""
 
     def __init__(
@@ -74,49 +74,13 @@ class Follower:
         silence: float = _SILENCE,
     ) -> None:
         """`node` names the source in the sink; `on_new` is told of what was kept, after the commit, at most once."""
+        super().__init__("Events", longest_pause=_LONGEST_PAUSE, source=node)
         self._node = node
         self._audience = audience
         self._source = source
         self._sink = sink
         self._on_new = on_new
         self._silence = silence
-        self._pause = _FIRST_PAUSE
-        self._task: asyncio.Task[None] | None = None
-        self._why = ""
-        self.connected = False
-        """Whether the source can be heard now."""
-
-    def start(self) -> None:
-        """Begin to follow; returns at once, wherever the source is."""
-        self._task = asyncio.create_task(self._run(), name=f"follow {self._node}")
-
-    async def stop(self) -> None:
-        """Stop at once; what is not kept yet comes again the next time."""
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-        self.connected = False
-
-    async def _run(self) -> None:
-        while True:
-            self._away(await self._try())
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
-
-    async def _try(self) -> str:
-        """Follow until that ends; tells why it did."""
-        try:
-            await self._follow()
-        except HutongError as error:
-            return error.reason
-        except TimeoutError:
-            return Reason.DEPARTMENT_TIMEOUT
-        except Exception:
-            # Ours is the fault. Whatever it is, trying again is better than events that stop until somebody looks.
-            _log.exception("Following failed", extra={"fields": {"source": self._node}})
-            return Reason.INTERNAL
-        return Reason.SHUTTING_DOWN
 
     async def _follow(self) -> None:
         after = await self._sink.position(self._node)
@@ -141,16 +105,3 @@ class Follower:
         fresh = await self._sink.keep(self._node, batch)
         if fresh and self._on_new:
             self._on_new(fresh)
-
-    def _heard(self) -> None:
-        self._pause = _FIRST_PAUSE
-        if not self.connected:
-            self.connected, self._why = True, ""
-            _log.info("Events are followed", extra={"fields": {"source": self._node}})
-
-    def _away(self, why: str) -> None:
-        self.connected = False
-        if why != self._why:
-            # Once for each cause, not for each try: a source may be away for hours.
-            self._why = why
-            _log.warning("Events cannot be followed now", extra={"fields": {"source": self._node, "reason": why}})

@@ -4,18 +4,18 @@ Events say no more than that there is something to look up, and no policy is ask
 somebody, and are logged as answers are: for those whom they are about, where the node that serves them knows who it is.
 """
 
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from typing import Final
 
 from hutong.api.exchange.v1 import event_pb2, exchange_pb2
 from services.kit.caller import Caller
-from services.kit.errors import InvalidArgument, PermissionDenied, Reason, ResourceExhausted
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason
 from services.kit.events.inbox import Inbox
 from services.kit.events.seam import MAX_NAME, Event, EventSource
 from services.kit.log.facts import NOBODY, Named
 from services.kit.rpc import Call
+from services.kit.streams import Streams
 
 EVENT: Final = "exchange.Event"
 """As what events stand in the log."""
@@ -67,8 +67,7 @@ class EventService:
         self._node = node
         self._about = about
         self._why = why
-        self._streams = streams
-        self._following: Counter[str] = Counter()
+        self._streams = Streams(streams)
 
     async def follow(self, request: event_pb2.FollowRequest, call: Call) -> AsyncIterator[event_pb2.FollowResponse]:
         """Send events for the caller's agency until the source stops.
@@ -79,7 +78,7 @@ class EventService:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "sequences are not negative")
         if self._why is not None:
             call.facts.stated(self._why(call.caller))
-        with self._counted(call.caller.spiffe_id):
+        with self._streams.counted(call.caller.spiffe_id):
             # Whose events these are is for the certificate to say, not for the request.
             async with aclosing(self._source.follow(call.caller.agency, request.after)) as batches:
                 async for batch in batches:
@@ -88,18 +87,6 @@ class EventService:
                         named = await self._about(batch.events) if self._about else NOBODY
                         call.facts.told(EVENT, len(events), named)
                     yield event_pb2.FollowResponse(events=events, until=batch.until)
-
-    @contextmanager
-    def _counted(self, caller: str) -> Generator[None]:
-        if self._following[caller] >= self._streams:
-            raise ResourceExhausted(Reason.STREAMS_TOO_MANY, f"at most {self._streams} streams at a time")
-        self._following[caller] += 1
-        try:
-            yield
-        finally:
-            self._following[caller] -= 1
-            # Without what stands at zero, of which there would be more and more.
-            self._following = +self._following
 
 
 class InboxService:

@@ -113,7 +113,6 @@ class _Peer:
     """As the handshake proved it, PEM."""
     connection: contextlib.ExitStack
     """What is held for as long as the connection lasts."""
-    counted: bool = False
 
 
 class _Refused(Exception):
@@ -251,10 +250,24 @@ class TileServer:
             try:
                 with contextlib.ExitStack() as held:
                     peer = _Peer(_certificate(transport), held)
-                    while await self._request(reader, writer, peer):
-                        pass
+                    serve = await self._admitted(writer, peer)
+                    while serve:
+                        serve = await self._request(reader, writer, peer)
             finally:
                 await _close(writer)
+
+    async def _admitted(self, writer: asyncio.StreamWriter, peer: _Peer) -> bool:
+        """Count a connection as its caller's; tells whether it is served.
+
+        Before any request is waited for: whoever sends none, or one letter at a time, holds no more than who asks.
+        """
+        try:
+            peer.connection.enter_context(self._share(self._caller(peer)))
+        except _Refused as refused:
+            answer = _refusal(refused.status)
+            await self._send(writer, answer.head(close=True) + answer.body)
+            return False
+        return True
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: _Peer) -> bool:
         """Serve one request; tells whether there may be another."""
@@ -281,15 +294,14 @@ class TileServer:
                 await writer.drain()
 
     async def _answer(self, request: _Request, peer: _Peer) -> _Answer:
+        # Each time: a connection does not outlive its certificate.
+        return await self._give(request.path, self._caller(peer))
+
+    def _caller(self, peer: _Peer) -> str:
         try:
-            # Each time: a connection does not outlive its certificate.
-            caller = Caller.of(self._verifier.verify(peer.certificate)).path
+            return Caller.of(self._verifier.verify(peer.certificate)).path
         except CertificateError:
             raise _Refused(HTTPStatus.FORBIDDEN) from None
-        if not peer.counted:
-            peer.connection.enter_context(self._share(caller))
-            peer.counted = True
-        return await self._give(request.path, caller)
 
     @contextmanager
     def _share(self, caller: str) -> Generator[None]:
