@@ -1,14 +1,15 @@
 """Authorizations as they were read and verified: nothing of the store is believed that the service did not write.
 
 Checked are every event's signature, that each is chained to the one before, that its row says what was signed, that the
-last is the last (the seal), that the scope is the one requested, and that the rules allow what happened. What does not
-pass is treated as unknown, and said loudly: in the log and in the metric `hutong_authorizations_broken`.
+last is the last (the seal), that it has every act that the node's own log has, that the scope is the one requested, and
+that the rules allow what happened. What does not pass is treated as unknown, and said loudly: in the log and in the
+metric `hutong_authorizations_broken`.
 """
 
 import datetime as dt
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Final
@@ -21,14 +22,23 @@ from services.kit.authorizations.scope import scope_digest
 from services.kit.errors import InvalidArgument
 from services.kit.records.catalogue import Catalogue
 from services.supervision import store
-from services.supervision.events import Event, HistoryBroken, Signatures, digest
+from services.supervision.events import Event, HistoryBroken, Kind, Signatures, digest
 from services.supervision.seals import Seals
 from services.supervision.state import Standing, State, standing
 from services.supervision.store import Head, Row
 
+Act = tuple[Kind, str]
+"""What was done to an authorization, and for an approval the pseudonym of who did it: there are two."""
+
+_NOTHING: Final[frozenset[Act]] = frozenset()
 _KEPT: Final = 4096
 _TRIES: Final = 8
 _log = logging.getLogger(__name__)
+
+
+def act(kind: Kind, officer: str) -> Act:
+    """Name an act."""
+    return kind, officer if kind is Kind.APPROVED else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,12 @@ class Books:
         self._seen: OrderedDict[str, Authorization] = OrderedDict()
         self._doubted: set[str] = set()
         """What did not verify when it was last read."""
+        self._logged: Mapping[str, frozenset[Act]] = {}
         self._lock = Lock()
+
+    def expect(self, logged: Mapping[str, frozenset[Act]]) -> None:
+        """Hold histories to what the node's own log tells of them: one in which an act is missing does not verify."""
+        self._logged = logged
 
     def read(self, connection: sa.Connection, head: Head, *, written: bool = False) -> Authorization:
         """Read one, every event of it; raises `HistoryBroken` where it does not verify, having said so.
@@ -163,6 +178,8 @@ class Books:
             events.append(event)
         if (head.sequence, head.tip) != (len(events), previous):
             raise HistoryBroken("its last event is another")
+        if not self._logged.get(head.authorization_id, _NOTHING) <= {act(e.kind, e.by.pseudonym) for e in events}:
+            raise HistoryBroken("the node's log has acts that it lacks: an older copy of the store was put back")
         return self._told(head, tuple(events), tuple(row.signature for row in rows))
 
     def _told(self, head: Head, events: tuple[Event, ...], signatures: tuple[str, ...]) -> Authorization:

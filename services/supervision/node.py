@@ -19,6 +19,7 @@ from services.kit.records import catalogue, migrations
 from services.kit.records.database import Database
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import bind
+from services.supervision import logged
 from services.supervision.authorizations import Authorizations
 from services.supervision.board import Board
 from services.supervision.books import Books
@@ -63,11 +64,12 @@ class SupervisionNode:
         signatures = self._signatures()
         secret = read_secret(config.secret)
         database = await self._open()
-        await host.open_log(secret)
+        log = await host.open_log(secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
         engine = self._engine(secret, pack)
         seals = Seals(secret)
         books = self._books(signatures, seals)
+        books.expect(await logged.acts(log))
         self.authorizations = authorizations = Authorizations(
             database,
             books,

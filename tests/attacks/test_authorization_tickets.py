@@ -195,6 +195,22 @@ async def test_a_ticket_is_of_no_use_to_who_saw_it(supervised: Supervised) -> No
     assert await mesh.used(leave) == 0
 
 
+async def test_no_trace_names_a_ticket_or_whom_it_is_about(supervised: Supervised) -> None:
+    """Neither the spans of a question under one, nor the errors of one that is refused."""
+    mesh = supervised
+    leave = await order(mesh)
+    mesh.zone.spans.clear()
+    assert await queried(mesh, leave)
+    assert (await listed(mesh, leave)).cbec_listings
+    error = await refused(listed(mesh, leave, case_ref="STR-2026-8"))
+    told = [error.message, *error.metadata.values()]
+    spans = mesh.zone.spans.get_finished_spans()
+    assert len(spans) > 4
+    told += [f"{span.name} {span.attributes} {[(e.name, e.attributes) for e in span.events]}" for span in spans]
+    secrets = {BROKER, leave.scope.case_ref, *leave.ticket.split(".")[1:]}
+    assert [text for text in told if any(secret in text for secret in secrets)] == []
+
+
 # a gateway that lies
 
 

@@ -40,6 +40,7 @@ from tests.authorizations.mesh import (
 )
 from tests.exchange.mesh import STREAM, records
 from tests.exchange.records import EXPORTER, OTHER, RECORDS
+from tests.recording.bed import newest
 from tests.zone import ZONE, now
 
 DENIED, UNAVAILABLE = exchange_pb2.SECTION_STATUS_DENIED, exchange_pb2.SECTION_STATUS_UNAVAILABLE
@@ -399,3 +400,10 @@ async def test_an_emergency_opens_only_what_policies_say_of_emergencies(shared: 
     assert (section.status, section.reason) == (DENIED, Reason.NO_PERMIT)
     order = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), emergency=True)
     assert (await list_listings(shared, POLICE, order.context())).cbec_listings
+    # Louder: whoever looks at a log sees which answers were given in an emergency.
+    entry = await newest(shared.host("customs"))
+    assert (entry.emergency, entry.authorization_id) == (True, order.authorization_id)
+    assert (await newest(shared.host("gateway"))).emergency
+    calm = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,))
+    await list_listings(shared, POLICE, calm.context())
+    assert not (await newest(shared.host("customs"))).emergency

@@ -59,6 +59,18 @@ def test_two_others_bring_it_into_force(desks: Desks, about: tuple[str, str]) ->
     assert [event["kind"] for event in active["events"]] == ["requested", "approved", "approved"]
 
 
+def test_what_an_act_was_answered_with_is_proven_by_its_receipt(
+    desks: Desks, about: tuple[str, str], tmp_path: Path
+) -> None:
+    found = desks.request(*about)
+    answers = found, desks.read("show", found["authorization_id"], who=CUSTOMS)
+    for number, each in enumerate(answers):
+        kept = tmp_path / f"{number}.json"
+        kept.write_text(json.dumps(each), encoding="utf-8")
+        proven = run("log", "prove", kept, "--dir", desks.folder, "--as", AML, "--json")
+        assert json.loads(proven.stdout)["log"].endswith("/supervision/node")
+
+
 def test_another_scope_is_not_approved(desks: Desks, about: tuple[str, str]) -> None:
     name = desks.request(*about)["authorization_id"]
     reason = desks.refused("approve", name, "--digest", "00" * 32, who=CUSTOMS, officer=OWNER)
@@ -218,10 +230,13 @@ async def test_an_emergency_where_the_zone_knows_them(zone: Zone, exporter: Subj
         shown = desks.told("approve", name, *approve, who=CUSTOMS, officer=OWNER)
         assert "ACTIVE" in shown
         assert "to be reviewed by" in shown
+        assert "emergency, review by" in " ".join(desks.told("list", who="audit/desk").split())
         review = ("review", name, "--reason", "JUSTIFIED")
         assert desks.refused(*review, who=CUSTOMS, officer=OWNER) == "APPROVER_NOT_ALLOWED"
         reviewed = desks.read(*review, "--auditor", who="audit/desk", officer="a-3")
         assert reviewed["events"][-1]["kind"] == "reviewed"
+        assert "review by" not in desks.told("list", who="audit/desk")
+        assert "reviewed" in desks.told("show", name, who="audit/desk")
 
     async with Fleet(zone, nodes=("supervision",)) as alone:
         await asyncio.to_thread(in_an_emergency, Desks(alone))

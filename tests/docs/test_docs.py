@@ -21,9 +21,10 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from services.cli.filling import fill
 from services.cli.fleet import Fleet
 from services.cli.zone import Zone
-from services.kit.config import DepartmentConfig
+from services.kit.config import DepartmentConfig, NodeConfig
 from services.kit.records.catalogue import Catalogue
 from services.recognition.config import RecognitionConfig
+from services.supervision.config import SupervisionConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -105,10 +106,16 @@ def test_configs_that_are_shown_stand(document: Path, zone: Zone) -> None:
     for block in blocks(document):
         if block.language == "toml":
             shown = tomllib.loads(block.text)
-            # Only the recognition service signs anything itself.
-            of, kind = ("recognition", RecognitionConfig) if "signing" in shown else ("customs", DepartmentConfig)
+            of, kind = _config_of(shown)
             node = tomllib.loads(zone.config_file(of).read_text(encoding="utf-8"))
             kind.model_validate(shown if "node" in shown else node | shown)
+
+
+def _config_of(shown: dict[str, object]) -> tuple[str, type[NodeConfig]]:
+    if "break_glass" in shown:
+        return "supervision", SupervisionConfig
+    # Of the others only the recognition service signs anything itself.
+    return ("recognition", RecognitionConfig) if "signing" in shown else ("customs", DepartmentConfig)
 
 
 def test_the_contract_that_is_shown_is_one(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -11,11 +12,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from prometheus_client import generate_latest
 
 from services.kit.config import NodeConfig, TelemetrySection
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.host import Host
-from services.kit.telemetry import JsonLines
+from services.kit.telemetry import JsonLines, Telemetry
 from tests.kit.test_server import ASK, OPEN, Mirror, Request, Response, mirrored
 from tests.zone import Zone
 
@@ -75,6 +77,16 @@ def test_log_lines_are_json_with_their_fields() -> None:
     record.fields = {"reason": "NO_PERMIT"}
     line = json.loads(JsonLines().format(record))
     assert (line["message"], line["level"], line["reason"]) == ("Said so", "warning", "NO_PERMIT")
+
+
+def test_calls_of_a_few_milliseconds_are_told_from_slow_ones() -> None:
+    telemetry = Telemetry("customs/node", TelemetrySection())
+    for seconds in (0.002, 0.03, 2.0):
+        telemetry.seconds.record(seconds)
+    text = generate_latest(telemetry.registry).decode()
+    telemetry.close()
+    below = {found[1]: float(found[2]) for found in re.finditer(r'_bucket\{le="([0-9.]+)"\} ([0-9.]+)', text)}
+    assert [below[edge] for edge in ("0.001", "0.005", "0.05", "5.0")] == [0, 1, 2, 3]
 
 
 async def test_a_port_for_metrics_that_is_in_use_is_said(tmp_path: Path) -> None:

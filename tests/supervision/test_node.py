@@ -269,6 +269,11 @@ async def test_an_approver_sees_field_by_field_what_would_open(mesh: Mesh) -> No
         assert {"declaration_no", "total_value_cny"} <= given
 
 
+async def test_a_config_that_says_nothing_of_emergencies_knows_none(mesh: Mesh) -> None:
+    error = await refusal(mesh.request(emergency=True, lasts=dt.timedelta(hours=1)))
+    assert error.reason is Reason.EMERGENCY_NOT_ALLOWED
+
+
 async def test_an_emergency_says_by_when_it_has_to_be_reviewed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -176,6 +176,6 @@ def ticket(sitting: Desk, authorization_id: str) -> authorization_pb2.UseAuthori
 def _act(sitting: Desk, rpc: str, request: Any, role: Role, response: type[R], as_json: bool) -> None:
     done: Any = sitting.act(rpc, request, role, response)
     if as_json:
-        print_json(showing.told(done))
+        print_json(showing.with_receipt(done))
     else:
         showing.show_authorization(console(), done.authorization)

@@ -97,7 +97,7 @@ def request(
         "RequestAuthorization", asked, Role.REQUESTER, authorization_pb2.RequestAuthorizationResponse
     )
     if as_json:
-        print_json(showing.told(response))
+        print_json(showing.with_receipt(response))
     elif quiet:
         typer.echo(response.authorization.authorization_id)
     else:

@@ -47,7 +47,7 @@ def show(
     sitting = _sit(folder, caller, address, cert, key, bundle)
     found = _get(sitting, authorization_id)
     if as_json:
-        print_json(told(found))
+        print_json(with_receipt(found))
     else:
         show_authorization(console(), found.authorization)
 
@@ -110,7 +110,7 @@ def list_(
         out.print(Text(f"more: --page-token {response.next_page_token}", style="dim"))
 
 
-def told(response: Any) -> dict[str, object]:
+def with_receipt(response: Any) -> dict[str, object]:
     """Write the authorization of an answer for machines, with the answer's receipt."""
     made: Any = as_dict(response)
     return {**made["authorization"], "receipt": made.get("receipt")}
@@ -130,8 +130,7 @@ def show_authorization(out: Console, found: authorization_pb2.Authorization) -> 
         ("Digest", found.scope_digest.hex()),
     ]
     if scope.emergency:
-        due = _moment(found.review_due)
-        rows.insert(0, ("Emergency", f"to be reviewed by {due}" if due else "nothing to be reviewed"))
+        rows.insert(0, ("Emergency", _review(found)))
     out.print(Padding(pairs(rows), (0, 0, 0, 2), expand=False))
     out.print(Padding(_types(scope), (0, 0, 0, 2), expand=False))
     if found.events:
@@ -191,6 +190,12 @@ def _loud(found: authorization_pb2.Authorization) -> str:
         return ""
     due = _moment(found.review_due)
     return f"\nemergency, review by {due}" if due else "\nemergency"
+
+
+def _review(found: authorization_pb2.Authorization) -> str:
+    if due := _moment(found.review_due):
+        return f"to be reviewed by {due}"
+    return "reviewed" if any(event.kind == "reviewed" for event in found.events) else "to be reviewed once approved"
 
 
 def _state(found: authorization_pb2.Authorization) -> str:

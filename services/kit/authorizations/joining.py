@@ -33,6 +33,11 @@ def join(config: NodeConfig, host: Host, jurisdiction: Jurisdiction, *, disclose
     host.telemetry.gauge(
         "hutong_authorizations_followed", "Whether authorizations are followed now", lambda: feed.connected
     )
+    host.telemetry.gauge(
+        "hutong_authorizations_silent_seconds",
+        "How long nothing was heard of authorizations; above `silence` authorized reads are refused",
+        lambda: registry.silent_for,
+    )
     reservations = Reservations(client) if discloses else None
     tickets = Tickets(PublishedKeys.load(section.keys), section.agency)
     service = Service(registry, reservations, tickets)

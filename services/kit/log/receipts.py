@@ -42,6 +42,16 @@ def signed_text(origin: str, index: int, leaf_hash: bytes) -> bytes:
     return f"hutong receipt\n{origin}\n{index}\n{base64.b64encode(leaf_hash).decode()}\n".encode()
 
 
+def answer_digest(salt: bytes, answer: bytes) -> bytes:
+    """Digest an answer for its entry.
+
+    Salted: an answer says whom it is about, and who could make the same one could find out by its digest.
+    """
+    digest = sha256(salt)
+    digest.update(answer)
+    return digest.digest()
+
+
 def sign(signer: Signer, index: int, leaf_hash: bytes, time: dt.datetime) -> log_pb2.Receipt:
     """Give a receipt in the name of a log."""
     signature = signer.key.sign(signed_text(signer.name, index, leaf_hash))
@@ -77,7 +87,7 @@ class Answered:
     @property
     def digest(self) -> bytes:
         """What the log's entry must have as `answer_digest`."""
-        return sha256(self.answer).digest()
+        return answer_digest(self.receipt.answer_salt, self.answer)
 
 
 def split(raw: bytes, response: type[Message]) -> Answered:

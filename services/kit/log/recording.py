@@ -6,6 +6,7 @@ few hundred bytes, and making one costs little beside writing it.
 
 import logging
 import re
+import secrets
 from contextlib import suppress
 from functools import lru_cache
 from hashlib import sha256
@@ -17,9 +18,9 @@ from hutong.api.log.v1 import log_pb2
 from services.kit import wire
 from services.kit.errors import HutongError, Reason, Unavailable
 from services.kit.jurisdiction import Jurisdiction
-from services.kit.log import masks
+from services.kit.log import masks, receipts
 from services.kit.log.facts import Facts, Granted, Subject
-from services.kit.log.openings import MAX_SUBJECTS, Draft
+from services.kit.log.openings import MAX_SUBJECTS, SALT_BYTES, Draft
 from services.kit.log.texts import Kind
 from services.kit.policy.engine import LIMITS
 from services.kit.policy.mask import ReadMask
@@ -65,7 +66,9 @@ class Recording:
 
     async def answered(self, call: Call, rpc: Rpc, answer: bytes) -> bytes:
         """Log an answer; gives the receipt as the answer's last field. Raises `Unavailable` LOG_UNAVAILABLE."""
-        receipt = await self._append(call, rpc, answer, None)
+        salt = secrets.token_bytes(SALT_BYTES)
+        receipt = await self._append(call, rpc, receipts.answer_digest(salt, answer), None)
+        receipt.answer_salt = salt
         return wire.embedded(rpc.receipt, receipt.SerializeToString())
 
     async def refused(self, call: Call, rpc: Rpc, error: HutongError) -> None:
@@ -87,9 +90,9 @@ class Recording:
         text = jurisdiction_text(pack)
         self._log.text("jurisdiction", sha256(text).hexdigest(), text)
 
-    async def _append(self, call: Call, rpc: Rpc, answer: bytes, error: HutongError | None) -> log_pb2.Receipt:
+    async def _append(self, call: Call, rpc: Rpc, digest: bytes, error: HutongError | None) -> log_pb2.Receipt:
         try:
-            return await self._log.append(self._draft(call, rpc, answer, error))
+            return await self._log.append(self._draft(call, rpc, digest, error))
         except HutongError:
             raise
         except Exception:
@@ -97,7 +100,7 @@ class Recording:
             _log.exception("Call could not be logged", extra={"fields": {"rpc": rpc.method}})
             raise Unavailable(Reason.LOG_UNAVAILABLE, "the call cannot be logged now") from None
 
-    def _draft(self, call: Call, rpc: Rpc, answer: bytes, error: HutongError | None) -> Draft:
+    def _draft(self, call: Call, rpc: Rpc, digest: bytes, error: HutongError | None) -> Draft:
         facts = call.facts
         caller, peer = (facts.caller or call.caller).spiffe_id, call.caller.spiffe_id
         entry = log_pb2.LogEntry(
@@ -109,7 +112,7 @@ class Recording:
         )
         if error is None:
             entry.outcome = log_pb2.OUTCOME_ANSWERED
-            entry.answer_digest = sha256(answer).digest()
+            entry.answer_digest = digest
         else:
             entry.outcome = log_pb2.OUTCOME_REFUSED
             entry.reason = error.reason

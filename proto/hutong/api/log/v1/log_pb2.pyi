@@ -92,7 +92,9 @@ class LogEntry(_message.Message):
     reason: _builtins.str
     """Machine reason of a refusal."""
     answer_digest: _builtins.bytes
-    """SHA-256 of the answer's bytes as they left, without the receipt."""
+    """SHA-256 of a salt and the answer's bytes as they left, without the receipt. The salt stands in the receipt only:
+    who has the answer can prove it, and nobody can tell by it what was answered.
+    """
     query_id: _builtins.str
     """Id of the federated query this was part of."""
     emergency: _builtins.bool
@@ -299,6 +301,7 @@ class Receipt(_message.Message):
     LEAF_HASH_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    ANSWER_SALT_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """Origin of the log, as its checkpoints name it."""
     index: _builtins.int
@@ -307,6 +310,8 @@ class Receipt(_message.Message):
     """The leaf's hash (RFC 6962: SHA-256 of 0x00 and the entry)."""
     signature: _builtins.bytes
     """Ed25519 signature of the log's key over "hutong receipt\\n", origin, "\\n", index, "\\n", base64 of leaf_hash, "\\n"."""
+    answer_salt: _builtins.bytes
+    """Salt of the answer's digest in the entry: known to whoever got the answer, and to nobody else."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was logged."""
@@ -319,10 +324,11 @@ class Receipt(_message.Message):
         leaf_hash: _builtins.bytes = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         signature: _builtins.bytes = ...,
+        answer_salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "leaf_hash", b"leaf_hash", "origin", b"origin", "signature", b"signature", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_salt", b"answer_salt", "index", b"index", "leaf_hash", b"leaf_hash", "origin", b"origin", "signature", b"signature", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
