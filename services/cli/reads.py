@@ -40,8 +40,10 @@ def reads(
 ) -> None:
     """List who looked at your records: which system, when, why, on what basis, and which fields.
 
-    Every line is proven by an entry of the log named beside it. Looks under a running embargo (suspicious transactions,
-    criminal cases) are left out until it ends, and show from then on.
+    Every line names its entry in the log of the agency that gave the records: `hutong log prove` shows that it is
+    there, and whoever may read entries, an auditor say, what it holds. Looks under a running embargo (suspicious
+    transactions, criminal cases) are left out until it ends, and show from then on. An enterprise needs a certificate
+    of its own (`hutong certs issue enterprise/CODE`).
 
     \b
     Example:

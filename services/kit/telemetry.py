@@ -32,7 +32,7 @@ from services.kit.rpc import Call, Rpc
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 """W3C Trace Context, version 00; what does not match begins a new trace."""
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds. The SDK's own are meant for milliseconds: every call would fall into the first."""
 _IDS = RandomIdGenerator()
 _LOW_64 = (1 << 64) - 1

@@ -105,17 +105,7 @@ class RecognitionNode:
         log = await host.open_log(secret)
         self.database = database = await self._open()
         self._outbox = outbox = Outbox(database)
-        self.cases = cases = Cases(
-            database,
-            rules.procedures,
-            calendars,
-            rules.agencies,
-            rules.arrangements,
-            published,
-            host.clock,
-            skew=config.skew,
-            backdating=config.backdating,
-        )
+        self.cases = cases = self._cases(database, rules, calendars, published)
         cases.listeners.append(lambda _case_id, _version: outbox.ring())
         await cases.open()
         self.engine = engine = self._engine(secret)
@@ -147,6 +137,19 @@ class RecognitionNode:
                 *_bound(reads_pb2, "ReadsService", ReadsService(AGENCY, log, engine, contexts, pages, host.clock)),
             ],
             [config.access or ACCESS],
+        )
+
+    def _cases(self, database: Database, rules: Rules, calendars: Calendars, published: PublishedKeys) -> Cases:
+        return Cases(
+            database,
+            rules.procedures,
+            calendars,
+            rules.agencies,
+            rules.arrangements,
+            published,
+            self.host.clock,
+            skew=self._config.skew,
+            backdating=self._config.backdating,
         )
 
     def _events(self, outbox: Outbox, door: Door) -> EventService:

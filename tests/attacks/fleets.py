@@ -34,7 +34,7 @@ REQUESTER, CHIEF, OWNER = "requester-secret", "chief-secret", "owner-secret"
 R = TypeVar("R", bound=Message)
 
 
-def prepared(folder: Path, *, silence: str = "1s") -> Zone:
+def prepared(folder: Path, *, silence: str = "2s") -> Zone:
     """Make a zone whose nodes say all they can, and wait for news of authorizations only so long."""
     zone = Zone.prepare(folder)
     for name in NODES:

@@ -5,7 +5,7 @@ import os
 import random
 import resource
 import signal
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,31 +151,32 @@ async def outcome(office: Office, leave: Leave) -> str:
     return section.reason
 
 
-async def until(office: Office, leave: Leave, wanted: str) -> list[str]:
-    """Ask until it comes out as wanted; gives how it came out before."""
-    before: list[str] = []
+NOT_HEARD = {Reason.AUTHORIZATION_UNKNOWN, Reason.AUTHORIZATION_STATE_UNKNOWN}
+"""How it comes out while a node has not heard yet, or hears nothing on a busy machine."""
+
+
+async def until(office: Office, leave: Leave, wanted: str, before: Collection[str] = NOT_HEARD) -> None:
+    """Ask until it comes out as wanted; how else it may come out before is given."""
     async with asyncio.timeout(60):
         while (came := await outcome(office, leave)) != wanted:
-            before.append(came)
-    return before
+            assert came in before
 
 
 async def test_a_frozen_supervision_stops_authorized_reads_and_they_heal(office: Office) -> None:
     """Nobody can be told of a revocation then: so nobody reads on, and who needs no authorization does."""
     leave = await office.give(100)
-    assert await until(office, leave, "") == []
+    await until(office, leave, "")
     used = await office.used(leave)
     with frozen(office, "supervision"):
         # No row can be taken off the quota, so none leaves, not even before the silence is over.
-        assert set(await until(office, leave, Reason.AUTHORIZATION_STATE_UNKNOWN)) <= {Reason.DEPARTMENT_TIMEOUT}
+        await until(office, leave, Reason.AUTHORIZATION_STATE_UNKNOWN, {Reason.DEPARTMENT_TIMEOUT})
         assert await outcome(office, leave) == Reason.AUTHORIZATION_STATE_UNKNOWN
         await office.answered(TAX, "gateway", QUERY, rebate(), federation_pb2.QueryResponse)
-    healing = await until(office, leave, "")
-    assert set(healing) <= {Reason.AUTHORIZATION_STATE_UNKNOWN}
+    await until(office, leave, "", {Reason.AUTHORIZATION_STATE_UNKNOWN})
     # What was asked of it while it could not answer may have been counted after all; never the other way round.
     assert await office.used(leave) > used
     await office.revoke(leave)
-    assert set(await until(office, leave, Reason.AUTHORIZATION_REVOKED)) <= {""}
+    await until(office, leave, Reason.AUTHORIZATION_REVOKED, {"", *NOT_HEARD})
     assert await outcome(office, leave) == Reason.AUTHORIZATION_REVOKED
 
 
@@ -205,6 +206,7 @@ def get() -> service_pb2.GetDeclarationRequest:
 async def test_on_a_full_disk_nothing_leaves_unlogged(office: Office) -> None:
     """Nor is a refusal given that cannot be logged; and with room everything goes on by itself."""
     leave, kept = await office.give(100), Kept()
+    await until(office, leave, "")
     declared = (TAX, "customs", f"{CUSTOMS}/GetDeclaration", get(), service_pb2.GetDeclarationResponse)
     asked_for = (TAX, "gateway", QUERY, rebate(), federation_pb2.QueryResponse)
     unlisted = ("quality/lab", *declared[1:])
@@ -214,16 +216,16 @@ async def test_on_a_full_disk_nothing_leaves_unlogged(office: Office) -> None:
         answer, answered = await office.answered(*asked_for)
         kept.keep(answered)
         assert [(s.status, len(s.records)) for s in answer.sections] == [(exchange_pb2.SECTION_STATUS_UNAVAILABLE, 0)]
-        assert await outcome(office, leave) == Reason.DEPARTMENT_FAILED
+        await until(office, leave, Reason.DEPARTMENT_FAILED)
     kept.keep((await office.answered(*declared))[1])
     with full(office, "gateway"):
         assert await refusal(office, *asked_for) == Reason.LOG_UNAVAILABLE
-        assert await outcome(office, leave) == Reason.LOG_UNAVAILABLE
+        await until(office, leave, Reason.LOG_UNAVAILABLE)
         kept.keep((await office.answered(*declared))[1])
     kept.keep((await office.answered(*asked_for))[1])
-    assert await outcome(office, leave) == ""
-    # A department that can reserve and not log has taken rows off that nobody got: never the other way round.
-    assert await office.used(leave) == 3
+    await until(office, leave, "")
+    # Who can reserve and not log has taken rows off that nobody got: two were given, and one each at either node not.
+    assert await office.used(leave) >= 4
     await asyncio.to_thread(check, office, kept)
 
 

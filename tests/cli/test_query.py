@@ -6,8 +6,12 @@ from typing import Any
 
 import pytest
 
+from hutong.api.exchange.v1 import federation_pb2
+from hutong.api.log.v1 import log_pb2
 from services.cli.fleet import Fleet
 from services.cli.sample import Subject
+from services.kit.log.proof_text import ProofText
+from services.kit.log.receipts import split
 from tests.cli.conftest import Ran, run
 
 REBATE = ("--as", "taxation/refund", "--purpose", "P-REBATE", "--basis", "CN-VAT-REBATE")
@@ -105,13 +109,19 @@ def test_an_answer_that_was_kept_is_compared_with_its_entry_by_whoever_may_read_
     assert "this is the answer" in run(*prove, "--as", "audit/desk").stdout
     # Who asked has the proof of what was promised; entries are for the log's readers.
     found = told(*prove, "--as", "taxation/refund", "--out", proof)
-    assert (found["receipt"], found["answer"]) == (True, False)
+    assert (found["receipt"], found["answer"]) == (True, None)
+    # The salt of the answer's digest is for who got the answer; a proof goes to everybody.
+    receipt = split(kept.read_bytes(), federation_pb2.QueryResponse).receipt
+    shown = log_pb2.Receipt.FromString(ProofText.parse(proof.read_text()).extra)
+    assert receipt.answer_salt
+    assert (shown.leaf_hash, shown.signature, shown.answer_salt) == (receipt.leaf_hash, receipt.signature, b"")
     assert told("log", "consistency", proof, "--node", "gateway", "--as", "taxation/refund", *folder)["kept"] is True
     # One letter of a record, and it is another answer.
     whole = kept.read_bytes()
     at = whole.index(b"declaration_no")
     kept.write_bytes(whole[:at] + b"D" + whole[at + 1 :])
-    assert told(*prove, "--as", "taxation/refund")["answer"] is False
+    assert told(*prove, "--as", "taxation/refund")["answer"] is None
+    assert "not compared" in run(*prove, "--as", "taxation/refund").stdout
     assert told(*prove, "--as", "audit/desk")["error"]["reason"] == "RECEIPT_INVALID"
 
 

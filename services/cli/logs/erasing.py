@@ -45,8 +45,8 @@ def erase(
     if as_json:
         print_json({"log": local.origin, "entries": erased.entries, "scopes": erased.scopes})
     else:
-        named = f", {erased.scopes} scopes of authorizations that named it are gone" if erased.scopes else ""
-        told = f"{local.origin}: {erased.entries} entries can be opened no more{named}; every proof stands"
+        named = f"; scopes of authorizations gone that named it: {erased.scopes}" if erased.scopes else ""
+        told = f"{local.origin}: entries that can be opened no more: {erased.entries}{named}; every proof stands"
         console().print(told, markup=False, soft_wrap=True)
 
 

@@ -42,7 +42,7 @@ class _Proven:
             "index": self.index,
             "leaf_hash": self.leaf_hash.hex(),
             "receipt": self.receipt is not None,
-            "answer": self.answer,
+            "answer": self.answer or None,
             "tree_size": self.signed.checkpoint.size,
             "root": self.signed.checkpoint.root.hex(),
             "cosigned_by": cosigners(self.signed),
@@ -129,7 +129,7 @@ def _proof(where: Where, saved: Saved | None, index: int) -> _Made:
         signed = _head(where, opened, index)
         tree = Tree(opened.source, signed.checkpoint.size)
         leaf = wanted.leaf_hash if wanted else tree.leaf(index)
-        extra = (wanted or log_pb2.Receipt(leaf_hash=leaf)).SerializeToString(deterministic=True)
+        extra = receipt_files.shown(wanted or log_pb2.Receipt(leaf_hash=leaf))
         text = ProofText(index, tuple(tree.inclusion(index)), str(signed.note), extra)
         return _Made(text, leaf, wanted, _compared(opened.source, signed.checkpoint.size, saved))
 
@@ -201,6 +201,8 @@ def _tell(proven: _Proven, out: Path | None, as_json: bool) -> None:
     if proven.answer:
         promised += ", and this is the answer that it is of"
     shown.print(f"proven: {promised}", style="green")
+    if proven.receipt and not proven.answer:
+        shown.print("not compared: the answer itself; readers of the log's entries can, --as audit/desk", style="dim")
     if out is not None:
         shown.print(f"written to {out}; to check it: hutong log prove --check {out}", markup=False, soft_wrap=True)
 

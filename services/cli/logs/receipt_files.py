@@ -74,6 +74,14 @@ def _none(path: Path) -> InvalidArgument:
     return InvalidArgument(Reason.RECEIPT_INVALID, f"{path} holds no receipt, and no answer with one")
 
 
+def shown(receipt: log_pb2.Receipt) -> bytes:
+    """Write a receipt for a proof that others get: without the salt, by which they could try out what was answered."""
+    made = log_pb2.Receipt()
+    made.CopyFrom(receipt)
+    made.ClearField("answer_salt")
+    return made.SerializeToString(deterministic=True)
+
+
 def parse(data: bytes) -> log_pb2.Receipt:
     """Read a receipt out of a proof; raises `InvalidArgument` RECEIPT_INVALID where there is none."""
     try:
