@@ -368,11 +368,6 @@ async def test_decisions_are_for_auditors_and_for_one_question(desks: Mesh) -> N
     assert (await refused(sampled(desks, request))).reason is Reason.OFFICER_TOKEN_REPLAYED
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=pytest.fail.Exception,
-    reason="each process remembers for itself which tokens were used for its log",
-)
 async def test_an_auditors_token_is_good_at_one_replica_only(desks: Mesh) -> None:
     request = sample(desks)
     assert (await sampled(desks, request)).decisions

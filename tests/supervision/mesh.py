@@ -81,11 +81,8 @@ class Mesh:
         return made.model_copy(update=self.changes)
 
     async def start(self, listen: str = "127.0.0.1:0") -> SupervisionNode:
-        """Start a replica of the node; every one after the first has a log of its own."""
+        """Start a replica of the node; all have one store and one log."""
         config = self.config(listen)
-        if self.nodes and config.log:
-            log = config.log.model_copy(update={"url": f"sqlite+aiosqlite:///{self.folder}/log-{len(self.nodes)}.db"})
-            config = config.model_copy(update={"log": log})
         node = SupervisionNode(config, self.url, Host(config, clock=self.clock))
         await node.start()
         self.nodes.append(node)

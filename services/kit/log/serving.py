@@ -15,11 +15,11 @@ from services.kit.log import witness
 from services.kit.log.decisions import Decisions
 from services.kit.log.https import TileServer, Verifier
 from services.kit.log.nodelog import NodeLog
+from services.kit.log.seen import StoredSeen
 from services.kit.log.service import LogService
 from services.kit.log.showing import Showing
 from services.kit.log.witness import Witness
 from services.kit.officers.pseudonyms import Pseudonyms
-from services.kit.officers.seen import MemorySeen
 from services.kit.officers.verifier import Officers
 from services.kit.rpc import Rpc, bind
 from services.kit.telemetry import Telemetry
@@ -49,7 +49,7 @@ class Serving:
         """
         node = config.node
         audience = f"spiffe://{node.zone}/{node.agency}/{node.system}"
-        officers = Officers(config.officers, audience, clock, MemorySeen(clock), pseudonyms)
+        officers = Officers(config.officers, audience, clock, StoredSeen(log, clock), pseudonyms)
         self._service = LogService(log, section.readers, Decisions(log, officers, node.agency))
         self._witness = Witness.of(log, section, clock, telemetry)
         self.showing = Showing.of(log, section, node.zone, files, telemetry)

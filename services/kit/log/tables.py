@@ -112,3 +112,13 @@ COSIGNED: Final = sa.Table(
     sa.Column("cosignature", text_type(), nullable=False),
 )
 """The last checkpoint of this log that each witness has co-signed, and its signature line."""
+
+TOKEN: Final = sa.Table(
+    "log_token",
+    METADATA,
+    sa.Column("agency", text_type(), primary_key=True),
+    sa.Column("digest", sa.LargeBinary(), primary_key=True),
+    sa.Column("until", UtcDateTime(), nullable=False),
+)
+"""Officer tokens that were used for a look into the log, by the digest of their id, for all replicas of the node."""
+sa.Index("log_token_until_ix", TOKEN.c.until)
