@@ -15,8 +15,6 @@ from services.kit.context import ContextSigner
 from services.kit.department import read_secret
 from services.kit.host import Host
 from services.kit.identity import Identity
-from services.kit.policy.engine import PolicyEngine
-from services.kit.policy.reload import PolicyFiles
 from services.kit.records import catalogue
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import bind
@@ -37,11 +35,9 @@ class GatewayNode:
         known = catalogue.load()
         secret = read_secret(config.secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        self.policy_files = files = PolicyFiles(config.policy.files, known, pack)
-        self.engine = engine = PolicyEngine(files.policies, known, pack, secret, host.clock)
         await host.open_log(secret)
-        host.archive(files, pack)
-        host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
+        self.policy_files, self.engine = host.policies(config.policy, known, pack, secret)
+        engine = self.engine
         departments = {agency: self._department(agency) for agency in config.departments}
         self.enforcer = join(config, host, pack, discloses=False)
         signer, identity, pages = ContextSigner(host.identity, host.clock), Identity(host.files), PageTokens(secret)

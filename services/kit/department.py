@@ -26,8 +26,6 @@ from services.kit.events.inbox import Inbox
 from services.kit.events.service import InboxService
 from services.kit.host import Host
 from services.kit.log.reads import ReadsService
-from services.kit.policy.engine import PolicyEngine
-from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
 from services.kit.records import catalogue, migrations
 from services.kit.records.catalogue import Catalogue
@@ -131,10 +129,7 @@ class DepartmentNode:
         host.on_stop(store.close)
         await store.check_migrated(room.migrations)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
-        engine = PolicyEngine(files.policies, owned, pack, secret, host.clock)
-        host.archive(files, pack)
-        host.on_stop(files.watch(engine, config.policy.reload.total_seconds()))
+        self.policy_files, engine = host.policies(config.policy, owned, pack, secret)
         source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
         pages = PageTokens(secret)
         self.enforcer = join(config, host, pack)

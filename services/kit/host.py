@@ -20,7 +20,7 @@ from certs.verify import PeerVerifier
 from services.kit import access, health
 from services.kit.access import AccessList
 from services.kit.clock import Clock, system_clock
-from services.kit.config import LogSection, NodeConfig
+from services.kit.config import LogSection, NodeConfig, PolicySection
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.health import Health
 from services.kit.interceptors import Access, Context, Errors
@@ -31,8 +31,12 @@ from services.kit.log.recording import Recording
 from services.kit.log.serving import Serving
 from services.kit.log.showing import Showing
 from services.kit.officers.pseudonyms import Pseudonyms
+from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.policy.transforms import MIN_SECRET
+from services.kit.records import migrations
+from services.kit.records.catalogue import Catalogue
+from services.kit.records.database import Database
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.server import GrpcServer
 from services.kit.telemetry import Telemetry, Trace
@@ -134,12 +138,36 @@ class Host:
             self.telemetry.gauge("hutong_log_failing", "Whether the log cannot be written", lambda: int(log.failing))
         return self.log
 
-    def archive(self, files: PolicyFiles, pack: Jurisdiction) -> None:
-        """Have the log keep what is decided by: the policies now and after every change, and the jurisdiction pack."""
+    async def open_store(self, url: str, folder: Path, *, migrate: bool) -> Database:
+        """Open a node's store; it is closed at the stop. `folder` holds its migrations.
+
+        Raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away.
+        """
+        if migrate:
+            await asyncio.to_thread(migrations.upgrade, url, folder)
+        await asyncio.to_thread(migrations.check, url, folder)
+        database = Database(url)
+        self.on_stop(lambda: asyncio.to_thread(database.close))
+        return database
+
+    def policies(
+        self, section: PolicySection, known: Catalogue, pack: Jurisdiction, secret: bytes
+    ) -> tuple[PolicyFiles, PolicyEngine]:
+        """Load the policies of the config and follow their files; the log keeps whatever is decided by.
+
+        The log is open before, where there is one: raises `AssertionError` otherwise. Raises `FailedPrecondition` for
+        policies that do not stand.
+        """
+        files = PolicyFiles(section.files, known, pack)
+        engine = PolicyEngine(files.policies, known, pack, secret, self.clock)
         if self.recording is not None:
             self.recording.jurisdiction(pack)
             self.recording.policies(files.policies)
             files.listeners.append(self.recording.policies)
+        elif self.config.log is not None:
+            raise AssertionError("policies decide before the log is open, which would keep none of them")
+        self.on_stop(files.watch(engine, section.reload.total_seconds()))
+        return files, engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
         """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing."""

@@ -21,10 +21,8 @@ from services.kit.events.service import EventService
 from services.kit.host import Host
 from services.kit.log.facts import Named
 from services.kit.log.reads import ReadsService
-from services.kit.policy.engine import PolicyEngine
-from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
-from services.kit.records import catalogue, migrations
+from services.kit.records import catalogue
 from services.kit.records.database import Database
 from services.kit.records.pages import PageTokens, ResumeTokens
 from services.kit.rpc import Rpc, bind
@@ -103,20 +101,21 @@ class RecognitionNode:
         signing.active(host.clock())
         secret = read_secret(config.secret)
         log = await host.open_log(secret)
-        self.database = database = await self._open()
+        self.database = database = await host.open_store(self._url, MIGRATIONS, migrate=config.store.migrate)
         self._outbox = outbox = Outbox(database)
         self.cases = cases = self._cases(database, rules, calendars, published)
         cases.listeners.append(lambda _case_id, _version: outbox.ring())
         await cases.open()
-        self.engine = engine = self._engine(secret)
-        owned = catalogue.load().owned_by(AGENCY)
+        owned, pack = catalogue.load().owned_by(AGENCY), jurisdiction.load(config.policy.jurisdiction)
+        self.policy_files, self.engine = host.policies(config.policy, owned, pack, secret)
+        engine = self.engine
         door = Door(database, engine, owned, Terms(config.agency, config.enterprise), reach.Results(rules.arrangements))
         self._watching = watching = Watching(cases, door, host.clock)
         pages = PageTokens(secret)
         results = Results(database, cases, signing, host.clock, outbox.ring)
         source = RecognitionSource(database, door.results, host.clock)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
-        self.enforcer = join(config, host, engine.jurisdiction)
+        self.enforcer = join(config, host, pack)
         reader = Reader(source, engine, pages, host.clock, self.enforcer)
         self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
         if files is not None:
@@ -157,24 +156,6 @@ class RecognitionNode:
             return await self.database.read(lambda connection: noting.told(connection, sent))
 
         return EventService(outbox, f"{AGENCY}/{self._config.node.system}", about=about, why=door.terms.of)
-
-    async def _open(self) -> Database:
-        """Open the store; raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away."""
-        if self._config.store.migrate:
-            await asyncio.to_thread(migrations.upgrade, self._url, MIGRATIONS)
-        await asyncio.to_thread(migrations.check, self._url, MIGRATIONS)
-        database = Database(self._url)
-        self.host.on_stop(lambda: asyncio.to_thread(database.close))
-        return database
-
-    def _engine(self, secret: bytes) -> PolicyEngine:
-        policy, owned = self._config.policy, catalogue.load().owned_by(AGENCY)
-        pack = jurisdiction.load(policy.jurisdiction)
-        self.policy_files = files = PolicyFiles(policy.files, owned, pack)
-        engine = PolicyEngine(files.policies, owned, pack, secret, self.host.clock)
-        self.host.archive(files, pack)
-        self.host.on_stop(files.watch(engine, policy.reload.total_seconds()))
-        return engine
 
     def _look_after(self, cases: Cases) -> None:
         """Look after what becomes due, until the node stops."""

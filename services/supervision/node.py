@@ -1,6 +1,5 @@
 """The supervision node: a host with the store of authorizations, what is in force, and the door."""
 
-import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -10,13 +9,9 @@ from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.department import read_secret
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.host import Host
-from services.kit.jurisdiction import Jurisdiction
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.verifier import Officers
-from services.kit.policy.engine import PolicyEngine
-from services.kit.policy.reload import PolicyFiles
-from services.kit.records import catalogue, migrations
-from services.kit.records.database import Database
+from services.kit.records import catalogue
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import bind
 from services.supervision import logged
@@ -63,10 +58,10 @@ class SupervisionNode:
         moments = Moments(host.clock)
         signatures = self._signatures()
         secret = read_secret(config.secret)
-        database = await self._open()
+        database = await host.open_store(self._url, MIGRATIONS, migrate=config.store.migrate)
         log = await host.open_log(secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        engine = self._engine(secret, pack)
+        self.policy_files, engine = host.policies(config.policy, catalogue.load(), pack, secret)
         seals = Seals(secret)
         books = self._books(signatures, seals)
         books.expect(await logged.acts(log))
@@ -112,23 +107,6 @@ class SupervisionNode:
         if key.kid not in {known.kid for known in published.keys(AGENCY)}:
             raise FailedPrecondition(Reason.KEY_UNKNOWN, "signing: the active key is not published; publish it first")
         return Signatures(signing, published)
-
-    async def _open(self) -> Database:
-        """Open the store; raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away."""
-        if self._config.store.migrate:
-            await asyncio.to_thread(migrations.upgrade, self._url, MIGRATIONS)
-        await asyncio.to_thread(migrations.check, self._url, MIGRATIONS)
-        database = Database(self._url)
-        self.host.on_stop(lambda: asyncio.to_thread(database.close))
-        return database
-
-    def _engine(self, secret: bytes, pack: Jurisdiction) -> PolicyEngine:
-        policy, known = self._config.policy, catalogue.load()
-        self.policy_files = files = PolicyFiles(policy.files, known, pack)
-        engine = PolicyEngine(files.policies, known, pack, secret, self.host.clock)
-        self.host.archive(files, pack)
-        self.host.on_stop(files.watch(engine, policy.reload.total_seconds()))
-        return engine
 
     def _books(self, signatures: Signatures, seals: Seals) -> Books:
         name, what = "hutong_authorizations_broken", "Authorizations read whose history did not verify"
