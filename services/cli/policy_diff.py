@@ -79,12 +79,10 @@ def diff(
     else:
         where = Where(node, config, folder=folder, caller=caller, cert=cert, key=key, bundle=bundle)
         request = exporting.request(since, until)
-        online = caller or cert
-        pages = (
-            decisions.from_node(where, request, officer, token, nonce)
-            if online
-            else decisions.from_database(where.required, request)
-        )
+        if caller or cert:
+            pages = decisions.from_node(where, request, officer, token, nonce)
+        else:
+            pages = decisions.from_database(where.required, request)
     questions, lost = _questions(pages, quiet=as_json)
     moment = question.moment(at) if at else system_clock()
     asked = (Answers(each, count) for each, count in questions.items())

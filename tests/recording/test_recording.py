@@ -9,6 +9,7 @@ import pytest
 from hutong.api.customs.v1 import declaration_pb2, service_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from hutong.api.log.v1 import log_pb2
+from services.kit import jurisdiction
 from services.kit.department import DepartmentNode
 from services.kit.errors import FailedPrecondition, HutongError, Reason
 from services.kit.host import Host
@@ -280,6 +281,14 @@ async def test_a_node_that_gives_data_does_not_start_without_a_log(tmp_path: Pat
         await node.stop()
     assert refused.value.reason is Reason.CONFIG_INVALID
     assert "[log]" in refused.value.message
+
+
+def test_policies_do_not_decide_before_the_log_can_keep_them(tmp_path: Path) -> None:
+    mesh = Mesh(tmp_path)
+    config = mesh.config("customs", "127.0.0.1:0")
+    host, owned = mesh.zone.frame(config), ROOMS["customs"].catalogue()
+    with pytest.raises(AssertionError, match="before the log is open"):
+        host.policies(config.policy, owned, jurisdiction.load("cn"), bytes(32))
 
 
 async def test_a_receipt_of_another_log_or_index_does_not_verify(mesh: Mesh) -> None:
