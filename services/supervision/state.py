@@ -73,11 +73,6 @@ class Standing:
             return State.LAPSED
         return State.APPROVED_ONCE if self.approvers else State.REQUESTED
 
-    def turns_at(self, now: dt.datetime) -> dt.datetime | None:
-        """Say when time alone changes where it stands; None where it does not any more."""
-        turn = self.not_after if self.active else self.lapses_at
-        return turn if self.ended is None and now < turn else None
-
     def took_part(self, person: Person) -> bool:
         """Tell whether somebody asked for it, approved it or used it."""
         return person == self.requester or person in self.approvers or person in self.users

@@ -115,7 +115,8 @@ async def test_a_proof_made_of_tiles_alone(mesh: Mesh) -> None:
             Tile.holding(1, 0, 600),
         ]
         tiles = {tile: (await ask(client, "GetTile", path=tile.path)).tile for tile in wanted}
-        proof = merkle.inclusion_proof(300, 600, hashes_from(tiles.__getitem__, 600))
+        hashes = hashes_from(lambda tile: decode_hashes(tiles[tile], tile.width), 600)
+        proof = merkle.inclusion_proof(300, 600, hashes)
         leaf = (await mesh.log.entry(300)).leaf_hash
         merkle.verify_inclusion(leaf, 300, 600, proof, head.root)
 

@@ -3,7 +3,6 @@
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -24,7 +23,7 @@ from services.kit.log import cosigned, keys, merkle, notes
 from services.kit.log.checkpoint import Checkpoint, SignedCheckpoint, open_checkpoint, origin_of
 from services.kit.log.nodelog import MIGRATIONS
 from services.kit.log.notes import VerifierKey
-from services.kit.log.tiles import Tile
+from services.kit.log.tiles import hashes_from
 from services.kit.log.verifying import Files, Source, Stored, folder
 from services.kit.records import migrations
 from services.kit.records.database import engine, translated
@@ -250,13 +249,7 @@ class Tree:
 
     def __init__(self, source: Source, size: int) -> None:
         self.size = size
-        read = lru_cache(maxsize=64)(source.hashes)
-
-        def hashes(level: int, start: int, count: int) -> Sequence[bytes]:
-            tile = Tile.holding(level, start, size)
-            return read(tile)[start - tile.start : start - tile.start + count]
-
-        self._hashes = hashes
+        self._hashes = hashes_from(source.hashes, size)
 
     def inclusion(self, index: int) -> list[bytes]:
         """Prove that a leaf is in it; raises `FailedPrecondition` LOG_PROOF_INVALID where it has no such leaf."""

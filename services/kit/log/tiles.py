@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
@@ -14,6 +15,8 @@ CHECKPOINT: Final = "checkpoint"
 MAX_ENTRY: Final = 65_535
 """Most bytes of an entry: its length is written in two."""
 
+_KEPT: Final = 64
+"""Most tiles that are kept while one proves from them: a proof needs a few of each level."""
 _PATH: Final = re.compile(
     r"tile/(?P<level>entries|0|[1-9][0-9]?)/(?P<index>(?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/(?P<width>[1-9][0-9]{0,2}))?",
     re.ASCII,
@@ -113,15 +116,12 @@ def decode_entries(data: bytes, width: int) -> list[bytes]:
     return entries
 
 
-def hashes_from(read: Callable[[Tile], bytes], size: int) -> Hashes:
-    """Read hashes out of the tiles of a tree of that size, each fetched by `read` when it is first needed."""
-    known: dict[Tile, list[bytes]] = {}
+def hashes_from(read: Callable[[Tile], Sequence[bytes]], size: int) -> Hashes:
+    """Read hashes out of the tiles of a tree of that size, each given by `read` when it is first needed."""
+    kept = lru_cache(maxsize=_KEPT)(read)
 
     def hashes(level: int, start: int, count: int) -> Sequence[bytes]:
         tile = Tile.holding(level, start, size)
-        if tile not in known:
-            known[tile] = decode_hashes(read(tile), tile.width)
-        first = start - tile.start
-        return known[tile][first : first + count]
+        return kept(tile)[start - tile.start : start - tile.start + count]
 
     return hashes
