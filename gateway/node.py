@@ -10,7 +10,6 @@ from gateway.service import Department, FederationService
 from hutong.api.exchange.v1 import federation_pb2
 from services.kit import jurisdiction
 from services.kit.authorizations.joining import join
-from services.kit.client import Client
 from services.kit.context import ContextSigner
 from services.kit.department import read_secret
 from services.kit.host import Host
@@ -28,6 +27,7 @@ class GatewayNode:
     def __init__(self, config: GatewayConfig, host: Host) -> None:
         self.host = host
         self._config = config
+        self._service: FederationService | None = None
 
     async def start(self) -> None:
         """Load the policies, make the clients, serve."""
@@ -44,17 +44,19 @@ class GatewayNode:
         planner = Planner(known, engine, signer, host.clock, self.enforcer)
         clients = {agency: department.client for agency, department in departments.items()}
         reads = AllReads(clients, identity, signer, engine, pages)
-        service = FederationService(known, planner, identity, departments, pages, config.limits.response_bytes, reads)
+        self._service = service = FederationService(
+            known, planner, identity, departments, pages, config.limits.response_bytes, reads
+        )
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
 
     def _department(self, agency: str) -> Department:
         section = self._config.departments[agency]
         identity = SpiffeId.parse(f"spiffe://{self._config.node.zone}/{agency}/{section.system}")
-        client = Client(section.target, identity, self.host.files, response_bytes=self._config.limits.response_bytes)
-        self.host.on_stop(client.close)
-        return Department(client, section.timeout.total_seconds())
+        return Department(self.host.client(section.target, identity), section.timeout.total_seconds())
 
     async def stop(self) -> None:
-        """Drain and close."""
+        """End sessions, drain and close."""
+        if self._service:
+            self._service.stop()
         await self.host.stop()

@@ -23,7 +23,8 @@ from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceE
 from services.kit.identity import Identity
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
-from services.kit.rpc import Call, Reply
+from services.kit.rpc import Call, Reply, bind_method
+from services.kit.sessions.serving import Prepared, Sessions
 from services.kit.telemetry import trace_id
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,12 @@ class FederationService:
         self._pages = pages
         self._most = response_bytes - _ROOM
         self._reads = reads
+        query = federation_pb2.DESCRIPTOR.services_by_name["FederationService"].methods_by_name["Query"]
+        self._sessions = Sessions(bind_method(query, self), self._asked)
+
+    def stop(self) -> None:
+        """End sessions, so that a drain need not wait for them."""
+        self._sessions.stop()
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> Reply:
         """Answer in one message, a `QueryResponse`."""
@@ -91,6 +98,19 @@ class FederationService:
         for part in plan.parts:
             call.facts.disclosed(part.mask, answered[part.index].rows)
         return head + b"".join(wire.embedded(_SECTIONS, answered[part.index].section) for part in plan.parts)
+
+    def session(self, requests: AsyncIterator[federation_pb2.SessionRequest], call: Call) -> AsyncIterator[Reply]:
+        """Answer many questions on one stream, each as `query` does."""
+        return self._sessions.serve(requests, call)
+
+    async def _asked(self, prepared: Prepared[None], ask: federation_pb2.SessionRequest.Ask, call: Call) -> Reply:
+        request = federation_pb2.QueryRequest()
+        request.CopyFrom(prepared.question)
+        if ask.HasField("subject"):
+            request.subject.CopyFrom(ask.subject)
+        if ask.HasField("as_of"):
+            request.as_of.CopyFrom(ask.as_of)
+        return await self.query(request, call)
 
     async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
         """Answer section by section, as departments answer; the next section waits until this one is taken.

@@ -5,20 +5,19 @@ one closes once its calls are done; no call fails for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
-import grpc
-import grpc.aio
 from google.protobuf.message import DecodeError, Message
 
 from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidFiles, SvidVersion
-from certs.tls import channel_credentials, server_name
-from services.kit import wire
-from services.kit.errors import DOMAIN, HutongError, Reason, Unavailable
+from services.kit.config import TRANSPORT, Transport
+from services.kit.errors import Reason, Unavailable
 from services.kit.identity import Identity
+from services.kit.transport import choice
+from services.kit.transport.seam import Channel, Metadata
 
 R = TypeVar("R", bound=Message)
 
@@ -26,69 +25,45 @@ _RETIRE_AFTER = 30.0
 """Seconds that a channel of a former certificate stays usable, for calls that were prepared with it."""
 
 
-Unary = Callable[..., Awaitable[bytes]]
-Streaming = Callable[..., AsyncIterator[bytes]]
-"""Rpcs as this module calls them: bytes come back, and are parsed here."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A channel with the certificate it was opened with, and its unary rpcs by method (one response type each)."""
-
-    channel: grpc.aio.Channel
-    stubs: dict[str, Unary]
-
-
 class Client:
     """A connection to one node."""
 
     def __init__(
-        self, target: str, server: SpiffeId, files: SvidFiles, *, response_bytes: int = 16 * 1024 * 1024
+        self,
+        target: str,
+        server: SpiffeId,
+        files: SvidFiles,
+        *,
+        response_bytes: int = 16 * 1024 * 1024,
+        transport: Transport = TRANSPORT,
     ) -> None:
         """Connect lazily to `target` (`host:port`), which must prove to be `server`."""
         self.target = target
         self._server = server
         self._identity = Identity(files)
         self._response_bytes = response_bytes
-        self._lines: dict[SvidVersion, _Line] = {}
+        self._make = choice.channel(transport)
+        self._channels: dict[SvidVersion, Channel] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
-    def _open(self, svid: Svid) -> _Line:
-        channel = grpc.aio.secure_channel(
-            self.target,
-            channel_credentials(svid),
-            options=[
-                ("grpc.ssl_target_name_override", server_name(self._server)),
-                ("grpc.max_receive_message_length", self._response_bytes),
-                # A department that comes back is noticed within a second, not within two minutes.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                # In spite of its name also the longest that connecting may take.
-                ("grpc.min_reconnect_backoff_ms", 5_000),
-                ("grpc.max_reconnect_backoff_ms", 1000),
-                ("grpc.keepalive_time_ms", 20_000),
-                ("grpc.keepalive_timeout_ms", 5_000),
-                # Channels with the same arguments share connections; ours must not outlive their certificate.
-                ("grpc.use_local_subchannel_pool", 1),
-            ],
-        )
-        return _Line(channel, {})
-
-    def _line(self, svid: Svid | None) -> _Line:
+    def channel(self, svid: Svid | None = None) -> Channel:
+        """Get the channel that calls with an identity; with the present one where none is given."""
         svid = svid or self._identity.svid()
-        line = self._lines.get(svid.version)
-        if line is None:
-            for former in tuple(self._lines):
+        channel = self._channels.get(svid.version)
+        if channel is None:
+            for former in tuple(self._channels):
                 task = asyncio.get_running_loop().create_task(self._retire(former))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
-            line = self._lines[svid.version] = self._open(svid)
-        return line
+            channel = self._make(self.target, self._server, svid, self._response_bytes)
+            self._channels[svid.version] = channel
+        return channel
 
     async def _retire(self, version: SvidVersion) -> None:
         await asyncio.sleep(_RETIRE_AFTER)
-        line = self._lines.pop(version, None)
-        if line:
-            await line.channel.close(_RETIRE_AFTER)
+        channel = self._channels.pop(version, None)
+        if channel:
+            await channel.close(_RETIRE_AFTER)
 
     async def unary(
         self,
@@ -116,40 +91,34 @@ class Client:
         svid: Svid | None = None,
     ) -> bytes:
         """Make a unary call, and give the answer's bytes as they came, of which a log has the digest; as `unary`."""
-        line = self._line(svid)
-        stub = line.stubs.get(method)
-        if stub is None:
-            stub = cast("Unary", line.channel.unary_unary(method, _serialize))
-            line.stubs[method] = stub
-        try:
-            return await stub(request, timeout=timeout, metadata=_metadata(traceparent))
-        except grpc.aio.AioRpcError as error:
-            raise read_error(error) from None
+        return await self.channel(svid).unary(method, _serialize(request), timeout, _metadata(traceparent))
 
     async def stream(
         self, method: str, request: Message, response: type[R], *, timeout: float | None, traceparent: str = ""
     ) -> AsyncIterator[R]:
         """Make a server-streaming call; raises the `HutongError` the other side answered with."""
-        stub = cast("Streaming", self._line(None).channel.unary_stream(method, _serialize))
-        async for message in _read(stub(request, timeout=timeout, metadata=_metadata(traceparent)), response):
-            yield message
+        raws = self.channel().stream(method, _serialize(request), timeout, _metadata(traceparent))
+        async with aclosing(cast("Any", raws)):
+            async for raw in raws:
+                yield parse(raw, response)
 
     async def bidi(
         self, method: str, requests: AsyncIterator[Message], response: type[R], *, timeout: float | None
     ) -> AsyncIterator[R]:
         """Make a bidirectional call; raises the `HutongError` the other side answered with."""
-        stub = cast("Streaming", self._line(None).channel.stream_stream(method, _serialize))
-        async for message in _read(stub(requests, timeout=timeout), response):
-            yield message
+        raws = self.channel().stream(method, (_serialize(request) async for request in requests), timeout)
+        async with aclosing(cast("Any", raws)):
+            async for raw in raws:
+                yield parse(raw, response)
 
     async def close(self) -> None:
         """Close the connections, cutting what still runs."""
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        for line in self._lines.values():
-            await line.channel.close()
-        self._lines.clear()
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
 
 
 def parse(raw: bytes, response: type[R]) -> R:
@@ -160,26 +129,9 @@ def parse(raw: bytes, response: type[R]) -> R:
         raise Unavailable(Reason.DEPARTMENT_FAILED, f"the answer is no {response.DESCRIPTOR.full_name}") from None
 
 
-async def _read(call: Any, response: type[R]) -> AsyncIterator[R]:
-    try:
-        async for raw in call:
-            yield parse(raw, response)
-    except grpc.aio.AioRpcError as error:
-        raise read_error(error) from None
-    finally:
-        call.cancel()
-
-
 def _serialize(message: Message | bytes) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-def _metadata(traceparent: str) -> grpc.aio.Metadata:
-    return grpc.aio.Metadata(("traceparent", traceparent)) if traceparent else grpc.aio.Metadata()
-
-
-def read_error(error: grpc.aio.AioRpcError) -> HutongError:
-    """Turn what grpcio raises into the error the other side meant."""
-    details = next((v for k, v in error.trailing_metadata() or () if k == wire.DETAILS_KEY), None)
-    message = (error.details() or "").removeprefix(f"{DOMAIN}: ")
-    return wire.from_status(error.code().value[0], message, details if isinstance(details, bytes) else None)
+def _metadata(traceparent: str) -> Metadata:
+    return (("traceparent", traceparent),) if traceparent else ()

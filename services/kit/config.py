@@ -8,7 +8,7 @@ import datetime as dt
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -70,6 +70,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Transport = Literal["grpcio", "nghttp2"]
+"""What carries calls (`services.kit.transport`); both ends of a connection need not have the same."""
+
+TRANSPORT: Final[Transport] = "grpcio"
+"""What carries them where a config does not say."""
+
+
 class NodeSection(Section):
     """Who this node is and where it listens."""
 
@@ -80,6 +87,8 @@ class NodeSection(Section):
     listen: Address
     metrics: Address | None = None
     """Where Prometheus may scrape; absent serves no metrics."""
+    transport: Transport = TRANSPORT
+    """What carries calls, to this node and from it."""
 
 
 class TlsSection(Section):

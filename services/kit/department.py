@@ -15,7 +15,6 @@ from certs.spiffe import SpiffeId
 from hutong.api.exchange.v1 import event_pb2, reads_pb2, record_source_pb2
 from services.kit import jurisdiction
 from services.kit.authorizations.joining import join
-from services.kit.client import Client
 from services.kit.clock import Clock
 from services.kit.config import DepartmentConfig
 from services.kit.context import ContextVerifier
@@ -156,8 +155,7 @@ class DepartmentNode:
     def _follower(self, agency: str, inbox: Inbox) -> Follower:
         section, node, host = self._config.events[agency], self._config.node, self.host
         identity = SpiffeId.parse(f"spiffe://{node.zone}/{agency}/{section.system}")
-        client = Client(section.target, identity, host.files, response_bytes=self._config.limits.response_bytes)
-        host.on_stop(client.close)
+        client = host.client(section.target, identity)
         source = f"{agency}/{section.system}"
         follower = Follower(source, node.agency, Remote(client, source), inbox)
         name = "".join(letter if letter.isalnum() else "_" for letter in agency)

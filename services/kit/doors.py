@@ -29,7 +29,8 @@ from services.kit.records.conditions import Condition
 from services.kit.records.pages import ResumeTokens
 from services.kit.records.source import Changes
 from services.kit.records.tables import TEXT_LIMIT
-from services.kit.rpc import Call, snake
+from services.kit.rpc import Call, Reply, bind_method, snake
+from services.kit.sessions.serving import Prepared, Sessions
 from services.kit.streams import Streams
 from services.kit.waiting import within
 
@@ -122,11 +123,14 @@ class RecordSourceService:
         self._poll = poll
         self._heartbeat = heartbeat
         self._watches = Streams(watches, "watches")
+        fetch = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"].methods_by_name["Fetch"]
+        self._sessions = Sessions(bind_method(fetch, self), self._asked)
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """End running watches, so that a drain need not wait for them."""
+        """End running watches and sessions, so that a drain need not wait for them."""
         self._stopping.set()
+        self._sessions.stop()
 
     async def fetch(self, request: record_source_pb2.FetchRequest, call: Call) -> record_source_pb2.FetchResponse:
         """Answer every selection, in the order asked."""
@@ -151,6 +155,24 @@ class RecordSourceService:
             )
             response.sections.append(await self._section(origin, question, request.known_policy_version, call.facts))
         return response
+
+    def fetch_session(
+        self, requests: AsyncIterator[record_source_pb2.FetchSessionRequest], call: Call
+    ) -> AsyncIterator[Reply]:
+        """Answer many requests on one stream, each as `fetch` does."""
+        return self._sessions.serve(requests, call)
+
+    async def _asked(
+        self, prepared: Prepared[None], ask: record_source_pb2.FetchSessionRequest.Ask, call: Call
+    ) -> Reply:
+        request = record_source_pb2.FetchRequest()
+        request.CopyFrom(prepared.question)
+        if ask.HasField("subject"):
+            request.subject.CopyFrom(ask.subject)
+        if ask.HasField("as_of"):
+            request.as_of.CopyFrom(ask.as_of)
+        request.query_id = ask.query_id
+        return await self.fetch(request, call)
 
     async def _section(
         self, origin: Origin, question: Question, known_policy: str, facts: Facts

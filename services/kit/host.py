@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace import SpanProcessor
 from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from certs.tls import server_credentials
 from certs.verify import PeerVerifier
 from services.kit import access, health
 from services.kit.access import AccessList
+from services.kit.client import Client
 from services.kit.clock import Clock, system_clock
 from services.kit.config import LogSection, NodeConfig, PolicySection
 from services.kit.errors import FailedPrecondition, Reason
@@ -38,8 +38,9 @@ from services.kit.records import migrations
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import Database
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
-from services.kit.server import GrpcServer
 from services.kit.telemetry import Telemetry, Trace
+from services.kit.transport import choice
+from services.kit.transport.seam import Admission, Server
 
 KIT_ACCESS = Path(__file__).parent / "access.yaml"
 """Who may call what every node serves."""
@@ -80,7 +81,7 @@ class Host:
         self.metrics_port = 0
         self._verifier = PeerVerifier(config.node.zone, RevocationList(config.tls.revoked, config.tls.bundle), clock)
         self._closing: list[Closing] = []
-        self._server: GrpcServer | None = None
+        self._server: Server | None = None
         self._health: Health | None = None
         self._recorder = recorder
         self._pseudonyms = Pseudonyms(secrets.token_bytes(MIN_SECRET))
@@ -111,6 +112,13 @@ class Host:
     def showing(self) -> Showing | None:
         """What shows the log to its witnesses, once started; None where there is no log."""
         return self._serving.showing if self._serving else None
+
+    def client(self, target: str, server: SpiffeId) -> Client:
+        """Make a client that calls another node as this one; it is closed at the stop."""
+        limits, transport = self.config.limits, self.config.node.transport
+        client = Client(target, server, self.files, response_bytes=limits.response_bytes, transport=transport)
+        self.on_stop(client.close)
+        return client
 
     def on_stop(self, close: Closing) -> None:
         """Have something closed at the stop, after the server; last come, first closed."""
@@ -189,9 +197,9 @@ class Host:
             limits.request_bytes,
             self._recorder or self.recording,
         )
-        self._server = GrpcServer(
-            self.config.node.listen, everything, dispatcher, self._verifier, server_credentials(self.files), limits
-        )
+        make = choice.server(self.config.node.transport)
+        admission = Admission(self._verifier, limits)
+        self._server = make(self.config.node.listen, everything, dispatcher, admission, self.files, limits)
         self._observe()
         await self._server.start()
         if self._serving:

@@ -2,7 +2,7 @@
 
 `bind` joins a protobuf service to its implementation by name (`GetDeclaration` → `get_declaration`); a `Dispatcher`
 runs an rpc inside the interceptors. An rpc whose answer has a receipt is recorded: neither its answer nor a refusal
-leaves before the log holds it. Transports (`services.kit.server`) carry bytes in and out and turn raised
+leaves before the log holds it. Transports (`services.kit.transport`) carry bytes in and out and turn raised
 `HutongError`s into their own form of a status.
 """
 
@@ -59,10 +59,19 @@ class Call:
     """Raises where the peer's certificate no longer stands: asked before every message of a stream."""
     facts: Facts = field(default_factory=Facts)
     """What the handler tells for the log."""
+    run: "Run | None" = None
+    """Runs a call inside this one, a stream (`services.kit.sessions`); it is traced, checked and logged by itself."""
 
     def remaining(self) -> float | None:
         """Seconds until the deadline; never negative."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+Reply = Message | bytes
+"""What a handler answers with: a message, or the bytes of one where it had those already."""
+
+Run = Callable[["Rpc", Call, Callable[[], Awaitable[Reply]]], Awaitable[bytes]]
+"""From the rpc, its call, and what begins its handler."""
 
 
 class Interceptor(Protocol):
@@ -110,7 +119,7 @@ class Rpc:
 
 def bind(descriptor: ServiceDescriptor, implementation: object) -> tuple[Rpc, ...]:
     """Join a service to the object that implements it; raises `FailedPrecondition` where an rpc has no method."""
-    return tuple(_bind(method, implementation) for method in descriptor.methods)
+    return tuple(bind_method(method, implementation) for method in descriptor.methods)
 
 
 def snake(name: str) -> str:
@@ -118,7 +127,8 @@ def snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
-def _bind(method: MethodDescriptor, implementation: object) -> Rpc:
+def bind_method(method: MethodDescriptor, implementation: object) -> Rpc:
+    """Join one rpc to the object that implements it; raises as `bind` does."""
     handler = getattr(implementation, snake(method.name), None)
     service = method.containing_service.full_name
     if handler is None:
@@ -155,10 +165,6 @@ def served(rpcs: Iterable[Rpc]) -> dict[str, list[str]]:
     return services
 
 
-Reply = Message | bytes
-"""What a handler answers with: a message, or the bytes of one where it had those already."""
-
-
 def _serialized(reply: Reply) -> bytes:
     return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
@@ -182,12 +188,15 @@ class Dispatcher:
 
     async def unary(self, rpc: Rpc, raw: bytes, call: Call) -> bytes:
         """Run a unary rpc."""
+        return await self.run(rpc, call, lambda: rpc.handler(self._request(rpc, raw, call), call))
+
+    async def run(self, rpc: Rpc, call: Call, work: Callable[[], Awaitable[Reply]]) -> bytes:
+        """Run a unary rpc whose request was read; `work` begins its handler."""
         trace, access, errors, context = self._interceptors
         with trace(call, rpc):
             try:
                 with access(call, rpc), errors(call, rpc), context(call, rpc):
-                    response: Awaitable[Reply] = rpc.handler(self._request(rpc, raw, call), call)
-                    answer = _serialized(await response)
+                    answer = _serialized(await work())
                     return answer + await self._receipt(rpc, answer, call) if rpc.receipt else answer
             except HutongError as error:
                 await self._refused(rpc, call, error)
@@ -208,6 +217,7 @@ class Dispatcher:
 
     async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Run a bidirectional rpc."""
+        call.run = self.run
         trace, access, errors, context = self._interceptors
         with trace(call, rpc):
             try:

@@ -50,6 +50,21 @@ DETAILS_KEY = "grpc-status-details-bin"
 """Trailing metadata that carries the serialized status."""
 
 
+def varint(value: int) -> bytes:
+    """Write a whole number that is not negative, seven bits a byte, the lowest first."""
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
+
+
+def whole(number: int, value: int) -> bytes:
+    """Write a whole number that is not negative as field `number` (1 to 15)."""
+    return bytes((number << 3,)) + varint(value)
+
+
 def embedded(number: int, message: bytes) -> bytes:
     """Write a serialized message as field `number` (1 to 15) of another: tag, length, bytes.
 
@@ -92,3 +107,10 @@ def from_status(code: int, message: str, details: bytes | None) -> HutongError:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def read_status(details: bytes) -> HutongError:
+    """Read an error that came as a serialized status alone; `from_status` for what is none."""
+    with suppress(DecodeError):
+        return from_status(status_pb2.Status.FromString(details).code, "the other side failed", details)
+    return from_status(NUMBERS[Code.INTERNAL], "the other side failed", None)

@@ -362,7 +362,7 @@ async def test_what_the_config_says(field: Field) -> None:
     key = field.keys.private / "customs.node.pem"
     section = LogSection(key=key, keys=field.keys.folder, witnesses={"taxation": PeerSection(target=at.host.address)})
     host = field.zone.host(OWNER)
-    showing = Showing.of(log, section, ZONE, field.zone.files(OWNER), host.telemetry)
+    showing = Showing.of(log, section, host.config.node, field.zone.files(OWNER), host.telemetry)
     field.stack.push_async_callback(showing.stop)
     await showing.show()
     assert showing.standings == {TAXATION: Standing.COSIGNS}

@@ -6,7 +6,6 @@ from services.kit.authorizations.feed import Feed
 from services.kit.authorizations.registry import Registry
 from services.kit.authorizations.reservations import Reservations
 from services.kit.authorizations.tickets import Tickets
-from services.kit.client import Client
 from services.kit.config import NodeConfig
 from services.kit.credentials.published import PublishedKeys
 from services.kit.host import Host
@@ -23,9 +22,8 @@ def join(config: NodeConfig, host: Host, jurisdiction: Jurisdiction, *, disclose
     section = config.authorizations
     if section is None:
         return Enforcer.without_service(jurisdiction, host.clock)
-    identity = SpiffeId.parse(f"spiffe://{config.node.zone}/{section.agency}/{section.system}")
-    client = Client(section.target, identity, host.files)
-    host.on_stop(client.close)
+    identity = SpiffeId.of(config.node.zone, section.agency, section.system)
+    client = host.client(section.target, identity)
     registry = Registry(section.silence)
     feed = Feed(client, registry, silence=section.silence.total_seconds())
     feed.start()

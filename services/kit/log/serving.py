@@ -52,7 +52,7 @@ class Serving:
         officers = Officers(config.officers, audience, clock, StoredSeen(log, clock), pseudonyms)
         self._service = LogService(log, section.readers, Decisions(log, officers, node.agency))
         self._witness = Witness.of(log, section, clock, telemetry)
-        self.showing = Showing.of(log, section, node.zone, files, telemetry)
+        self.showing = Showing.of(log, section, node, files, telemetry)
         """What shows the log to its witnesses."""
         self._tiles = TileServer(section.tiles, log, files, verifier, section.readers) if section.tiles else None
 

@@ -17,7 +17,7 @@ from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from hutong.api.log.v1 import log_service_pb2
 from services.kit.client import Client
-from services.kit.config import LogSection
+from services.kit.config import LogSection, NodeSection
 from services.kit.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -110,12 +110,12 @@ class Showing:
 
     @classmethod
     def of(
-        cls, log: NodeLog, section: LogSection, zone: str, files: SvidFiles, telemetry: Telemetry | None = None
+        cls, log: NodeLog, section: LogSection, node: NodeSection, files: SvidFiles, telemetry: Telemetry | None = None
     ) -> Self:
         """Make what the config describes; `files` are the node's own identity."""
         witnesses = {
-            origin_of(zone, agency, peer.system): Client(
-                peer.target, SpiffeId.parse(f"spiffe://{zone}/{agency}/{peer.system}"), files
+            origin_of(node.zone, agency, peer.system): Client(
+                peer.target, SpiffeId.of(node.zone, agency, peer.system), files, transport=node.transport
             )
             for agency, peer in section.witnesses.items()
         }

@@ -5,6 +5,7 @@ The gateway's door: one question across agencies."""
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -171,6 +172,162 @@ class StreamQueryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamQueryResponse: _TypeAlias = StreamQueryResponse  # noqa: Y015
+
+@_typing.final
+class SessionRequest(_message.Message):
+    """Questions, as many as there are to ask just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Prepare(_message.Message):
+        """What questions have in common, said once: everything but whom they are about and as of when."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        QUERY_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Number to name it by, below 256; it takes the place of what was prepared under that number before."""
+        @_builtins.property
+        def query(self) -> Global___QueryRequest:
+            """The question, without subject and as_of."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            query: Global___QueryRequest | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "query", b"query"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Ask(_message.Message):
+        """One question."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        PREPARED_FIELD_NUMBER: _builtins.int
+        SUBJECT_FIELD_NUMBER: _builtins.int
+        AS_OF_FIELD_NUMBER: _builtins.int
+        TIMEOUT_FIELD_NUMBER: _builtins.int
+        TRACEPARENT_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Id to answer to, chosen by the asker: not that of a question which is not yet answered."""
+        prepared: _builtins.int
+        """Number of what was prepared."""
+        traceparent: _builtins.str
+        """W3C trace context; empty begins a trace."""
+        @_builtins.property
+        def subject(self) -> _common_pb2.SubjectId:
+            """Whom or what it is about; as in QueryRequest."""
+
+        @_builtins.property
+        def as_of(self) -> _timestamp_pb2.Timestamp:
+            """Answer as it was known then; absent for now."""
+
+        @_builtins.property
+        def timeout(self) -> _duration_pb2.Duration:
+            """How long the asker waits; absent leaves that to the gateway."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            prepared: _builtins.int = ...,
+            subject: _common_pb2.SubjectId | None = ...,
+            as_of: _timestamp_pb2.Timestamp | None = ...,
+            timeout: _duration_pb2.Duration | None = ...,
+            traceparent: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "subject", b"subject", "timeout", b"timeout"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "id", b"id", "prepared", b"prepared", "subject", b"subject", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PREPARE_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prepare(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionRequest.Prepare]:
+        """Holds for the questions below and for those of later messages."""
+
+    @_builtins.property
+    def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionRequest.Ask]:
+        """The questions."""
+
+    def __init__(
+        self,
+        *,
+        prepare: _abc.Iterable[Global___SessionRequest.Prepare] | None = ...,
+        asks: _abc.Iterable[Global___SessionRequest.Ask] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "prepare", b"prepare"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionRequest: _TypeAlias = SessionRequest  # noqa: Y015
+
+@_typing.final
+class SessionResponse(_message.Message):
+    """Answers, as many as there are just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Answer(_message.Message):
+        """The answer to one question."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        RESPONSE_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Id of the question."""
+        status: _builtins.bytes
+        """A serialized google.rpc.Status in its place, as grpc-status-details-bin carries it."""
+        @_builtins.property
+        def response(self) -> Global___QueryResponse:
+            """The answer, where there is one."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            response: Global___QueryResponse | None = ...,
+            status: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "response", b"response", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionResponse.Answer]:
+        """In whatever order they came."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___SessionResponse.Answer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionResponse: _TypeAlias = SessionResponse  # noqa: Y015
 
 @_typing.final
 class ExplainRequest(_message.Message):

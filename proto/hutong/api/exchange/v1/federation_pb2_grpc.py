@@ -46,6 +46,11 @@ class FederationServiceStub:
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryRequest.SerializeToString,
                 response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryResponse.FromString,
                 _registered_method=True)
+        self.Session = channel.stream_stream(
+                '/hutong.api.exchange.v1.FederationService/Session',
+                request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionRequest.SerializeToString,
+                response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionResponse.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/hutong.api.exchange.v1.FederationService/Explain',
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.ExplainRequest.SerializeToString,
@@ -78,6 +83,14 @@ class FederationServiceServicer:
 
     def StreamQuery(self, request, context):
         """Answers a question section by section, in the order departments answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """Answers many questions on one stream, as Query answers one: each by its id, in whatever order the answers come, each
+        with a deadline, a status and a receipt of its own. Whoever asks is checked again for every question.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -116,6 +129,11 @@ def add_FederationServiceServicer_to_server(servicer, server):
                     servicer.StreamQuery,
                     request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryRequest.FromString,
                     response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryResponse.SerializeToString,
+            ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionRequest.FromString,
+                    response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionResponse.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -188,6 +206,33 @@ class FederationService:
             '/hutong.api.exchange.v1.FederationService/StreamQuery',
             hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryRequest.SerializeToString,
             hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.StreamQueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/hutong.api.exchange.v1.FederationService/Session',
+            hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionRequest.SerializeToString,
+            hutong_dot_api_dot_exchange_dot_v1_dot_federation__pb2.SessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

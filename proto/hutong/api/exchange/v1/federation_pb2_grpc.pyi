@@ -41,6 +41,10 @@ class FederationServiceStub:
     """
     StreamQuery: _grpc.UnaryStreamMultiCallable[_federation_pb2.StreamQueryRequest, _federation_pb2.StreamQueryResponse]
     """Answers a question section by section, in the order departments answer."""
+    Session: _grpc.StreamStreamMultiCallable[_federation_pb2.SessionRequest, _federation_pb2.SessionResponse]
+    """Answers many questions on one stream, as Query answers one: each by its id, in whatever order the answers come, each
+    with a deadline, a status and a receipt of its own. Whoever asks is checked again for every question.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_federation_pb2.ExplainRequest, _federation_pb2.ExplainResponse]
     """Tells what Query would decide, without reading any record."""
     ListReads: _grpc.UnaryUnaryMultiCallable[_reads_pb2.ListReadsRequest, _reads_pb2.ListReadsResponse]
@@ -60,6 +64,10 @@ class FederationServiceAsyncStub(FederationServiceStub):
     """
     StreamQuery: _aio.UnaryStreamMultiCallable[_federation_pb2.StreamQueryRequest, _federation_pb2.StreamQueryResponse]  # type: ignore[assignment]
     """Answers a question section by section, in the order departments answer."""
+    Session: _aio.StreamStreamMultiCallable[_federation_pb2.SessionRequest, _federation_pb2.SessionResponse]  # type: ignore[assignment]
+    """Answers many questions on one stream, as Query answers one: each by its id, in whatever order the answers come, each
+    with a deadline, a status and a receipt of its own. Whoever asks is checked again for every question.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_federation_pb2.ExplainRequest, _federation_pb2.ExplainResponse]  # type: ignore[assignment]
     """Tells what Query would decide, without reading any record."""
     ListReads: _aio.UnaryUnaryMultiCallable[_reads_pb2.ListReadsRequest, _reads_pb2.ListReadsResponse]  # type: ignore[assignment]
@@ -88,6 +96,16 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_federation_pb2.StreamQueryResponse], _abc.AsyncIterator[_federation_pb2.StreamQueryResponse]]:
         """Answers a question section by section, in the order departments answer."""
+
+    @_abc_1.abstractmethod
+    def Session(
+        self,
+        request_iterator: _MaybeAsyncIterator[_federation_pb2.SessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_federation_pb2.SessionResponse], _abc.AsyncIterator[_federation_pb2.SessionResponse]]:
+        """Answers many questions on one stream, as Query answers one: each by its id, in whatever order the answers come, each
+        with a deadline, a status and a receipt of its own. Whoever asks is checked again for every question.
+        """
 
     @_abc_1.abstractmethod
     def Explain(

@@ -6,6 +6,7 @@ The uniform door of every department: what the gateway uses."""
 from collections import abc as _abc
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -110,6 +111,166 @@ class FetchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FetchResponse: _TypeAlias = FetchResponse  # noqa: Y015
+
+@_typing.final
+class FetchSessionRequest(_message.Message):
+    """Requests, as many as there are just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Prepare(_message.Message):
+        """What requests have in common, said once: everything but whom they are about, as of when, and the query's id."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        FETCH_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Number to name it by, below 256; it takes the place of what was prepared under that number before."""
+        @_builtins.property
+        def fetch(self) -> Global___FetchRequest:
+            """The request, without subject, as_of and query_id. A signed context lasts no longer in here than elsewhere."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            fetch: Global___FetchRequest | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["fetch", b"fetch"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["fetch", b"fetch", "id", b"id"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Ask(_message.Message):
+        """One request."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        PREPARED_FIELD_NUMBER: _builtins.int
+        SUBJECT_FIELD_NUMBER: _builtins.int
+        AS_OF_FIELD_NUMBER: _builtins.int
+        TIMEOUT_FIELD_NUMBER: _builtins.int
+        TRACEPARENT_FIELD_NUMBER: _builtins.int
+        QUERY_ID_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Id to answer to, chosen by the asker: not that of a request which is not yet answered."""
+        prepared: _builtins.int
+        """Number of what was prepared."""
+        traceparent: _builtins.str
+        """W3C trace context; empty begins a trace."""
+        query_id: _builtins.str
+        """Id of the federated query this is part of, for traces and logs."""
+        @_builtins.property
+        def subject(self) -> _common_pb2.SubjectId:
+            """Whom or what it is about; as in FetchRequest."""
+
+        @_builtins.property
+        def as_of(self) -> _timestamp_pb2.Timestamp:
+            """Answer as it was known then; absent for now."""
+
+        @_builtins.property
+        def timeout(self) -> _duration_pb2.Duration:
+            """How long the asker waits; absent leaves that to the department."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            prepared: _builtins.int = ...,
+            subject: _common_pb2.SubjectId | None = ...,
+            as_of: _timestamp_pb2.Timestamp | None = ...,
+            timeout: _duration_pb2.Duration | None = ...,
+            traceparent: _builtins.str = ...,
+            query_id: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "subject", b"subject", "timeout", b"timeout"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "id", b"id", "prepared", b"prepared", "query_id", b"query_id", "subject", b"subject", "timeout", b"timeout", "traceparent", b"traceparent"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PREPARE_FIELD_NUMBER: _builtins.int
+    ASKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def prepare(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchSessionRequest.Prepare]:
+        """Holds for the requests below and for those of later messages."""
+
+    @_builtins.property
+    def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchSessionRequest.Ask]:
+        """The requests."""
+
+    def __init__(
+        self,
+        *,
+        prepare: _abc.Iterable[Global___FetchSessionRequest.Prepare] | None = ...,
+        asks: _abc.Iterable[Global___FetchSessionRequest.Ask] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "prepare", b"prepare"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchSessionRequest: _TypeAlias = FetchSessionRequest  # noqa: Y015
+
+@_typing.final
+class FetchSessionResponse(_message.Message):
+    """Answers, as many as there are just now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Answer(_message.Message):
+        """The answer to one request."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        RESPONSE_FIELD_NUMBER: _builtins.int
+        STATUS_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Id of the request."""
+        status: _builtins.bytes
+        """A serialized google.rpc.Status in its place, as grpc-status-details-bin carries it."""
+        @_builtins.property
+        def response(self) -> Global___FetchResponse:
+            """The answer, where there is one."""
+
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            response: Global___FetchResponse | None = ...,
+            status: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "response", b"response", "status", b"status"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchSessionResponse.Answer]:
+        """In whatever order they came."""
+
+    def __init__(
+        self,
+        *,
+        answers: _abc.Iterable[Global___FetchSessionResponse.Answer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FetchSessionResponse: _TypeAlias = FetchSessionResponse  # noqa: Y015
 
 @_typing.final
 class WatchRequest(_message.Message):

@@ -40,6 +40,11 @@ class RecordSourceServiceStub:
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchRequest.SerializeToString,
                 response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchResponse.FromString,
                 _registered_method=True)
+        self.FetchSession = channel.stream_stream(
+                '/hutong.api.exchange.v1.RecordSourceService/FetchSession',
+                request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionRequest.SerializeToString,
+                response_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionResponse.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/hutong.api.exchange.v1.RecordSourceService/Watch',
                 request_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.WatchRequest.SerializeToString,
@@ -59,6 +64,14 @@ class RecordSourceServiceServicer:
     def Fetch(self, request, context):
         """Gets the records of a subject. Decides for the original caller where a gateway
         speaks for one, for the peer itself otherwise.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FetchSession(self, request_iterator, context):
+        """Answers many requests on one stream, as Fetch answers one: each by its id, in whatever order the answers come, each
+        with a deadline, a status and a receipt of its own. Whoever asks is checked again for every one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -85,6 +98,11 @@ def add_RecordSourceServiceServicer_to_server(servicer, server):
                     servicer.Fetch,
                     request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchRequest.FromString,
                     response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchResponse.SerializeToString,
+            ),
+            'FetchSession': grpc.stream_stream_rpc_method_handler(
+                    servicer.FetchSession,
+                    request_deserializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionRequest.FromString,
+                    response_serializer=hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionResponse.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -125,6 +143,33 @@ class RecordSourceService:
             '/hutong.api.exchange.v1.RecordSourceService/Fetch',
             hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchRequest.SerializeToString,
             hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/hutong.api.exchange.v1.RecordSourceService/FetchSession',
+            hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionRequest.SerializeToString,
+            hutong_dot_api_dot_exchange_dot_v1_dot_record__source__pb2.FetchSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

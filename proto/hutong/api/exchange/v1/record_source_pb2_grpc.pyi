@@ -37,6 +37,10 @@ class RecordSourceServiceStub:
     """Gets the records of a subject. Decides for the original caller where a gateway
     speaks for one, for the peer itself otherwise.
     """
+    FetchSession: _grpc.StreamStreamMultiCallable[_record_source_pb2.FetchSessionRequest, _record_source_pb2.FetchSessionResponse]
+    """Answers many requests on one stream, as Fetch answers one: each by its id, in whatever order the answers come, each
+    with a deadline, a status and a receipt of its own. Whoever asks is checked again for every one.
+    """
     Watch: _grpc.UnaryStreamMultiCallable[_record_source_pb2.WatchRequest, _record_source_pb2.WatchResponse]
     """Streams changes of one record type, from now or from a resume token on."""
     Describe: _grpc.UnaryUnaryMultiCallable[_record_source_pb2.DescribeRequest, _record_source_pb2.DescribeResponse]
@@ -50,6 +54,10 @@ class RecordSourceServiceAsyncStub(RecordSourceServiceStub):
     Fetch: _aio.UnaryUnaryMultiCallable[_record_source_pb2.FetchRequest, _record_source_pb2.FetchResponse]  # type: ignore[assignment]
     """Gets the records of a subject. Decides for the original caller where a gateway
     speaks for one, for the peer itself otherwise.
+    """
+    FetchSession: _aio.StreamStreamMultiCallable[_record_source_pb2.FetchSessionRequest, _record_source_pb2.FetchSessionResponse]  # type: ignore[assignment]
+    """Answers many requests on one stream, as Fetch answers one: each by its id, in whatever order the answers come, each
+    with a deadline, a status and a receipt of its own. Whoever asks is checked again for every one.
     """
     Watch: _aio.UnaryStreamMultiCallable[_record_source_pb2.WatchRequest, _record_source_pb2.WatchResponse]  # type: ignore[assignment]
     """Streams changes of one record type, from now or from a resume token on."""
@@ -67,6 +75,16 @@ class RecordSourceServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_record_source_pb2.FetchResponse, _abc.Awaitable[_record_source_pb2.FetchResponse]]:
         """Gets the records of a subject. Decides for the original caller where a gateway
         speaks for one, for the peer itself otherwise.
+        """
+
+    @_abc_1.abstractmethod
+    def FetchSession(
+        self,
+        request_iterator: _MaybeAsyncIterator[_record_source_pb2.FetchSessionRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_record_source_pb2.FetchSessionResponse], _abc.AsyncIterator[_record_source_pb2.FetchSessionResponse]]:
+        """Answers many requests on one stream, as Fetch answers one: each by its id, in whatever order the answers come, each
+        with a deadline, a status and a receipt of its own. Whoever asks is checked again for every one.
         """
 
     @_abc_1.abstractmethod

@@ -302,6 +302,9 @@ class Receipt(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     ANSWER_SALT_FIELD_NUMBER: _builtins.int
+    BATCH_START_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    BATCH_PATH_FIELD_NUMBER: _builtins.int
     origin: _builtins.str
     """Origin of the log, as its checkpoints name it."""
     index: _builtins.int
@@ -309,12 +312,24 @@ class Receipt(_message.Message):
     leaf_hash: _builtins.bytes
     """The leaf's hash (RFC 6962: SHA-256 of 0x00 and the entry)."""
     signature: _builtins.bytes
-    """Ed25519 signature of the log's key over "hutong receipt\\n", origin, "\\n", index, "\\n", base64 of leaf_hash, "\\n"."""
+    """Ed25519 signature of the log's key over "hutong receipts\\n", origin, "\\n", batch_start, "\\n", batch_size, "\\n", base64
+    of the batch's root, "\\n". Entries that were logged together have one signature.
+    """
     answer_salt: _builtins.bytes
     """Salt of the answer's digest in the entry: known to whoever got the answer, and to nobody else."""
+    batch_start: _builtins.int
+    """Index of the first leaf of the batch, those that were logged together."""
+    batch_size: _builtins.int
+    """How many leaves the batch has."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was logged."""
+
+    @_builtins.property
+    def batch_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Path from this leaf to the root of the tree that the batch's leaves make by themselves (RFC 6962 §2.1.1), lowest
+        first; empty where it was logged alone, and the root is the leaf's hash.
+        """
 
     def __init__(
         self,
@@ -325,10 +340,13 @@ class Receipt(_message.Message):
         time: _timestamp_pb2.Timestamp | None = ...,
         signature: _builtins.bytes = ...,
         answer_salt: _builtins.bytes = ...,
+        batch_start: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        batch_path: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_salt", b"answer_salt", "index", b"index", "leaf_hash", b"leaf_hash", "origin", b"origin", "signature", b"signature", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_salt", b"answer_salt", "batch_path", b"batch_path", "batch_size", b"batch_size", "batch_start", b"batch_start", "index", b"index", "leaf_hash", b"leaf_hash", "origin", b"origin", "signature", b"signature", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

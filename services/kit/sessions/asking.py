@@ -1,0 +1,224 @@
+"""Asking over sessions: questions go out together with whatever else is asked meanwhile, answers come back by id.
+
+A session is opened by the first question, and again after it has ended. Questions that were not answered when a session
+ended for want of a connection are asked once more on the next one, within their deadlines: reading twice does no harm.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError, Message
+
+from services.kit import wire
+from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.sessions.deadlines import Deadlines
+from services.kit.sessions.serving import MESSAGE_BYTES, MOST_PREPARED
+from services.kit.transport.seam import Channel
+
+_PREPARE: Final = 1
+_ASKS: Final = 2
+_ID: Final = 1
+_QUESTION: Final = 2
+_PREPARED: Final = 2
+
+Told = Callable[[Any], None]
+"""Is given the answer's message, or the `HutongError` there is in its place; called in the loop, and must not raise."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A question that is not yet answered."""
+
+    question: bytes
+    """What is prepared for it."""
+    rest: bytes
+    told: Told
+    tick: int
+    again: bool = False
+    """It was on a session that broke."""
+
+
+class AskingSession:
+    """Questions to one node, over one channel. To be used in one event loop."""
+
+    def __init__(self, channel: Channel, method: str, response: type[Message]) -> None:
+        """`method` is the session's rpc, and `response` the message that its answers come in."""
+        self._channel = channel
+        self._method = method
+        self._response = response
+        self._numbers: OrderedDict[bytes, int] = OrderedDict()
+        """What is prepared on the session that is open, by its question; the one used least lately first."""
+        self._waiting: dict[int, _Asked] = {}
+        self._next = 0
+        self._out: list[bytes] = []
+        self._fresh: set[int] = set()
+        """Numbers that questions not yet sent rely on: not to be prepared anew in the same message."""
+        self._news = asyncio.Event()
+        self._deadlines: Deadlines[int] = Deadlines(self._expire)
+        self._running: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def waiting(self) -> int:
+        """How many questions are not yet answered."""
+        return len(self._waiting)
+
+    def ask(self, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+        """Ask, and have `told` called once: with the answer's message, or with the `HutongError` in its place.
+
+        `question` is what several questions have in common, serialized as `Prepare` wants it; `rest` is the ask's own
+        fields beside its id and number, serialized; `wait` is in seconds.
+        """
+        if self._closing:
+            told(_closed())
+            return
+        self._next += 1
+        asked = _Asked(question, rest, told, 0)
+        asked.tick = self._deadlines.add(self._next, time.monotonic() + wait)
+        self._waiting[self._next] = asked
+        self._send(self._next, asked)
+
+    async def close(self) -> None:
+        """End the session once its questions are answered, or have expired."""
+        self._closing = True
+        self._news.set()
+        if self._running is not None:
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    def cut(self) -> None:
+        """End the session now: whatever waits is told that there is no answer."""
+        self._closing = True
+        self._news.set()
+        if self._running is not None:
+            self._running.cancel()
+        self._fail(_closed())
+        self._deadlines.close()
+
+    def _send(self, number: int, asked: _Asked) -> None:
+        prepared = self._prepare(asked.question)
+        self._fresh.add(prepared)
+        head = wire.whole(_ID, number) + wire.whole(_PREPARED, prepared)
+        self._out.append(wire.embedded(_ASKS, head + asked.rest))
+        self._news.set()
+        if self._running is None:
+            self._running = asyncio.ensure_future(self._run())
+
+    def _prepare(self, question: bytes) -> int:
+        number = self._numbers.get(question)
+        if number is not None:
+            self._numbers.move_to_end(question)
+            return number
+        if len(self._numbers) < MOST_PREPARED:
+            number = len(self._numbers)
+        else:
+            number = self._numbers.popitem(last=False)[1]
+            if number in self._fresh:
+                # In one message, what is prepared holds for all its questions: this begins the next one.
+                self._out.append(b"")
+                self._fresh.clear()
+        self._numbers[question] = number
+        self._out.append(wire.embedded(_PREPARE, wire.whole(_ID, number) + wire.embedded(_QUESTION, question)))
+        return number
+
+    async def _run(self) -> None:
+        """Keep a session for as long as there is something to ask, and a moment longer."""
+        while True:
+            error: HutongError | None = None
+            try:
+                await self._session()
+            except HutongError as raised:
+                error = raised
+            if self._closing:
+                self._fail(error or _closed())
+                self._deadlines.close()
+                return
+            self._again(error or Unavailable(Reason.SHUTTING_DOWN, "the session was ended"))
+            if not self._waiting:
+                self._running = None
+                return
+
+    async def _session(self) -> None:
+        raws = self._channel.stream(self._method, self._messages(), None)
+        async with aclosing(raws):  # type: ignore[type-var]  # pyright: ignore
+            async for raw in raws:
+                try:
+                    answers = self._response.FromString(raw)
+                except DecodeError:
+                    raise Unavailable(Reason.DEPARTMENT_FAILED, "what came is no answer") from None
+                for answer in answers.answers:  # type: ignore[attr-defined]
+                    self._answered(answer)
+
+    async def _messages(self) -> AsyncIterator[bytes]:
+        while True:
+            if self._out:
+                yield self._take()
+                continue
+            if self._closing and not self._waiting:
+                return
+            self._news.clear()
+            await self._news.wait()
+
+    def _take(self) -> bytes:
+        """Take what waits to be sent, up to a break, or until it is much."""
+        size = taken = 0
+        for part in self._out:
+            if taken and (not part or size + len(part) > MESSAGE_BYTES):
+                break
+            size += len(part)
+            taken += 1
+        message = b"".join(self._out[:taken])
+        del self._out[:taken]
+        if not self._out:
+            self._fresh.clear()
+        return message
+
+    def _answered(self, answer: Any) -> None:
+        asked = self._waiting.pop(answer.id, None)
+        if asked is None:
+            return
+        self._deadlines.discard(answer.id, asked.tick)
+        if self._closing and not self._waiting:
+            self._news.set()
+        asked.told(answer.response if answer.HasField("response") else wire.read_status(answer.status))
+
+    def _expire(self, number: int) -> None:
+        asked = self._waiting.pop(number, None)
+        if asked is not None:
+            if self._closing and not self._waiting:
+                self._news.set()
+            asked.told(DeadlineExceeded(Reason.DEPARTMENT_TIMEOUT, "there was no answer in time"))
+
+    def _again(self, error: HutongError) -> None:
+        """Ask what is unanswered once more on the next session, where that may help; tell the others why not."""
+        self._numbers.clear()
+        self._out.clear()
+        self._fresh.clear()
+        retried = isinstance(error, Unavailable)
+        for number, asked in list(self._waiting.items()):
+            if retried and not asked.again:
+                asked.again = True
+                self._resend(number, asked)
+            else:
+                del self._waiting[number]
+                self._deadlines.discard(number, asked.tick)
+                asked.told(error)
+
+    def _resend(self, number: int, asked: _Asked) -> None:
+        head = wire.whole(_ID, number) + wire.whole(_PREPARED, self._prepare(asked.question))
+        self._out.append(wire.embedded(_ASKS, head + asked.rest))
+        self._news.set()
+
+    def _fail(self, error: HutongError) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for number, asked in waiting.items():
+            self._deadlines.discard(number, asked.tick)
+            asked.told(error)
+
+
+def _closed() -> Unavailable:
+    return Unavailable(Reason.SHUTTING_DOWN, "the session is closed")

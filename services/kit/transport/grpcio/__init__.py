@@ -1,0 +1,1 @@
+"""gRPC by the reference implementation, grpcio."""

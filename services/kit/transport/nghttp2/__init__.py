@@ -1,0 +1,1 @@
+"""gRPC on libnghttp2, asyncio and uvloop's TLS."""

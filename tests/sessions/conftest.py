@@ -1,0 +1,5 @@
+"""One mesh for the tests that only ask."""
+
+from tests.exchange.conftest import mesh, own
+
+__all__ = ["mesh", "own"]
