@@ -193,7 +193,10 @@ class Host:
         allowed = AccessList(access.read(*lists), self.served)
         limits = self.config.limits
         dispatcher = Dispatcher(
-            (Trace(self.telemetry), Access(allowed), Errors(), Context(limits.deadline.total_seconds())),
+            Trace(self.telemetry),
+            Access(allowed),
+            Errors(),
+            Context(limits.deadline.total_seconds()),
             limits.request_bytes,
             self._recorder or self.recording,
         )

@@ -1,15 +1,15 @@
 """Rpcs without a transport: a handler is a function of request and call, whatever brought the bytes.
 
 `bind` joins a protobuf service to its implementation by name (`GetDeclaration` → `get_declaration`); a `Dispatcher`
-runs an rpc inside the interceptors. An rpc whose answer has a receipt is recorded: neither its answer nor a refusal
-leaves before the log holds it. Transports (`services.kit.transport`) carry bytes in and out and turn raised
+runs an rpc inside what every server has. An rpc whose answer has a receipt is recorded: neither its answer nor a
+refusal leaves before the log holds it. Transports (`services.kit.transport`) carry bytes in and out and turn raised
 `HutongError`s into their own form of a status.
 """
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, cast
@@ -30,6 +30,20 @@ from services.kit.errors import (
 )
 from services.kit.log import receipts
 from services.kit.log.facts import Facts
+
+
+class Traced(Protocol):
+    """The trace that a call is part of."""
+
+    @property
+    def parent(self) -> str:
+        """W3C trace context for calls made on behalf of this one."""
+        ...
+
+    @property
+    def told(self) -> bool:
+        """Whether others are to hear of it: it is recorded, or the caller named it."""
+        ...
 
 
 class Shape(Enum):
@@ -53,14 +67,19 @@ class Call:
     deadline: float | None
     """When the caller stops waiting, on `time.monotonic`; None for streams without one."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    traceparent: str = ""
-    """W3C trace context for calls made on behalf of this one."""
+    trace: Traced | None = None
+    """The trace it is part of, once it has begun."""
     check: Callable[[], object] | None = None
     """Raises where the peer's certificate no longer stands: asked before every message of a stream."""
     facts: Facts = field(default_factory=Facts)
     """What the handler tells for the log."""
     run: "Run | None" = None
     """Runs a call inside this one, a stream (`services.kit.sessions`); it is traced, checked and logged by itself."""
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context for calls made on behalf of this one."""
+        return self.trace.parent if self.trace else ""
 
     def remaining(self) -> float | None:
         """Seconds until the deadline; never negative."""
@@ -74,13 +93,31 @@ Run = Callable[["Rpc", Call, Callable[[], Awaitable[Reply]]], Awaitable[bytes]]
 """From the rpc, its call, and what begins its handler."""
 
 
-class Interceptor(Protocol):
-    """Something that surrounds every call. It must not wait: it opens, the rpc runs, it closes."""
+class Tracer(Protocol):
+    """Traces and counts calls (`services.kit.telemetry.Trace`)."""
 
-    name: str
+    def begin(self, call: Call, rpc: "Rpc", /) -> None:
+        """Continue the caller's trace, or begin one."""
+        ...
 
-    def __call__(self, call: Call, rpc: "Rpc", /) -> AbstractContextManager[object]:
-        """Open around one call; raising refuses it, an exception leaving the rpc passes through the exit."""
+    def end(self, call: Call, rpc: "Rpc", error: BaseException | None, /) -> None:
+        """Count how the call ended."""
+        ...
+
+
+class Check(Protocol):
+    """Lets a call through or raises (`services.kit.interceptors`)."""
+
+    def __call__(self, call: Call, rpc: "Rpc", /) -> None:
+        """Raise `HutongError` to refuse."""
+        ...
+
+
+class Translator(Protocol):
+    """Turns what nobody expected into an error that tells a stranger nothing (`services.kit.interceptors.Errors`)."""
+
+    def __call__(self, error: Exception, call: Call, rpc: "Rpc", /) -> HutongError:
+        """Give the error that leaves."""
         ...
 
 
@@ -94,11 +131,6 @@ class Recorder(Protocol):
     async def refused(self, call: Call, rpc: "Rpc", error: HutongError) -> None:
         """Log a refusal; raises `Unavailable` LOG_UNAVAILABLE."""
         ...
-
-
-ORDER = ("trace", "access", "errors", "context")
-"""The order of interceptors, outermost first: everything is traced; nobody unlisted gets further, not even to cause an
-error; unknown errors become INTERNAL before they are seen; the deadline is bounded last, next to the handler."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +202,27 @@ def _serialized(reply: Reply) -> bytes:
 
 
 class Dispatcher:
-    """Runs rpcs inside the interceptors: bytes in, bytes out, `HutongError` raised.
+    """Runs rpcs: bytes in, bytes out, `HutongError` raised.
 
-    Recording stands between the trace and the rest: what any of them refuses is logged, and what it costs is traced.
+    Around every call, from the outside in: it is traced, whatever comes of it; what comes of it is recorded; what
+    nobody expected becomes INTERNAL before it is seen; nobody unlisted gets further; the deadline is bounded last, next
+    to the handler.
     """
 
     def __init__(
-        self, interceptors: Sequence[Interceptor], request_bytes: int, recorder: Recorder | None = None
+        self,
+        trace: Tracer,
+        access: Check,
+        errors: Translator,
+        context: Check,
+        request_bytes: int,
+        recorder: Recorder | None = None,
     ) -> None:
-        """Raises `AssertionError` where the interceptors do not stand in `ORDER`."""
-        names = tuple(i.name for i in interceptors)
-        if names != ORDER:
-            raise AssertionError(f"interceptors stand as {names}, not as {ORDER}")
-        self._interceptors = tuple(interceptors)
+        """`request_bytes` is the size of the largest request."""
+        self._trace = trace
+        self._access = access
+        self._errors = errors
+        self._context = context
         self._request_bytes = request_bytes
         self._recorder = recorder
 
@@ -192,43 +232,55 @@ class Dispatcher:
 
     async def run(self, rpc: Rpc, call: Call, work: Callable[[], Awaitable[Reply]]) -> bytes:
         """Run a unary rpc whose request was read; `work` begins its handler."""
-        trace, access, errors, context = self._interceptors
-        with trace(call, rpc):
-            try:
-                with access(call, rpc), errors(call, rpc), context(call, rpc):
-                    answer = _serialized(await work())
-                    return answer + await self._receipt(rpc, answer, call) if rpc.receipt else answer
-            except HutongError as error:
-                await self._refused(rpc, call, error)
-                raise
+        # What `_around` does, written out: for one answer, opening and closing that costs more than what is in it.
+        self._trace.begin(call, rpc)
+        ended: BaseException | None = None
+        try:
+            self._access(call, rpc)
+            self._context(call, rpc)
+            answer = _serialized(await work())
+            return answer + await self._receipt(rpc, answer, call) if rpc.receipt else answer
+        except Exception as error:
+            ended = error = await self._refused(rpc, call, error)
+            raise error from None
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            self._trace.end(call, rpc, ended)
+
+    @asynccontextmanager
+    async def _around(self, rpc: Rpc, call: Call) -> AsyncGenerator[None]:
+        self._trace.begin(call, rpc)
+        ended: BaseException | None = None
+        try:
+            self._access(call, rpc)
+            self._context(call, rpc)
+            yield
+        except Exception as error:
+            ended = error = await self._refused(rpc, call, error)
+            raise error from None
+        except BaseException as error:
+            ended = error
+            raise
+        finally:
+            self._trace.end(call, rpc, ended)
 
     async def stream(self, rpc: Rpc, raw: bytes, call: Call) -> AsyncIterator[bytes]:
         """Run a server-streaming rpc."""
-        trace, access, errors, context = self._interceptors
-        with trace(call, rpc):
-            try:
-                with access(call, rpc), errors(call, rpc), context(call, rpc):
-                    responses: AsyncIterator[Reply] = rpc.handler(self._request(rpc, raw, call), call)
-                    async for response in responses:
-                        yield await self._message(rpc, response, call)
-            except HutongError as error:
-                await self._refused(rpc, call, error)
-                raise
+        async with self._around(rpc, call):
+            responses: AsyncIterator[Reply] = rpc.handler(self._request(rpc, raw, call), call)
+            async for response in responses:
+                yield await self._message(rpc, response, call)
 
     async def bidi(self, rpc: Rpc, raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """Run a bidirectional rpc."""
         call.run = self.run
-        trace, access, errors, context = self._interceptors
-        with trace(call, rpc):
-            try:
-                with access(call, rpc), errors(call, rpc), context(call, rpc):
-                    requests = (self._request(rpc, raw, call) async for raw in raws)
-                    responses: AsyncIterator[Reply] = rpc.handler(requests, call)
-                    async for response in responses:
-                        yield await self._message(rpc, response, call)
-            except HutongError as error:
-                await self._refused(rpc, call, error)
-                raise
+        async with self._around(rpc, call):
+            requests = (self._request(rpc, raw, call) async for raw in raws)
+            responses: AsyncIterator[Reply] = rpc.handler(requests, call)
+            async for response in responses:
+                yield await self._message(rpc, response, call)
 
     async def _message(self, rpc: Rpc, response: Reply, call: Call) -> bytes:
         """Make a message of a stream; one that discloses nothing, a heartbeat, is not logged."""
@@ -245,10 +297,16 @@ class Dispatcher:
             raise Unavailable(Reason.LOG_UNAVAILABLE, "this node keeps no log, and answers nothing that must be logged")
         return await self._recorder.answered(call, rpc, answer)
 
-    async def _refused(self, rpc: Rpc, call: Call, error: HutongError) -> None:
+    async def _refused(self, rpc: Rpc, call: Call, error: Exception) -> HutongError:
+        """Record a refusal; gives the error that leaves."""
+        known = error if isinstance(error, HutongError) else self._errors(error, call, rpc)
         # That the log is away is nothing that it can hold.
-        if rpc.receipt and self._recorder is not None and error.reason is not Reason.LOG_UNAVAILABLE:
-            await self._recorder.refused(call, rpc, error)
+        if rpc.receipt and self._recorder is not None and known.reason is not Reason.LOG_UNAVAILABLE:
+            try:
+                await self._recorder.refused(call, rpc, known)
+            except HutongError as unlogged:
+                return unlogged
+        return known
 
     def _request(self, rpc: Rpc, raw: bytes, call: Call) -> Message:
         request: Any = self._parse(rpc, raw)

@@ -8,8 +8,11 @@ import json
 import logging
 import re
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate
+from random import getrandbits
 from typing import Any
 from wsgiref.simple_server import WSGIServer
 
@@ -25,6 +28,8 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from services.kit.config import TelemetrySection
 from services.kit.errors import FailedPrecondition, HutongError, Reason
@@ -33,7 +38,7 @@ from services.kit.rpc import Call, Rpc
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 """W3C Trace Context, version 00; what does not match begins a new trace."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Seconds. The SDK's own are meant for milliseconds: every call would fall into the first."""
+"""Seconds."""
 _IDS = RandomIdGenerator()
 _LOW_64 = (1 << 64) - 1
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
@@ -70,11 +75,8 @@ class Telemetry:
         self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
         self.tracer = self._traces.get_tracer("hutong")
         self.meter = self._metrics.get_meter("hutong")
-        self.refusals = self.meter.create_counter("hutong_refusals", description="Calls refused, by rpc and reason")
-        # One instrument for how many and how long: its count, by rpc and code, is the number of calls.
-        self.seconds = self.meter.create_histogram(
-            "hutong_call_seconds", description="Time of served calls", explicit_bucket_boundaries_advisory=_BUCKETS
-        )
+        self.calls = Calls()
+        self.registry.register(self.calls)
         self._server: WSGIServer | None = None
 
     def gauge(self, name: str, description: str, read: Any) -> None:
@@ -101,62 +103,122 @@ class Telemetry:
         self._metrics.shutdown()
 
 
+class Calls(Collector):
+    """How many calls ended how, and how long they took.
+
+    Every call is counted here, so counting is three additions; what a scraper sees is made when one asks.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[tuple[str, str], _Ended] = {}
+        self._refused: Counter[tuple[str, str]] = Counter()
+
+    def ended(self, rpc: str, code: str, seconds: float) -> None:
+        """Count a call by its rpc and status code."""
+        found = self._ended.get((rpc, code))
+        if found is None:
+            found = self._ended[rpc, code] = _Ended()
+        found.seconds += seconds
+        found.buckets[bisect_left(_BUCKETS, seconds)] += 1
+
+    def refused(self, rpc: str, reason: str) -> None:
+        """Count a refusal by its reason."""
+        self._refused[rpc, reason] += 1
+
+    def collect(self) -> Iterable[Metric]:
+        """Give what there is now; called by whoever scrapes, in a thread of its own."""
+        took = HistogramMetricFamily("hutong_call_seconds", "Time of served calls", labels=("code", "rpc"))
+        for (rpc, code), ended in list(self._ended.items()):
+            bounds = (*map(str, _BUCKETS), "+Inf")
+            counts = list(zip(bounds, accumulate(list(ended.buckets)), strict=True))
+            took.add_metric((code, rpc), counts, ended.seconds)
+        yield took
+        refused = CounterMetricFamily("hutong_refusals", "Calls refused, by rpc and reason", labels=("reason", "rpc"))
+        for (rpc, reason), count in list(self._refused.items()):
+            refused.add_metric((reason, rpc), count)
+        yield refused
+
+
+class _Ended:
+    """Calls that ended alike."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.buckets = [0] * (len(_BUCKETS) + 1)
+
+
+class CallTrace:
+    """The trace that a call is part of: its ids are written only where somebody is told them."""
+
+    __slots__ = ("_parent", "_trace", "span", "started", "told")
+
+    def __init__(self, trace: int, span: trace.Span | None, told: bool) -> None:
+        self._trace = trace
+        self._parent = ""
+        self.span = span
+        """Where the trace is recorded."""
+        self.told = told
+        self.started = time.perf_counter()
+
+    @property
+    def parent(self) -> str:
+        """W3C trace context for calls made on behalf of this one."""
+        if not self._parent:
+            span = self.span.get_span_context().span_id if self.span else _IDS.generate_span_id()
+            self._parent = f"00-{self._trace:032x}-{span:016x}-{'01' if self.span else '00'}"
+        return self._parent
+
+
 class Trace:
-    """Interceptor: continues the caller's trace, or begins one, and counts how calls end.
+    """Continues the caller's trace, or begins one, and counts how calls end.
 
     Whether a trace is recorded is settled before there is a span, by the caller's flag or by the trace id as
     `TraceIdRatioBased` does, so that the many calls that are not recorded cost an id and nothing more.
     """
 
-    name = "trace"
-
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._calls = telemetry.calls
 
-    @contextmanager
-    def __call__(self, call: Call, rpc: Rpc, /) -> Generator[None]:
-        """Surround one call."""
-        telemetry = self._telemetry
-        span = self._begin(call, rpc)
-        started = time.perf_counter()
-        code = "OK"
-        try:
-            yield
-        except HutongError as error:
-            code = error.code
-            telemetry.refusals.add(1, {"rpc": rpc.method, "reason": error.reason}, _NO_CONTEXT)
-            if span:
-                span.set_status(StatusCode.ERROR, error.reason)
-            raise
-        except BaseException:
-            code = "CANCELLED"
-            raise
-        finally:
-            seconds = time.perf_counter() - started
-            telemetry.seconds.record(seconds, {"rpc": rpc.method, "code": code}, _NO_CONTEXT)
-            if span:
-                span.set_attributes({"rpc.grpc.status": code, "hutong.caller": call.caller.path})
-                span.end()
-
-    def _begin(self, call: Call, rpc: Rpc) -> trace.Span | None:
-        """Set the call's trace context; gives a span where the trace is recorded."""
-        given = _TRACEPARENT.fullmatch(call.metadata.get("traceparent", ""))
+    def begin(self, call: Call, rpc: Rpc, /) -> None:
+        """Set the call's trace."""
+        text = call.metadata.get("traceparent")
+        given = _TRACEPARENT.fullmatch(text) if text else None
         if given:
-            identity, recorded = given[1], int(given[3], 16) & 1
+            number, recorded = int(given[1], 16), int(given[3], 16) & 1
         else:
-            number = _IDS.generate_trace_id()
-            identity, recorded = f"{number:032x}", number & _LOW_64 < self._telemetry.sample_bound
-        if not recorded:
-            call.traceparent = f"00-{identity}-{_IDS.generate_span_id():016x}-00"
-            return None
-        above = None
+            number = getrandbits(128) or 1
+            recorded = number & _LOW_64 < self._telemetry.sample_bound
+        span = self._span(rpc, number, given) if recorded else None
+        if span and not given:
+            number = span.get_span_context().trace_id
+        call.trace = CallTrace(number, span, bool(given or span))
+
+    def end(self, call: Call, rpc: Rpc, error: BaseException | None, /) -> None:
+        """Count how the call ended, and end its span."""
+        traced = call.trace
+        if not isinstance(traced, CallTrace):
+            return
+        code = "OK"
+        if error is not None:
+            code = error.code if isinstance(error, HutongError) else "CANCELLED"
+            if isinstance(error, HutongError):
+                self._calls.refused(rpc.method, error.reason)
+        self._calls.ended(rpc.method, code, time.perf_counter() - traced.started)
+        if traced.span:
+            if isinstance(error, HutongError):
+                traced.span.set_status(StatusCode.ERROR, error.reason)
+            traced.span.set_attributes({"rpc.grpc.status": code, "hutong.caller": call.caller.path})
+            traced.span.end()
+
+    def _span(self, rpc: Rpc, number: int, given: re.Match[str] | None) -> trace.Span:
+        above = _NO_CONTEXT
         if given:
-            parent = SpanContext(int(identity, 16), int(given[2], 16), is_remote=True, trace_flags=_RECORDED)
+            parent = SpanContext(number, int(given[2], 16), is_remote=True, trace_flags=_RECORDED)
             above = trace.set_span_in_context(NonRecordingSpan(parent), _NO_CONTEXT)
-        span = self._telemetry.tracer.start_span(rpc.method[1:], above or _NO_CONTEXT, SpanKind.SERVER)
-        made = span.get_span_context()
-        call.traceparent = f"00-{made.trace_id:032x}-{made.span_id:016x}-01"
-        return span
+        return self._telemetry.tracer.start_span(rpc.method[1:], above, SpanKind.SERVER)
 
 
 def trace_id(parent: str) -> str:

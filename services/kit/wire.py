@@ -52,6 +52,10 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 def varint(value: int) -> bytes:
     """Write a whole number that is not negative, seven bits a byte, the lowest first."""
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     written = bytearray()
     while value > 0x7F:
         written.append(value & 0x7F | 0x80)
@@ -71,13 +75,12 @@ def embedded(number: int, message: bytes) -> bytes:
     Serialized messages of one type that are put one after the other are their merge (Protocol Buffers encoding,
     "Last One Wins"), so an answer can be joined from parts that are serialized already.
     """
-    length = len(message)
-    prefix = bytearray((number << 3 | 2,))
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + message
+    length, tag = len(message), number << 3 | 2
+    if length < 0x80:
+        return bytes((tag, length)) + message
+    if length < 0x4000:
+        return bytes((tag, length & 0x7F | 0x80, length >> 7)) + message
+    return bytes((tag,)) + varint(length) + message
 
 
 def to_status(error: HutongError) -> status_pb2.Status:

@@ -13,7 +13,6 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit import rpc
-from services.kit.access import AccessList
 from services.kit.client import Client
 from services.kit.config import LimitsSection
 from services.kit.errors import (
@@ -28,9 +27,7 @@ from services.kit.errors import (
 )
 from services.kit.health import HEALTH
 from services.kit.host import Host
-from services.kit.interceptors import Access, Context, Errors
-from services.kit.rpc import Call, Dispatcher
-from services.kit.telemetry import Telemetry, Trace
+from services.kit.rpc import Call
 from tests.zone import Zone
 
 CHECK = "/grpc.health.v1.Health/Check"
@@ -277,17 +274,6 @@ async def test_a_stop_lets_running_calls_end(zone: Zone) -> None:
         rest = [message async for message in stream]
         await stopping
         assert len(rest) == 2
-
-
-def test_interceptors_stand_in_their_order(zone: Zone) -> None:
-    telemetry = Telemetry("test", zone.host("customs/node").config.telemetry)
-    access = Access(AccessList({}, {}))
-    right = (Trace(telemetry), access, Errors(), Context(1))
-    Dispatcher(right, 1)
-    for wrong in ((right[1], right[0], *right[2:]), right[:3], (*right, right[0])):
-        with pytest.raises(AssertionError, match="interceptors stand as"):
-            Dispatcher(wrong, 1)
-    telemetry.close()
 
 
 def test_a_service_must_be_implemented_whole() -> None:

@@ -82,10 +82,11 @@ def test_log_lines_are_json_with_their_fields() -> None:
 def test_calls_of_a_few_milliseconds_are_told_from_slow_ones() -> None:
     telemetry = Telemetry("customs/node", TelemetrySection())
     for seconds in (0.002, 0.03, 2.0):
-        telemetry.seconds.record(seconds)
+        telemetry.calls.ended("/a.B/C", "OK", seconds)
     text = generate_latest(telemetry.registry).decode()
     telemetry.close()
-    below = {found[1]: float(found[2]) for found in re.finditer(r'_bucket\{le="([0-9.]+)"\} ([0-9.]+)', text)}
+    found = re.finditer(r'_bucket\{code="OK",le="([0-9.]+)",rpc="/a.B/C"\} ([0-9.]+)', text)
+    below = {one[1]: float(one[2]) for one in found}
     assert [below[edge] for edge in ("0.001", "0.005", "0.05", "5.0")] == [0, 1, 2, 3]
 
 

@@ -98,6 +98,7 @@ class _Session:
         self._answerer = answerer
         self._call = call
         self._run = call.run
+        self._loop = asyncio.get_running_loop()
         self._prepared: dict[int, Prepared[Any]] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
         self._deadlines: Deadlines[int] = Deadlines(self._expire)
@@ -195,7 +196,7 @@ class _Session:
         tick = 0 if call.deadline is None else self._deadlines.add(number, call.deadline)
         # What is prepared under its number now: the next message may say something else.
         prepared = self._prepared.get(ask.prepared)
-        self._running[number] = asyncio.ensure_future(self._answer(number, tick, prepared, ask, call))
+        self._running[number] = self._loop.create_task(self._answer(number, tick, prepared, ask, call))
 
     def _deadline(self, ask: Any) -> float | None:
         if not ask.HasField("timeout"):
@@ -229,10 +230,10 @@ class _Session:
             self._running.pop(number, None)
             self._news.set()
 
-    async def _asked(self, prepared: Prepared[Any] | None, ask: Any, call: Call) -> Reply:
+    def _asked(self, prepared: Prepared[Any] | None, ask: Any, call: Call) -> Awaitable[Reply]:
         if prepared is None:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, f"nothing was prepared under {ask.prepared}")
-        return await self._answerer(prepared, ask, call)
+        return self._answerer(prepared, ask, call)
 
     def _refuse(self, number: int, error: HutongError) -> None:
         self._put(number, wire.embedded(_STATUS, wire.to_status(error).SerializeToString()))
