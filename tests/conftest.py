@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 # First of ours: the floor under TLS must stand before gRPC is loaded, whichever test is run.
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
-from tests import databases
+from tests import databases, transports
 from tests.databases import Postgres
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -22,6 +22,20 @@ settings.register_profile("unhurried", deadline=None, print_blob=True, suppress_
 settings.register_profile("gate", settings.get_profile("unhurried"), derandomize=True)
 settings.register_profile("fuzz", settings.get_profile("unhurried"), max_examples=1000)
 settings.load_profile("gate")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that run any tests over another transport."""
+    what = "what carries calls to and from the nodes of the tests"
+    parser.addoption("--transport", choices=transports.NAMES, default=transports.chosen(), help=what)
+    what = "what carries the calls of clients that belong to no node; as --transport where it is not given"
+    parser.addoption("--clients", choices=transports.NAMES, help=what)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the transport before anything is connected."""
+    nodes = config.getoption("--transport")
+    transports.use(nodes, config.getoption("--clients") or nodes)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from services.kit.host import Host
 from services.kit.log import keys
 from services.kit.log.checkpoint import origin_of
 from services.kit.rpc import Rpc
+from tests import transports
 
 ZONE = "zone.example"
 
@@ -84,7 +85,7 @@ class Zone:
 
     def node(self, path: str) -> NodeSection:
         agency, _, system = path.partition("/")
-        return NodeSection(zone=ZONE, agency=agency, system=system, listen="127.0.0.1:0")
+        return NodeSection(zone=ZONE, agency=agency, system=system, listen="127.0.0.1:0", transport=transports.chosen())
 
     def log(self, path: str) -> LogSection:
         """Say where the log of `agency/system` lies, making its key the first time."""

@@ -119,6 +119,10 @@ class LimitsSection(Section):
     response_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     """Largest answer accepted from another node."""
     concurrent_calls: int = Field(default=1024, ge=1)
+    connections: int = Field(default=1000, ge=1)
+    """Most connections at a time, of which one caller may have half."""
+    connection_age: Duration = Field(default=dt.timedelta(hours=1), gt=dt.timedelta())
+    """How long a connection is used before its caller is asked to open another one."""
     deadline: Duration = dt.timedelta(seconds=10)
     """Deadline of calls that state none, and the longest one granted to unary calls."""
     drain: Duration = dt.timedelta(seconds=10)

@@ -21,6 +21,7 @@ from services.kit.officers.issuer import Issuer
 from services.kit.officers.tokens import Role
 from services.kit.records import catalogue
 from services.kit.records.store import Draft, RecordStore
+from tests import transports
 from tests.authorizations.mesh import AML, DECLARATIONS, SERVICE, Leave
 from tests.exchange.mesh import question
 from tests.exchange.records import EXPORTER
@@ -37,6 +38,7 @@ R = TypeVar("R", bound=Message)
 def prepared(folder: Path, *, silence: str = "2s") -> Zone:
     """Make a zone whose nodes say all they can, and wait for news of authorizations only so long."""
     zone = Zone.prepare(folder)
+    transports.write(zone)
     for name in NODES:
         path = zone.config_file(name)
         text = path.read_text().replace("[authorizations]\n", f'[authorizations]\nsilence = "{silence}"\n')

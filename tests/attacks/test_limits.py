@@ -178,7 +178,8 @@ async def test_a_request_that_swells_when_unpacked_is_refused(mesh: Mesh) -> Non
         for size in (300_000, 50_000_000):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await query(bytes(size), timeout=10)
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            # One transport unpacks no more than it takes, the other nothing at all.
+            assert caught.value.code() in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
 
 
 async def test_metrics_name_neither_callers_nor_subjects_nor_what_they_made_up(own: Mesh) -> None:

@@ -9,6 +9,8 @@ from services.kit.config import LimitsSection, Transport
 from services.kit.rpc import Dispatcher, Rpc
 from services.kit.transport.grpcio.channel import GrpcChannel
 from services.kit.transport.grpcio.server import GrpcServer
+from services.kit.transport.nghttp2.channel import NgChannel
+from services.kit.transport.nghttp2.server import NgServer
 from services.kit.transport.seam import Admission, Channel, Server
 
 MakeServer = Callable[[str, Iterable[Rpc], Dispatcher, Admission, SvidFiles, LimitsSection], Server]
@@ -17,8 +19,8 @@ MakeServer = Callable[[str, Iterable[Rpc], Dispatcher, Admission, SvidFiles, Lim
 MakeChannel = Callable[[str, SpiffeId, Svid, int], Channel]
 """From `host:port`, the identity that it must prove, the identity to call with, and the largest answer in bytes."""
 
-_SERVERS: Final[dict[Transport, MakeServer]] = {"grpcio": GrpcServer}
-_CHANNELS: Final[dict[Transport, MakeChannel]] = {"grpcio": GrpcChannel}
+_SERVERS: Final[dict[Transport, MakeServer]] = {"grpcio": GrpcServer, "nghttp2": NgServer}
+_CHANNELS: Final[dict[Transport, MakeChannel]] = {"grpcio": GrpcChannel, "nghttp2": NgChannel}
 
 
 def server(transport: Transport) -> MakeServer:
