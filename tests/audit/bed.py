@@ -5,6 +5,7 @@ import datetime as dt
 from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from hutong.api.exchange.v1 import record_source_pb2
 from hutong.api.exchange.v1.exchange_pb2 import RequestContext
@@ -20,7 +21,7 @@ from services.kit.log import merkle, receipts
 from services.kit.log.checkpoint import Checkpoint
 from services.kit.log.facts import Granted
 from services.kit.log.notes import Signer
-from services.kit.log.openings import Draft, seal
+from services.kit.log.openings import Sealed
 from services.kit.log.recording import Recording
 from services.kit.log.texts import Kind, Text
 from services.kit.policy.engine import PolicyEngine
@@ -51,13 +52,16 @@ class MemoryLog:
         self.texts: dict[tuple[str, str], bytes] = {}
         self._clock = clock
 
-    async def append(self, draft: Draft, /) -> log_pb2.Receipt:
-        sealed = seal(draft)
-        sealed.entry.time.FromDatetime(self._clock())
-        index = self._add(sealed.entry)
+    async def record(self, sealed: Sealed, /) -> bytes:
+        stamp = Timestamp()
+        stamp.FromDatetime(self._clock())
+        entry = log_pb2.LogEntry.FromString(sealed.entry)
+        entry.time.CopyFrom(stamp)
+        index = self._add(entry)
         if sealed.opening:
             self.openings[index] = log_pb2.Opening.FromString(sealed.opening)
-        return receipts.sign(SIGNER, index, merkle.leaf_hash(self.entries[index]), self._clock())
+        (receipt,) = receipts.sign(SIGNER, index, [merkle.leaf_hash(self.entries[index])], stamp, [sealed.answer_salt])
+        return receipt
 
     def text(self, kind: Kind, name: str, text: bytes, /) -> None:
         if (kind, name) not in self.texts:

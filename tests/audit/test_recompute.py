@@ -16,7 +16,7 @@ from services.kit.authorizations.scope import Scope
 from services.kit.caller import Caller
 from services.kit.errors import HutongError, InvalidArgument, PermissionDenied, Reason
 from services.kit.log import masks, openings
-from services.kit.log.openings import Draft
+from services.kit.log.openings import Draft, seal
 from tests.audit.bed import Desk, after, audit
 from tests.policy.support import (
     NOW,
@@ -93,7 +93,7 @@ def log_claim(office: Desk, claimed: log_pb2.MaskText, caller: Caller, asked: Re
 
 def append(office: Desk, draft: Draft) -> None:
     with pytest.raises(StopIteration):
-        office.log.append(draft).send(None)
+        office.log.record(seal(draft)).send(None)
 
 
 POLICY = (

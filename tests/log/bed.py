@@ -136,9 +136,14 @@ def on_connect(log: NodeLog, statement: Callable[[], str]) -> Generator[None]:
 
     engine = writing(log)
     event.listen(engine, "connect", connect)
-    engine.dispose()
+    let_go(log)
     try:
         yield
     finally:
         event.remove(engine, "connect", connect)
-        engine.dispose()
+        let_go(log)
+
+
+def let_go(log: NodeLog) -> None:
+    """Close the connections that a log is written with: the next write makes new ones."""
+    log._writer.close()  # pyright: ignore[reportPrivateUsage]

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
-from services.kit.log.tables import ENTRY, HEAD, OPENING, SUBJECT
+from services.kit.log.tables import ENTRY, HEAD, OPENING, RECENT, SUBJECT
 from tests import databases
 from tests.killable import KILLED, Killable
 from tests.log.appending import append
@@ -46,7 +46,8 @@ def check(url: str, acknowledged: dict[int, str]) -> int:
         assert connection.execute(sa.select(HEAD.c.size)).scalar() == found.size
         # An entry is there with its opening and its subject, or not at all.
         opened_ones = set(connection.execute(sa.select(OPENING.c.index)).scalars())
-        assert opened_ones == set(connection.execute(sa.select(SUBJECT.c.index)).scalars())
+        about = sa.select(SUBJECT.c.index).union_all(sa.select(RECENT.c.index))
+        assert opened_ones == set(connection.execute(about).scalars())
         assert opened_ones >= set(acknowledged)
     assert {index: leaves[index].hex() for index in acknowledged} == acknowledged
     return found.size

@@ -15,7 +15,7 @@ from services.kit.log import merkle, receipts
 from services.kit.log.checkpoint import open_checkpoint
 from services.kit.log.nodelog import ERASURE, Erased, Logged, NodeLog
 from services.kit.log.openings import check_opening
-from services.kit.log.tables import OPENING, SUBJECT
+from services.kit.log.tables import OPENING, RECENT
 from services.kit.records import database
 from tests.log.bed import KEY, company, connected, draft, fill, on_connect, opened, whole
 
@@ -171,7 +171,7 @@ async def test_a_reader_in_the_way_is_said(sqlite_url: str, tmp_path: Path, capl
         marks = await marked(log)
         reader = database.engine(sqlite_url, writer=False)
         with reader.connect() as connection:
-            rows = connection.execute(sa.select(SUBJECT))
+            rows = connection.execute(sa.select(RECENT))
             rows.fetchone()
             assert await log.erase(*MARKED) == Erased(1, 1)
             assert any("write-ahead log" in line.message for line in caplog.records)

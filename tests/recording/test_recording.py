@@ -310,6 +310,6 @@ async def test_a_receipt_of_another_log_or_index_does_not_verify(mesh: Mesh) -> 
 
 
 def test_what_a_receipt_signs_is_written_as_the_contract_says() -> None:
-    leaf = bytes(range(32))
-    text = receipts.signed_text("z/a/s", 7, leaf)
-    assert text == b"hutong receipt\nz/a/s\n7\n" + base64.b64encode(leaf) + b"\n"
+    root = bytes(range(32))
+    text = receipts.signed_text("z/a/s", 7, 3, root)
+    assert text == b"hutong receipts\nz/a/s\n7\n3\n" + base64.b64encode(root) + b"\n"

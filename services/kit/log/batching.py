@@ -1,26 +1,26 @@
-"""Group commit: one thread takes whatever has come while it wrote the last batch, and writes it as the next one.
+"""Group commit: a thread writes what has come as one batch, and what comes while it does is the next one.
 
-Nothing waits for a window to close: alone, an entry is written at once, and under load each sync of the disk serves
-everybody who came during the one before.
+Nothing waits for a window to close: alone, an entry is handed over as soon as the event loop has done what it is at,
+and under load each sync of the disk serves everybody who came during the one before. The loop hands over, and one batch
+at a time: the thread is woken once for a batch, and takes Python's lock as seldom as it can.
 """
 
 import asyncio
 import contextlib
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Final, NamedTuple, TypeVar
 
-from hutong.api.log.v1 import log_pb2
 from services.kit.errors import HutongError, Reason, Unavailable
 from services.kit.log.openings import Sealed
+from services.kit.log.receipts import MAX_BATCH
 
 MOST_WAITING: Final = 10_000
 """Most entries that wait: where the disk does not keep up, calls are refused before memory runs out."""
 
-Write = Callable[[list[Sealed]], list[log_pb2.Receipt]]
+Write = Callable[[list[Sealed]], list[bytes]]
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -31,16 +31,14 @@ def unavailable() -> Unavailable:
     return Unavailable(Reason.LOG_UNAVAILABLE, "the log cannot be written now")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """An entry to be written, and who waits for it."""
 
     sealed: Sealed
-    future: "asyncio.Future[log_pb2.Receipt]"
+    future: "asyncio.Future[bytes]"
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(NamedTuple):
     """Something else to be done between batches, and who waits for it."""
 
     work: Callable[[], Any]
@@ -51,14 +49,16 @@ _Outcome = tuple["asyncio.Future[Any]", Any, HutongError | None]
 
 
 class Batcher:
-    """The queue in front of a log's writer, and the thread behind it."""
+    """What waits for a log's writer, and the thread that writes. To be used in one event loop."""
 
     def __init__(self, write: Write, most: int = MOST_WAITING) -> None:
         """`write` is called in the thread: it gives a receipt for each entry, or raises and has written nothing."""
         self._write = write
         self._most = most
-        self._news = threading.Condition()
-        self._queue: deque[_Entry | _Work] = deque()
+        self._waiting: list[_Entry | _Work] = []
+        self._busy = False
+        """The thread has something to do, or is about to get it: what comes now waits until it is done."""
+        self._handed: SimpleQueue[list[_Entry | _Work] | None] = SimpleQueue()
         self._closed = True
         self._failing = False
         self._thread: threading.Thread | None = None
@@ -71,13 +71,13 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, name="log-write", daemon=True)
         self._thread.start()
 
-    def submit(self, sealed: Sealed) -> "asyncio.Future[log_pb2.Receipt]":
-        """Have an entry written; the future gives its receipt.
+    def submit(self, sealed: Sealed) -> "asyncio.Future[bytes]":
+        """Have an entry written; the future gives its receipt, serialized.
 
         Whoever stops waiting changes nothing: the entry is written all the same. Raises `Unavailable` LOG_UNAVAILABLE
         where too many wait, or the log is closed.
         """
-        future: asyncio.Future[log_pb2.Receipt] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._put(_Entry(sealed, future))
         return future
 
@@ -87,18 +87,26 @@ class Batcher:
         self._put(_Work(work, future))
         return future
 
-    def _put(self, job: "_Entry | _Work") -> None:
-        with self._news:
-            if self._closed or len(self._queue) >= self._most:
-                raise unavailable()
-            self._queue.append(job)
-            self._news.notify()
+    def _put(self, job: _Entry | _Work) -> None:
+        if self._closed or len(self._waiting) >= self._most:
+            raise unavailable()
+        self._waiting.append(job)
+        if not self._busy:
+            self._busy = True
+            # Not at once: whoever else has come by now is in the same batch.
+            self._loop.call_soon(self._hand_over)
+
+    def _hand_over(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            self._handed.put(self._waiting)
+            self._waiting = []
 
     async def close(self) -> None:
         """Take nothing more, write what waits, end the thread."""
-        with self._news:
-            self._closed = True
-            self._news.notify()
+        self._closed = True
+        self._hand_over()
+        self._handed.put(None)
         if self._thread:
             await asyncio.to_thread(self._thread.join)
             self._thread = None
@@ -109,42 +117,31 @@ class Batcher:
         return self._failing
 
     def _run(self) -> None:
-        while True:
-            with self._news:
-                self._news.wait_for(lambda: self._queue or self._closed)
-                jobs = list(self._queue)
-                self._queue.clear()
-            if not jobs:
-                return
-            entries: list[_Entry] = []
-            for job in jobs:
-                if isinstance(job, _Entry):
-                    entries.append(job)
-                    continue
-                self._batch(entries)
-                entries = []
-                self._call(job)
-            self._batch(entries)
+        for jobs in iter(self._handed.get, None):
+            *before, last = _steps(jobs)
+            for step in before:
+                self._tell(self._settle, self._do(step))
+            self._tell(self._done, self._do(last))
 
-    def _batch(self, entries: list[_Entry]) -> None:
-        if not entries:
-            return
+    def _do(self, step: "list[_Entry] | _Work") -> list[_Outcome]:
+        return [self._call(step)] if isinstance(step, _Work) else self._batch(step)
+
+    def _batch(self, entries: list[_Entry]) -> list[_Outcome]:
         try:
             written = self._write([entry.sealed for entry in entries])
         except Exception as error:
             # Whatever it is: nobody is answered, and the thread goes on.
             self._complain(error)
-            self._tell([(entry.future, None, unavailable()) for entry in entries])
-            return
+            return [(entry.future, None, unavailable()) for entry in entries]
         self._recovered()
-        self._tell([(entry.future, receipt, None) for entry, receipt in zip(entries, written, strict=True)])
+        return [(entry.future, receipt, None) for entry, receipt in zip(entries, written, strict=True)]
 
-    def _call(self, job: _Work) -> None:
+    def _call(self, job: _Work) -> _Outcome:
         try:
-            self._tell([(job.future, job.work(), None)])
+            return job.future, job.work(), None
         except Exception as error:
             self._complain(error)
-            self._tell([(job.future, None, unavailable())])
+            return job.future, None, unavailable()
 
     def _complain(self, error: Exception) -> None:
         if not self._failing:
@@ -157,17 +154,36 @@ class Batcher:
             _log.warning("Log can be written again")
         self._failing = False
 
-    def _tell(self, outcomes: list[_Outcome]) -> None:
+    def _tell(self, tell: Callable[[list[_Outcome]], None], outcomes: list[_Outcome]) -> None:
         # Where the loop is gone, so is everybody who waited.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(_settle, outcomes)
+            self._loop.call_soon_threadsafe(tell, outcomes)
+
+    def _settle(self, outcomes: list[_Outcome]) -> None:
+        for future, result, error in outcomes:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+    def _done(self, outcomes: list[_Outcome]) -> None:
+        self._settle(outcomes)
+        self._hand_over()
 
 
-def _settle(outcomes: Iterable[_Outcome]) -> None:
-    for future, result, error in outcomes:
-        if future.done():
+def _steps(jobs: list[_Entry | _Work]) -> list[list[_Entry] | _Work]:
+    """Part what is to be done into batches and what is done between them, in its order."""
+    steps: list[list[_Entry] | _Work] = []
+    batch: list[_Entry] = []
+    for job in jobs:
+        if isinstance(job, _Work):
+            steps.append(job)
+            batch = []
             continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        if not batch or len(batch) >= MAX_BATCH:
+            batch = []
+            steps.append(batch)
+        batch.append(job)
+    return steps

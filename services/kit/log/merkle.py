@@ -4,7 +4,7 @@ Nothing here reads or stores. Whoever keeps a log stores the leaf hashes, and of
 … leaves its root: from these any root and any proof is made with a few reads (C2SP tlog-tiles keeps the same hashes).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final, Self
@@ -61,17 +61,24 @@ class Frontier:
     hashes: list[bytes] = field(default_factory=list[bytes])
     """Roots of the perfect subtrees the tree falls into, the largest first: one for each bit of `size`."""
 
-    def append(self, leaf: bytes) -> tuple[Stored, ...]:
+    def append(self, leaf: bytes) -> list[Stored]:
         """Append a leaf's hash; gives the subtrees of 256, 65,536, … leaves that it completes, the smallest first."""
-        done: tuple[Stored, ...] = ()
-        height, index, node = 0, self.size, leaf
-        while index & 1:
-            node = node_hash(self.hashes.pop(), node)
-            height, index = height + 1, index >> 1
-            if height % TILE_HEIGHT == 0:
-                done = (*done, (height // TILE_HEIGHT, index, node))
-        self.hashes.append(node)
-        self.size += 1
+        return self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> list[Stored]:
+        """Append leaves' hashes; gives the subtrees that they complete, as `append` does."""
+        done: list[Stored] = []
+        hashes, size = self.hashes, self.size
+        for leaf in leaves:
+            height, index, node = 0, size, leaf
+            while index & 1:
+                node = sha256(_NODE + hashes.pop() + node).digest()
+                height, index = height + 1, index >> 1
+                if height % TILE_HEIGHT == 0:
+                    done.append((height // TILE_HEIGHT, index, node))
+            hashes.append(node)
+            size += 1
+        self.size = size
         return done
 
     def root(self) -> bytes:
@@ -159,9 +166,37 @@ def consistency_proof(old: int, new: int, hashes: Hashes) -> list[bytes]:
     return proof[::-1]
 
 
+def paths(leaves: Sequence[bytes], mark: bytes = b"") -> tuple[bytes, list[bytes]]:
+    """Compute the root of the tree that leaves make by themselves, and the path of each of them to it, lowest first.
+
+    That is the inclusion proof of every leaf at once (RFC 6962 §2.1.1). A path is written as its hashes, one after the
+    other, with `mark` before each. There is at least one leaf.
+    """
+    levels = [leaves]
+    while len(row := levels[-1]) > 1:
+        above = [sha256(_NODE + row[at] + row[at + 1]).digest() for at in range(0, len(row) - 1, 2)]
+        # Without a sibling a node goes up as it is: the largest power of two is to its left (RFC 6962 §2.1).
+        levels.append([*above, row[-1]] if len(row) & 1 else above)
+    found = [b""]
+    for row in reversed(levels[:-1]):
+        siblings = [mark + node for node in row]
+        found = [siblings[at ^ 1] + found[at >> 1] if at ^ 1 < len(row) else found[at >> 1] for at in range(len(row))]
+    return levels[-1][0], found
+
+
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Verify an inclusion proof (RFC 9162 §2.1.3.2); raises `FailedPrecondition` LOG_PROOF_INVALID."""
-    _check_hashes((leaf, root, *proof), MAX_PROOF + 2)
+    _check_hashes((root,), 1)
+    if path_root(leaf, index, size, proof) != root:
+        raise _invalid("the leaf is not in the tree")
+
+
+def path_root(leaf: bytes, index: int, size: int, proof: Sequence[bytes]) -> bytes:
+    """Compute the root of the one tree of that size that a proof can be of.
+
+    Raises `FailedPrecondition` LOG_PROOF_INVALID where it is of no such tree: too long, too short, or not of hashes.
+    """
+    _check_hashes((leaf, *proof), MAX_PROOF + 1)
     if not 0 <= index < size <= MAX_SIZE:
         raise _invalid("the tree has no such leaf")
     at, last, node = index, size - 1, leaf
@@ -176,8 +211,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         at, last = at >> 1, last >> 1
     if last:
         raise _invalid("the proof is too short")
-    if node != root:
-        raise _invalid("the leaf is not in the tree")
+    return node
 
 
 def verify_consistency(old_size: int, old_root: bytes, new_size: int, new_root: bytes, proof: Sequence[bytes]) -> None:

@@ -20,8 +20,32 @@ _Values = Callable[[Message], Iterable[str]]
 
 def count(kind: RecordType, record: Message, named: dict[Subject, int]) -> None:
     """Add one to each enterprise that an uncut record of this type names."""
-    for subject in _lister(kind.message.DESCRIPTOR, tuple(field.path for field in kind.subjects.get(USCC, ())))(record):
-        named[subject] = named.get(subject, 0) + 1
+    counter(kind)(record, named)
+
+
+def counter(kind: RecordType) -> Callable[[Message, dict[Subject, int]], None]:
+    """Make what counts the enterprises of one uncut record of this type after another, as `count` does."""
+    paths = tuple(field.path for field in kind.subjects.get(USCC, ()))
+    if len(paths) == 1 and "." not in paths[0] and not kind.fields[paths[0]].repeated:
+        return _one_counter(paths[0])
+    lister = _lister(kind.message.DESCRIPTOR, paths)
+
+    def count_each(record: Message, named: dict[Subject, int]) -> None:
+        for subject in lister(record):
+            named[subject] = named.get(subject, 0) + 1
+
+    return count_each
+
+
+def _one_counter(name: str) -> Callable[[Message, dict[Subject, int]], None]:
+    """Make the counter of a type that names one enterprise at most: most types do."""
+
+    def count_one(record: Message, named: dict[Subject, int]) -> None:
+        value: str = getattr(record, name)
+        if value:
+            named[USCC, value] = named.get((USCC, value), 0) + 1
+
+    return count_one
 
 
 @lru_cache(maxsize=1024)

@@ -17,7 +17,7 @@ from hutong.api.log.v1 import log_pb2, log_service_pb2
 from services.kit.clock import Clock
 from services.kit.config import LogSection, NodeSection
 from services.kit.errors import FailedPrecondition, HutongError, Reason, ResourceExhausted, Unavailable
-from services.kit.log import cosigned, edge, keys, openings, reading, texts
+from services.kit.log import cosigned, edge, keys, openings, reading, subjects, texts
 from services.kit.log.batching import MOST_WAITING, Batcher, unavailable
 from services.kit.log.checkpoint import origin_of
 from services.kit.log.notes import Signer
@@ -100,10 +100,13 @@ class NodeLog:
         Raises `Unavailable` LOG_UNAVAILABLE where it is not logged, or nobody knows whether it was;
         `ResourceExhausted` ANSWER_TOO_LARGE where an entry would have more than 65,535 bytes.
         """
-        sealed = openings.seal(draft)
-        if sealed.entry.ByteSize() > MAX_ENTRY - _STAMP:
+        return log_pb2.Receipt.FromString(await self.record(openings.seal(draft)))
+
+    def record(self, sealed: Sealed) -> "asyncio.Future[bytes]":
+        """Log an entry durably, as `append` does; gives the receipt serialized."""
+        if len(sealed.entry) > MAX_ENTRY - _STAMP:
             raise ResourceExhausted(Reason.ANSWER_TOO_LARGE, f"an entry of the log has at most {MAX_ENTRY} bytes")
-        return await self._batcher.submit(sealed)
+        return self._batcher.submit(sealed)
 
     def text(self, kind: Kind, name: str, text: bytes) -> None:
         """Have a text archived, once, before whatever is appended from now on.
@@ -169,7 +172,7 @@ class NodeLog:
     async def find_subject(self, scheme: str, value: str, before: int | None = None, limit: int = 200) -> list[int]:
         """Get the indexes of entries about a subject, the newest first, those below `before`."""
         subject = scheme, value
-        return await self._read(lambda connection: reading.find_subject(connection, subject, before, limit), short=True)
+        return await self._read(lambda connection: subjects.find(connection, subject, before, limit), short=True)
 
     async def first_since(self, moment: dt.datetime) -> int:
         """Get the index of the first entry logged at that moment or later; the size where there is none."""
@@ -199,7 +202,7 @@ class NodeLog:
             raise unavailable()
         return self._database
 
-    def _write(self, sealed: list[Sealed]) -> list[log_pb2.Receipt]:
+    def _write(self, sealed: list[Sealed]) -> list[bytes]:
         """Write a batch, in the writer's thread, with the texts that wait: its entries may name them."""
         waiting = self._texts.snapshot()
         receipts = self._writer.write(sealed, waiting)

@@ -136,16 +136,15 @@ class Signer:
 
     name: str
     key: Ed25519PrivateKey = field(repr=False)
+    verifier: VerifierKey = field(init=False, repr=False, compare=False)
+    """The key that verifies what `sign` makes."""
 
     def __post_init__(self) -> None:
         """Raise `FailedPrecondition` KEY_INVALID for a name that no key can have."""
         if not _named(self.name):
             raise FailedPrecondition(Reason.KEY_INVALID, "a key's name has no spaces and no plus")
-
-    @property
-    def verifier(self) -> VerifierKey:
-        """The key that verifies what `sign` makes."""
-        return VerifierKey(self.name, KeyType.ED25519, self.key.public_key().public_bytes_raw())
+        verifier = VerifierKey(self.name, KeyType.ED25519, self.key.public_key().public_bytes_raw())
+        object.__setattr__(self, "verifier", verifier)
 
     def sign(self, text: str) -> Signature:
         """Sign a text; raises `InvalidArgument` MALFORMED_REQUEST where no note can have it."""

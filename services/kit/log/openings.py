@@ -5,14 +5,16 @@ nothing from it, not even by trying every value there could be, since the salt i
 is what erases.
 """
 
-import secrets
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from hutong.api.log.v1 import log_pb2
+from services.kit import wire
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records.tables import TEXT_LIMIT
 
@@ -21,6 +23,24 @@ SALT_BYTES: Final = 16
 
 MAX_SUBJECTS: Final = 256
 """Most subjects an entry commits to."""
+
+_DRAWN: Final = 128
+"""Salts drawn from the system at once: asking it costs more than what it gives."""
+_drawn: Final[list[bytes]] = []
+# A salt is used once: a process that was forked off does not go on with those of its parent.
+os.register_at_fork(after_in_child=_drawn.clear)
+
+_SALT: Final = bytes((log_pb2.Opening.SALT_FIELD_NUMBER << 3 | 2, SALT_BYTES))
+"""What stands before the salt in a serialized opening."""
+_CASE, _BEHALF, _SUBJECT = (
+    bytes((number << 3 | 2, sha256().digest_size))
+    for number in (
+        log_pb2.LogEntry.CASE_COMMITMENT_FIELD_NUMBER,
+        log_pb2.LogEntry.BEHALF_COMMITMENT_FIELD_NUMBER,
+        log_pb2.LogEntry.SUBJECT_COMMITMENTS_FIELD_NUMBER,
+    )
+)
+"""What stands before each commitment in a serialized entry."""
 
 Subject = tuple[str, str]
 """Scheme and value of whom something is about, for example `("uscc", "91350200…")`."""
@@ -31,45 +51,90 @@ class Draft:
     """Something to be logged: an entry without time and commitments, and what it is to commit to."""
 
     entry: log_pb2.LogEntry
-    """The log fills in the rest and keeps the message: whoever made it leaves it alone from then on."""
+    """`seal` fills in the commitments: whoever made it leaves it alone from then on."""
     subjects: tuple[Subject, ...] = ()
     """Whom it is about, the most important first. The first 256 are committed to; all of them can find the entry."""
     case_ref: str = ""
     on_behalf_of: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A draft whose commitments stand: what is left to fill in is known when it is written."""
+class Sealed(NamedTuple):
+    """An entry whose commitments stand: what is left to fill in is known when it is written."""
 
-    entry: log_pb2.LogEntry
-    opening: bytes
+    entry: bytes
+    """Serialized, each field once and in their order, without the time, which is the first."""
+    opening: bytes = b""
     """A serialized `Opening`; empty where there is nothing to open."""
-    subjects: tuple[Subject, ...]
+    subjects: tuple[Subject, ...] = ()
     """By whom the entry can be found."""
+    answer_salt: bytes = b""
+    """For the receipt: salt of the answer's digest. It is kept nowhere."""
+
+
+class Committed(NamedTuple):
+    """What is committed to under one salt."""
+
+    opening: bytes = b""
+    """A serialized `Opening`."""
+    stated: bytes = b""
+    """The entry's commitments to what was stated, the case and on whose behalf: fields 7 and 8, serialized."""
+    subjects: bytes = b""
+    """Its commitments to subjects: field 13, serialized."""
+
+
+_NOTHING: Final = Committed()
+
+
+def new_salt() -> bytes:
+    """Draw a salt; usable from several threads."""
+    try:
+        return _drawn.pop()
+    except IndexError:
+        drawn = os.urandom(_DRAWN * SALT_BYTES)
+        _drawn.extend(drawn[at : at + SALT_BYTES] for at in range(SALT_BYTES, len(drawn), SALT_BYTES))
+        return drawn[:SALT_BYTES]
+
+
+def commit(subjects: Sequence[Subject], case_ref: str = "", on_behalf_of: str = "") -> Committed:
+    """Commit to whom an entry is about and to what was stated, with a new salt; no subject is named twice."""
+    if not (subjects or case_ref or on_behalf_of):
+        return _NOTHING
+    salt = new_salt()
+    opening, commitments = _SALT + salt, b""
+    for scheme, value in subjects[:MAX_SUBJECTS]:
+        text = f"{scheme}:{value}".encode()
+        opening += wire.embedded(2, text)
+        commitments += _SUBJECT + sha256(salt + text).digest()
+    stated = b""
+    if case_ref:
+        opening += wire.embedded(3, case_ref.encode())
+        stated = _CASE + commitment(salt, f"case:{case_ref}")
+    if on_behalf_of:
+        opening += wire.embedded(4, on_behalf_of.encode())
+        stated += _BEHALF + commitment(salt, f"behalf:{on_behalf_of}")
+    return Committed(opening, stated, commitments)
 
 
 def seal(draft: Draft) -> Sealed:
-    """Make the commitments of a draft, with a new salt."""
-    entry = draft.entry
-    subjects = tuple(dict.fromkeys(draft.subjects))
-    if not (subjects or draft.case_ref or draft.on_behalf_of):
-        return Sealed(entry, b"", ())
-    opening = log_pb2.Opening(
-        salt=secrets.token_bytes(SALT_BYTES),
-        subjects=[f"{scheme}:{value}" for scheme, value in subjects[:MAX_SUBJECTS]],
-        case_ref=draft.case_ref,
-        on_behalf_of=draft.on_behalf_of,
-    )
-    entry.ClearField("subject_commitments")
-    entry.subject_commitments.extend(commitments_to_subjects(opening))
-    entry.case_commitment, entry.behalf_commitment = case_commitment(opening), behalf_commitment(opening)
-    return Sealed(entry, opening.SerializeToString(), tuple(filter(_findable, subjects)))
+    """Make the commitments of a draft."""
+    entry, subjects = draft.entry, tuple(dict.fromkeys(draft.subjects))
+    committed = commit(subjects, draft.case_ref, draft.on_behalf_of)
+    for name in ("time", "case_commitment", "behalf_commitment", "subject_commitments"):
+        entry.ClearField(name)
+    entry.MergeFromString(committed.stated + committed.subjects)
+    return Sealed(entry.SerializeToString(deterministic=True), committed.opening, findable(subjects))
 
 
-def _findable(subject: Subject) -> bool:
-    # What no index can hold names nobody: it is the garbage of a question that was refused, and committed to as it is.
-    return all(0 < len(part.encode()) <= TEXT_LIMIT and "\0" not in part for part in subject)
+def findable(subjects: tuple[Subject, ...]) -> tuple[Subject, ...]:
+    """Leave out whom no index can hold.
+
+    That names nobody: it is the garbage of a question that was refused, and committed to as it is.
+    """
+    return tuple([(scheme, value) for scheme, value in subjects if _fits(scheme) and _fits(value)])
+
+
+def _fits(text: str) -> bool:
+    return 0 < len(text.encode()) <= TEXT_LIMIT and "\0" not in text
 
 
 def commitment(salt: bytes, text: str) -> bytes:

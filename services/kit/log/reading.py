@@ -16,8 +16,8 @@ from services.kit.log import merkle
 from services.kit.log.checkpoint import Checkpoint
 from services.kit.log.merkle import Hashes
 from services.kit.log.notes import Signer
-from services.kit.log.openings import Subject, read_opening
-from services.kit.log.tables import ENTRY, HASH, OPENING, SUBJECT
+from services.kit.log.openings import read_opening
+from services.kit.log.tables import ENTRY, HASH, OPENING
 from services.kit.log.tiles import Tile, encode_entries, encode_hashes
 from services.kit.log.writer import Head, read_head
 
@@ -42,16 +42,6 @@ _HASHES: Final = (
         HASH.c.index < sa.bindparam("p_end"),
     )
     .order_by(HASH.c.index)
-)
-_SUBJECT: Final = (
-    sa.select(SUBJECT.c.index)
-    .where(
-        SUBJECT.c.scheme == sa.bindparam("p_scheme"),
-        SUBJECT.c.value == sa.bindparam("p_value"),
-        SUBJECT.c.index < sa.bindparam("p_before"),
-    )
-    .order_by(SUBJECT.c.index.desc())
-    .limit(sa.bindparam("p_limit"))
 )
 
 
@@ -117,14 +107,6 @@ def opening(connection: sa.Connection, index: int) -> log_pb2.Opening | None:
     """Get what an entry commits to; none where that is nothing, or was erased."""
     found = connection.execute(sa.select(OPENING.c.opening).where(OPENING.c.index == index)).scalar()
     return None if found is None else read_opening(found)
-
-
-def find_subject(connection: sa.Connection, subject: Subject, before: int | None, limit: int) -> list[int]:
-    """Get the indexes of entries about a subject, the newest first, those below `before`."""
-    scheme, value = subject
-    end = merkle.MAX_SIZE if before is None else before
-    found = {"p_scheme": scheme, "p_value": value, "p_before": end, "p_limit": limit}
-    return list(connection.execute(_SUBJECT, found).scalars())
 
 
 def first_since(connection: sa.Connection, moment: dt.datetime) -> int:

@@ -21,11 +21,11 @@ from services.kit.caller import Caller, own_subject
 from services.kit.clock import Clock
 from services.kit.context import ContextVerifier
 from services.kit.errors import PermissionDenied, Reason
-from services.kit.log import masks
+from services.kit.log import masks, subjects
 from services.kit.log.facts import Subject
 from services.kit.log.nodelog import NodeLog
 from services.kit.log.openings import read_opening
-from services.kit.log.tables import ENTRY, OPENING, SUBJECT
+from services.kit.log.tables import ENTRY, OPENING
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import Call
@@ -151,17 +151,12 @@ class ReadsService:
 
 def _about(connection: sa.Connection, subject: Subject, before: int | None) -> list[_Found]:
     """Get entries about a subject with their openings, the newest first."""
-    scheme, value = subject
-    wanted = sa.and_(SUBJECT.c.scheme == scheme, SUBJECT.c.value == value)
-    if before is not None:
-        wanted = sa.and_(wanted, SUBJECT.c.index < before)
+    wanted = subjects.find(connection, subject, before, _BATCH)
     select = (
         sa.select(ENTRY.c.index, ENTRY.c.entry, OPENING.c.opening)
-        .join(SUBJECT, SUBJECT.c.index == ENTRY.c.index)
         .outerjoin(OPENING, OPENING.c.index == ENTRY.c.index)
-        .where(wanted)
-        .order_by(SUBJECT.c.index.desc())
-        .limit(_BATCH)
+        .where(ENTRY.c.index.in_(wanted))
+        .order_by(ENTRY.c.index.desc())
     )
     return [
         _Found(index, log_pb2.LogEntry.FromString(entry), None if opening is None else read_opening(opening))

@@ -2,10 +2,13 @@
 
 A receipt alone shows what the log promised. With an inclusion proof and a signed checkpoint it shows that the promise
 was kept; a log that does not keep it is convicted by its own receipt.
+
+Entries that are written together have one signature: over the root of the tree that they make by themselves. Each
+receipt brings the path from its leaf to that root, and says by it nothing about the other entries.
 """
 
 import base64
-import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -14,6 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from hutong.api.log.v1 import log_pb2, log_service_pb2
 from services.kit import wire
@@ -21,12 +25,19 @@ from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
 from services.kit.log import merkle
 from services.kit.log.checkpoint import SignedCheckpoint, open_checkpoint
 from services.kit.log.notes import KeyType, Signer, VerifierKey
+from services.kit.log.openings import SALT_BYTES
 
 FIELD: Final = "receipt"
 """The field of every answer that is logged."""
 
-_HASH: Final = 32
+MAX_BATCH: Final = 4096
+"""Most entries under one signature: a path has at most twelve hashes."""
+
 _MOST_INDEX: Final = 1 << 62
+_LEAF: Final = bytes((log_pb2.Receipt.LEAF_HASH_FIELD_NUMBER << 3 | 2, merkle.HASH_SIZE))
+_PATH: Final = bytes((log_pb2.Receipt.BATCH_PATH_FIELD_NUMBER << 3 | 2, merkle.HASH_SIZE))
+_SALT: Final = bytes((log_pb2.Receipt.ANSWER_SALT_FIELD_NUMBER << 3 | 2, SALT_BYTES))
+"""What stands before each hash, and before the salt, in a serialized receipt."""
 
 
 def number_of(response: Descriptor) -> int:
@@ -37,9 +48,9 @@ def number_of(response: Descriptor) -> int:
     return int(field.number) if field.message_type.full_name == log_pb2.Receipt.DESCRIPTOR.full_name else 0
 
 
-def signed_text(origin: str, index: int, leaf_hash: bytes) -> bytes:
-    """Write what a receipt's signature is over."""
-    return f"hutong receipt\n{origin}\n{index}\n{base64.b64encode(leaf_hash).decode()}\n".encode()
+def signed_text(origin: str, start: int, size: int, root: bytes) -> bytes:
+    """Write what the signature of a batch is over: the leaves from `start` on, so many, whose tree has this root."""
+    return f"hutong receipts\n{origin}\n{start}\n{size}\n{base64.b64encode(root).decode()}\n".encode()
 
 
 def answer_digest(salt: bytes, answer: bytes) -> bytes:
@@ -52,12 +63,25 @@ def answer_digest(salt: bytes, answer: bytes) -> bytes:
     return digest.digest()
 
 
-def sign(signer: Signer, index: int, leaf_hash: bytes, time: dt.datetime) -> log_pb2.Receipt:
-    """Give a receipt in the name of a log."""
-    signature = signer.key.sign(signed_text(signer.name, index, leaf_hash))
-    receipt = log_pb2.Receipt(origin=signer.name, index=index, leaf_hash=leaf_hash, signature=signature)
-    receipt.time.FromDatetime(time)
-    return receipt
+def sign(signer: Signer, start: int, leaves: Sequence[bytes], time: Timestamp, salts: Sequence[bytes]) -> list[bytes]:
+    """Give receipts in the name of a log, serialized: for leaves that follow each other from index `start` on.
+
+    `salts` are those of the answers' digests; empty for what is no answer. There are at least one and at most
+    `MAX_BATCH` leaves.
+    """
+    root, paths = merkle.paths(leaves, _PATH)
+    signature = signer.key.sign(signed_text(signer.name, start, len(leaves), root))
+    origin = log_pb2.Receipt(origin=signer.name).SerializeToString()
+    signed = log_pb2.Receipt(time=time, signature=signature).SerializeToString()
+    batch = log_pb2.Receipt(batch_start=start, batch_size=len(leaves)).SerializeToString()
+    return [
+        b"".join((origin, _index(index), _LEAF, leaf, signed, _SALT + salt if salt else b"", batch, path))
+        for index, (leaf, salt, path) in enumerate(zip(leaves, salts, paths, strict=True), start)
+    ]
+
+
+def _index(index: int) -> bytes:
+    return wire.whole(2, index) if index else b""
 
 
 def verify(receipt: log_pb2.Receipt, key: VerifierKey) -> None:
@@ -66,14 +90,20 @@ def verify(receipt: log_pb2.Receipt, key: VerifierKey) -> None:
     The time is no part of what is signed: it stands in the entry, which the leaf's hash is of.
     """
     try:
-        if key.type is not KeyType.ED25519 or key.name != receipt.origin or len(receipt.leaf_hash) != _HASH:
+        if key.type is not KeyType.ED25519 or key.name != receipt.origin:
             raise ValueError
-        if not 0 <= receipt.index <= _MOST_INDEX:
-            raise ValueError
-        text = signed_text(receipt.origin, receipt.index, receipt.leaf_hash)
+        text = signed_text(receipt.origin, receipt.batch_start, receipt.batch_size, _root(receipt))
         Ed25519PublicKey.from_public_bytes(key.public).verify(receipt.signature, text)
-    except (InvalidSignature, ValueError):
+    except (InvalidSignature, FailedPrecondition, ValueError):
         raise PermissionDenied(Reason.RECEIPT_INVALID, "the receipt is not signed by the log it names") from None
+
+
+def _root(receipt: log_pb2.Receipt) -> bytes:
+    """Compute the root of a receipt's batch; raises `ValueError` or `FailedPrecondition` where there is no such one."""
+    start, size = receipt.batch_start, receipt.batch_size
+    if not 0 < size <= MAX_BATCH or not 0 <= start <= receipt.index <= _MOST_INDEX:
+        raise ValueError
+    return merkle.path_root(receipt.leaf_hash, receipt.index - start, size, tuple(receipt.batch_path))
 
 
 @dataclass(frozen=True, slots=True)

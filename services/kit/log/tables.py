@@ -56,15 +56,29 @@ OPENING: Final = sa.Table(
 )
 """What entries commit to, with the salts: a serialized `Opening` each, gone once erased."""
 
+PART: Final = 4096
+"""Entries of one part of the index of subjects."""
+
 SUBJECT: Final = sa.Table(
-    "log_subject",
+    "log_part",
     METADATA,
+    sa.Column("part", _NUMBER, primary_key=True, autoincrement=False),
     sa.Column("scheme", text_type(), primary_key=True),
     sa.Column("value", text_type(), primary_key=True),
     sa.Column("index", sa.BigInteger(), primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
-"""Which entries are about whom; gone once erased."""
+"""Which entries are about whom, in parts of 4,096 entries that are sorted by themselves; gone once erased. One sorted
+whole would have each entry change a page of its own, and writing that costs more than everything else of an entry."""
+
+RECENT: Final = sa.Table(
+    "log_recent",
+    METADATA,
+    sa.Column("index", sa.BigInteger(), nullable=False),
+    sa.Column("scheme", text_type(), nullable=False),
+    sa.Column("value", text_type(), nullable=False),
+)
+"""The same of the entries of the part that is not complete yet, as they came."""
 
 TEXT: Final = sa.Table(
     "log_text",

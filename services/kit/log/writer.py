@@ -7,33 +7,36 @@ the log as it stood after some batch: entries, hashes, head and signed checkpoin
 import datetime as dt
 import logging
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import event, exc
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from hutong.api.log.v1 import log_pb2
 from services.kit.clock import Clock
 from services.kit.errors import FailedPrecondition, HutongError, Reason
-from services.kit.log import bulk, receipts, scopes, texts
+from services.kit.log import driver, openings, receipts, scopes, subjects, texts
 from services.kit.log.checkpoint import Checkpoint, open_checkpoint
+from services.kit.log.driver import Columns, HeadRow
 from services.kit.log.merkle import Frontier, leaf_hash
 from services.kit.log.notes import Signer
-from services.kit.log.openings import Sealed
-from services.kit.log.tables import ENTRY, HASH, HEAD, OPENING, SUBJECT
+from services.kit.log.openings import Draft, Sealed
+from services.kit.log.tables import HEAD, OPENING, PART
 from services.kit.log.texts import Text
 from services.kit.records.database import engine
 
 _EPOCH: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
+_POSIX: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 _ERASED_AT_ONCE: Final = 500
 _SCRUB_EVERY: Final = 1.0
-_HEAD: Final = sa.select(HEAD)
+_HEAD: Final = sa.select(HEAD.c.size, HEAD.c.frontier, HEAD.c.checkpoint, HEAD.c.time)
 _LOCK: Final = _HEAD.with_for_update()
 _log = logging.getLogger(__name__)
 
@@ -56,16 +59,17 @@ class Head:
 
 def read_head(connection: sa.Connection) -> Head:
     """Get the head; raises `FailedPrecondition` LOG_TAMPERED where it contradicts itself."""
-    return _head(connection.execute(_HEAD).mappings().one_or_none())
+    row = connection.execute(_HEAD).one_or_none()
+    return _head(None if row is None else HeadRow(*row))
 
 
-def _head(row: sa.RowMapping | None) -> Head:
+def _head(row: HeadRow | None) -> Head:
     if row is None:
         raise FailedPrecondition(Reason.LOG_TAMPERED, "the log has lost its head")
-    frontier = Frontier.from_bytes(row["frontier"])
-    if frontier.size != row["size"] or bool(frontier.size) != bool(row["checkpoint"]):
+    frontier = Frontier.from_bytes(row.frontier)
+    if frontier.size != row.size or bool(frontier.size) != bool(row.checkpoint):
         raise FailedPrecondition(Reason.LOG_TAMPERED, "the log's head contradicts itself")
-    return Head(frontier, row["checkpoint"], row["time"] or _EPOCH)
+    return Head(frontier, row.checkpoint, row.time or _EPOCH)
 
 
 def check_signed(head: Head, signer: Signer) -> None:
@@ -86,34 +90,16 @@ def check_signed(head: Head, signer: Signer) -> None:
         raise FailedPrecondition(Reason.LOG_TAMPERED, "the log's checkpoint is of another tree")
 
 
-@dataclass(slots=True)
-class _Growth:
-    """What a batch adds: rows, and the tree afterwards."""
+class _Batch(NamedTuple):
+    """What was written together."""
 
     frontier: Frontier
-    time: dt.datetime
-    stamp: Timestamp
-    entries: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    hashes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    openings: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    subjects: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def add(self, entry: log_pb2.LogEntry) -> int:
-        """Add a leaf; gives its index."""
-        data = entry.SerializeToString(deterministic=True)
-        leaf, index = leaf_hash(data), self.frontier.size
-        self.entries.append({"index": index, "leaf_hash": leaf, "entry": data})
-        for level, place, value in self.frontier.append(leaf):
-            self.hashes.append({"level": level, "index": place, "hash": value})
-        return index
-
-    def add_sealed(self, sealed: Sealed) -> None:
-        """Add a leaf with what it commits to."""
-        sealed.entry.time.CopyFrom(self.stamp)
-        index = self.add(sealed.entry)
-        if sealed.opening:
-            self.openings.append({"index": index, "opening": sealed.opening})
-        self.subjects.extend({"scheme": scheme, "value": value, "index": index} for scheme, value in sealed.subjects)
+    """The tree with it."""
+    start: int
+    """Index of its first entry; texts that became leaves come before that."""
+    leaves: list[bytes]
+    """Hashes of its entries."""
+    time: Timestamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +112,8 @@ class Erased:
     """Scopes of authorizations that named the subject."""
 
 
-_Locked = tuple[sa.Connection, sa.RowMapping | None]
+class _Lost(Exception):
+    """The database was restarted behind an idle connection: nothing was written, and a new one may do."""
 
 
 class Writer:
@@ -138,36 +125,51 @@ class Writer:
         _prepare(self.engine)
         self._signer = signer
         self._clock = clock
+        self._driver = driver.of(self.engine.dialect.name)
+        self._kept: PoolProxiedConnection | None = None
         self.seen = Frontier()
         """The tree as we last saw it."""
         self._dirty = False
         """Something that was erased still lies about."""
         self._scrubbed = 0.0
 
-    def write(self, sealed: Sequence[Sealed], waiting: Sequence[Text] = ()) -> list[log_pb2.Receipt]:
-        """Write a batch durably; gives a receipt for each draft, in order. Raises whatever goes wrong; then nothing of
-        it counts as written."""
-        with self._begun() as (connection, head):
-            growth = self._write(connection, head, sealed, waiting)
-        self.seen = growth.frontier
+    def write(self, sealed: Sequence[Sealed], waiting: Sequence[Text] = ()) -> list[bytes]:
+        """Write a batch durably; gives a serialized receipt for each entry, in order.
+
+        Raises whatever goes wrong; then nothing of it counts as written.
+        """
+        batch = self._write_with(sealed, waiting) if waiting else self._write(sealed)
+        self.seen = batch.frontier
         self._scrub_again()
-        return self._receipts(growth, len(sealed))
+        salts = [one.answer_salt for one in sealed]
+        return receipts.sign(self._signer, batch.start, batch.leaves, batch.time, salts)
+
+    def _write(self, sealed: Sequence[Sealed]) -> _Batch:
+        with self._locked() as (cursor, head):
+            return self._append(cursor, head, (), sealed)
+
+    def _write_with(self, sealed: Sequence[Sealed], waiting: Sequence[Text]) -> _Batch:
+        """Write a batch and the texts that it needs."""
+        with self._begun() as (connection, head):
+            new = texts.missing(connection, waiting)
+            texts.archive(connection, new)
+            leaves = [leaf.SerializeToString(deterministic=True) for leaf in filter(None, map(Text.leaf, new))]
+            return self._append(connection.connection.cursor(), head, leaves, sealed)
 
     def erase(self, scheme: str, value: str, entry: log_pb2.LogEntry) -> Erased:
         """Drop the openings of every entry about a subject and the scopes that name it; log `entry` with how many."""
-        of_subject = sa.and_(SUBJECT.c.scheme == scheme, SUBJECT.c.value == value)
         with self._begun() as (connection, head):
-            indexes = list(connection.execute(sa.select(SUBJECT.c.index).where(of_subject)).scalars())
+            indexes = subjects.erase(connection, (scheme, value))
             for start in range(0, len(indexes), _ERASED_AT_ONCE):
                 some = indexes[start : start + _ERASED_AT_ONCE]
                 connection.execute(sa.delete(OPENING).where(OPENING.c.index.in_(some)))
-            connection.execute(sa.delete(SUBJECT).where(of_subject))
             erased = Erased(len(indexes), scopes.erase(connection, scheme, value))
             entry.disclosures.add(record_type="log.Opening", rows=erased.entries)
             if erased.scopes:
                 entry.disclosures.add(record_type="log.Scope", rows=erased.scopes)
-            growth = self._write(connection, head, [Sealed(entry, b"", ())], ())
-        self.seen = growth.frontier
+            sealed = openings.seal(Draft(entry))
+            batch = self._append(connection.connection.cursor(), head, (), [sealed])
+        self.seen = batch.frontier
         self._dirty = self._dirty or erased != Erased()
         return erased
 
@@ -190,7 +192,7 @@ class Writer:
 
     def _vacuum(self) -> bool:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.text("VACUUM log_opening, log_subject, log_text"))
+            connection.execute(sa.text("VACUUM log_opening, log_part, log_recent, log_text"))
         return True
 
     def _empty_wal(self) -> bool:
@@ -216,12 +218,14 @@ class Writer:
         """Let go of the database."""
         if self._dirty:
             self.scrub()
+        if self._kept is not None:
+            self._drop(self._kept)
         self.engine.dispose()
 
     @contextmanager
     def _begun(self) -> Generator[tuple[sa.Connection, Head]]:
         """Begin a transaction with the head's lock held, on a connection that stands."""
-        connection, row = self._begin()
+        connection, row = _again(self._begin)
         try:
             yield connection, _head(row)
             connection.commit()
@@ -232,40 +236,72 @@ class Writer:
         finally:
             connection.close()
 
-    def _begin(self) -> _Locked:
+    @contextmanager
+    def _locked(self) -> Generator[tuple[DBAPICursor, Head]]:
+        """Begin a transaction as `_begun` does, by the driver itself and on a connection that is kept for this."""
+        connection, row = _again(self._lock)
         try:
-            return self._lock()
-        except exc.DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-        # The database was restarted behind an idle connection: nothing was written, and a new one may do.
-        return self._lock()
-
-    def _lock(self) -> _Locked:
-        connection = self.engine.connect()
-        try:
-            return connection, connection.execute(_LOCK).mappings().one_or_none()
+            yield connection.cursor(), _head(row)
+            connection.commit()
         except BaseException:
-            connection.invalidate()
-            connection.close()
+            self._drop(connection)
             raise
 
-    def _write(
-        self, connection: sa.Connection, head: Head, sealed: Sequence[Sealed], waiting: Sequence[Text]
-    ) -> _Growth:
+    def _begin(self) -> tuple[sa.Connection, HeadRow | None]:
+        connection = self.engine.connect()
+        try:
+            row = connection.execute(_LOCK).one_or_none()
+        except BaseException as error:
+            connection.invalidate()
+            connection.close()
+            if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+                raise _Lost from error
+            raise
+        return connection, None if row is None else HeadRow(*row)
+
+    def _lock(self) -> tuple[PoolProxiedConnection, HeadRow | None]:
+        connection = self._kept = self._kept or self.engine.raw_connection()
+        dialect = self.engine.dialect
+        try:
+            return connection, self._driver.lock(connection.cursor())
+        except dialect.loaded_dbapi.Error as error:
+            lost = dialect.is_disconnect(error, connection, None)
+            self._drop(connection)
+            if lost:
+                raise _Lost from error
+            raise
+        except BaseException:
+            self._drop(connection)
+            raise
+
+    def _drop(self, connection: PoolProxiedConnection) -> None:
+        self._kept = None
+        connection.invalidate()
+        connection.close()
+
+    def _append(self, cursor: DBAPICursor, head: Head, leaves: Iterable[bytes], sealed: Sequence[Sealed]) -> _Batch:
         self._check_continued(head)
         moment = max(self._clock(), head.time)
-        stamp = Timestamp()
-        stamp.FromDatetime(moment)
-        growth = _Growth(head.frontier.copy(), moment, stamp)
-        new = texts.missing(connection, waiting)
-        for leaf in filter(None, map(Text.leaf, new)):
-            growth.add(leaf)
-        for one in sealed:
-            growth.add_sealed(one)
-        texts.archive(connection, new)
-        self._insert(connection, growth)
-        return growth
+        stamp = _timestamp(moment)
+        # The time is an entry's first field, and known only now.
+        timed = log_pb2.LogEntry(time=stamp).SerializeToString()
+        data = [*leaves, *[timed + one.entry for one in sealed]]
+        hashes = [leaf_hash(one) for one in data]
+        frontier = head.frontier.copy()
+        stored = frontier.extend(hashes)
+        start = frontier.size - len(sealed)
+        insert = partial(self._driver.insert, cursor)
+        insert("log_entry", ("index", "leaf_hash", "entry"), (range(head.size, frontier.size), hashes, data))
+        if stored:
+            insert("log_hash", ("level", "index", "hash"), tuple(zip(*stored, strict=True)))
+        opened, about = _kept(sealed, start)
+        insert("log_opening", ("index", "opening"), opened)
+        insert("log_recent", ("index", "scheme", "value"), about)
+        if head.size // PART != frontier.size // PART:
+            subjects.sort(cursor)
+        checkpoint = Checkpoint(self._signer.name, frontier.size, frontier.root()).sign(self._signer)
+        self._driver.update(cursor, HeadRow(frontier.size, frontier.to_bytes(), str(checkpoint), moment))
+        return _Batch(frontier, start, hashes[len(hashes) - len(sealed) :], stamp)
 
     def _check_continued(self, head: Head) -> None:
         """Check that a head continues the tree as we last saw it: our own, or one that a replica has grown meanwhile.
@@ -278,30 +314,36 @@ class Writer:
             raise FailedPrecondition(Reason.LOG_TAMPERED, "the log is not what this node has written")
         check_signed(head, self._signer)
 
-    def _insert(self, connection: sa.Connection, growth: _Growth) -> None:
-        for table, rows in (
-            (ENTRY, growth.entries),
-            (HASH, growth.hashes),
-            (OPENING, growth.openings),
-            (SUBJECT, growth.subjects),
-        ):
-            bulk.insert(connection, table, rows)
-        frontier = growth.frontier
-        checkpoint = Checkpoint(self._signer.name, frontier.size, frontier.root()).sign(self._signer)
-        connection.execute(
-            sa.update(HEAD),
-            {
-                "size": frontier.size,
-                "frontier": frontier.to_bytes(),
-                "checkpoint": str(checkpoint),
-                "time": growth.time,
-            },
-        )
 
-    def _receipts(self, growth: _Growth, count: int) -> list[log_pb2.Receipt]:
-        """Sign receipts for the last `count` entries of a batch."""
-        rows = growth.entries[len(growth.entries) - count :]
-        return [receipts.sign(self._signer, row["index"], row["leaf_hash"], growth.time) for row in rows]
+def _kept(sealed: Sequence[Sealed], start: int) -> tuple[Columns, Columns]:
+    """Give what is kept beside entries, from index `start` on: what they commit to, and whom they are about."""
+    opened: tuple[list[int], list[bytes]] = ([], [])
+    about: tuple[list[int], list[str], list[str]] = ([], [], [])
+    for index, one in enumerate(sealed, start):
+        if one.opening:
+            opened[0].append(index)
+            opened[1].append(one.opening)
+        for scheme, value in one.subjects:
+            about[0].append(index)
+            about[1].append(scheme)
+            about[2].append(value)
+    return opened, about
+
+
+def _timestamp(moment: dt.datetime) -> Timestamp:
+    since = moment - _POSIX
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
+
+
+T = TypeVar("T")
+
+
+def _again(begin: Callable[[], T]) -> T:
+    """Begin, and once more where the connection turns out to be lost."""
+    try:
+        return begin()
+    except _Lost:
+        return begin()
 
 
 def _prepare(made: sa.Engine) -> None:
