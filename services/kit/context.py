@@ -33,6 +33,7 @@ LIFETIME = dt.timedelta(seconds=30)
 SKEW = dt.timedelta(seconds=5)
 """How far two nodes' clocks may differ."""
 
+_TIMES = "its times do not stand"
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 DelegatedRequest = record_source_pb2.FetchRequest | record_source_pb2.WatchRequest | reads_pb2.FetchReadsRequest
@@ -107,6 +108,17 @@ class Origin:
     request: exchange_pb2.RequestContext
 
 
+@dataclass(frozen=True, slots=True)
+class Word:
+    """For whom and why a request is, verified once; `ContextVerifier.check` says whether it still stands."""
+
+    origin: Origin
+    since: dt.datetime | None = None
+    """From when it is good; None for what the peer says for itself, which does not end by itself."""
+    until: dt.datetime | None = None
+    """From when on it is good no more."""
+
+
 class ContextVerifier:
     """Tells for whom a department is asked, checking a gateway's word where one speaks."""
 
@@ -117,7 +129,11 @@ class ContextVerifier:
         self._clock = clock
 
     def origin(self, request: DelegatedRequest, call: Call) -> Origin:
-        """Find the origin of a request.
+        """Find the origin of a request; raises as `word` does."""
+        return self.word(request, call).origin
+
+    def word(self, request: DelegatedRequest, call: Call) -> Word:
+        """Find the origin of a request, and how long that stands.
 
         The peer itself where no word is given; a gateway must give one. Raises `Unauthenticated` or
         `PermissionDenied` after these checks:
@@ -133,7 +149,7 @@ class ContextVerifier:
         if not request.HasField("delegated"):
             if is_gateway:
                 raise Unauthenticated(Reason.CONTEXT_MISSING, "a gateway must say for whom it asks")
-            return Origin(call.caller, request.context)
+            return Word(Origin(call.caller, request.context))
         # 1
         if not is_gateway:
             raise PermissionDenied(Reason.CALLER_NOT_LISTED, "this caller may not speak for others")
@@ -143,21 +159,33 @@ class ContextVerifier:
         if context.gateway != call.caller.spiffe_id:
             raise _invalid("it names another gateway")
         # 4
-        self._check_time(context)
+        since, until = self._times(context)
         # 5
         if request_digest(request) not in context.request_digests:
             raise _invalid("it covers another request")
         # 6
-        return Origin(self._original(context.caller), context.request)
+        return Word(Origin(self._original(context.caller), context.request), since, until)
 
-    def _check_time(self, context: exchange_pb2.ExchangeContext) -> None:
+    def check(self, word: Word) -> None:
+        """Check the times of a word again; raises as `word` does."""
+        if word.since is None or word.until is None:
+            return
+        now = self._clock()
+        if now < word.since:
+            raise _invalid(_TIMES)
+        if now >= word.until:
+            raise _expired()
+
+    def _times(self, context: exchange_pb2.ExchangeContext) -> tuple[dt.datetime, dt.datetime]:
+        """Check the times of a context; gives from when and until when it is good, whatever two clocks differ."""
         now = self._clock()
         issued = context.issued_at.ToDatetime(dt.UTC)
         expires = context.expires_at.ToDatetime(dt.UTC)
         if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
-            raise _invalid("its times do not stand")
+            raise _invalid(_TIMES)
         if expires + SKEW <= now:
-            raise Unauthenticated(Reason.CONTEXT_EXPIRED, "the exchange context has expired; ask again")
+            raise _expired()
+        return issued - SKEW, expires + SKEW
 
     def _original(self, text: str) -> Caller:
         try:
@@ -177,6 +205,10 @@ def _signed_by(certificate: bytes, payload: bytes, signature: bytes) -> exchange
         return exchange_pb2.ExchangeContext.FromString(payload)
     except (InvalidSignature, DecodeError):
         raise _invalid("its signature does not stand") from None
+
+
+def _expired() -> Unauthenticated:
+    return Unauthenticated(Reason.CONTEXT_EXPIRED, "the exchange context has expired; ask again")
 
 
 def _invalid(why: str) -> Unauthenticated:

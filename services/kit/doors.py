@@ -4,16 +4,19 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 """
 
 import asyncio
+import datetime as dt
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
-from services.kit import lookup, reader
-from services.kit.context import ContextVerifier, Origin
+from services.kit import lookup, reader, wire
+from services.kit.context import ContextVerifier, Origin, Word
 from services.kit.errors import (
     FailedPrecondition,
     HutongError,
@@ -23,7 +26,7 @@ from services.kit.errors import (
 )
 from services.kit.log.facts import Facts, Subject
 from services.kit.policy.mask import ReadMask
-from services.kit.reader import Question, Reader
+from services.kit.reader import Asking, Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.pages import ResumeTokens
@@ -50,6 +53,11 @@ WATCHES = 16
 """Most watches of one caller at a time: each asks the store several times a second for as long as it lasts."""
 
 _CHANGES_AT_ONCE = 100
+_SECTIONS: Final = 1
+_NOT_PREPARED: Final = ("subject", "as_of", "query_id")
+_MOST_KEPT: Final = 1024
+_LARGEST_KEPT: Final = 8192
+"""Bytes: a request of more holds a page token or a list of its own, and is not asked again."""
 
 _OF_ONE_TYPE = frozenset(
     (
@@ -99,6 +107,27 @@ def _note_grant(reader: Reader, origin: Origin, facts: Facts) -> None:
         facts.granted(reader.grant(origin))
 
 
+@dataclass(slots=True)
+class _Request:
+    """What requests have in common that differ in whom they are about, as of when, and the query's id: verified.
+
+    Nothing in here was read of any record. What is decided is kept by each `Asking`, for as long as that stands; the
+    times of the word and the authorization are checked for every request.
+    """
+
+    certificate: bytes
+    """Whose it is."""
+    word: Word
+    selections: tuple[exchange_pb2.Selection, ...]
+    known_policy: str
+    askings: dict[int, Asking] = field(default_factory=dict[int, Asking])
+    """By the selection's number, once that was reached."""
+
+
+_Said = record_source_pb2.FetchRequest | record_source_pb2.FetchSessionRequest.Ask
+"""What says the rest."""
+
+
 class RecordSourceService:
     """`RecordSourceService`: what gateways use."""
 
@@ -124,6 +153,8 @@ class RecordSourceService:
         self._heartbeat = heartbeat
         self._watches = Streams(watches, "watches")
         fetch = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"].methods_by_name["Fetch"]
+        self._requests: OrderedDict[tuple[bytes, bytes], _Request] = OrderedDict()
+        """By the peer's certificate and the request without whom it is about; the one used least lately first."""
         self._sessions = Sessions(bind_method(fetch, self), self._asked)
         self._stopping = asyncio.Event()
 
@@ -132,29 +163,13 @@ class RecordSourceService:
         self._stopping.set()
         self._sessions.stop()
 
-    async def fetch(self, request: record_source_pb2.FetchRequest, call: Call) -> record_source_pb2.FetchResponse:
+    async def fetch(self, request: record_source_pb2.FetchRequest, call: Call) -> Reply:
         """Answer every selection, in the order asked."""
-        origin = self._contexts.origin(request, call)
-        check_selections(request.selections)
-        # Without a subject only what an authorization opens by a condition: the reader checks that it does.
-        about, named = request.subject, request.HasField("subject") or not origin.request.authorization_id
-        subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
-        as_of = reader.moment_of(request, self._reader.clock())
-        response = record_source_pb2.FetchResponse()
-        call.facts.asked(origin.caller, origin.request, subject, request.query_id)
-        _note_grant(self._reader, origin, call.facts)
-        for selection in request.selections:
-            question = Question(
-                record_type=self._owned(selection.record_type),
-                subject=subject,
-                fields=tuple(selection.fields),
-                filter=selection.filter,
-                page_size=selection.page_size,
-                page_token=selection.page_token,
-                as_of=as_of,
-            )
-            response.sections.append(await self._section(origin, question, request.known_policy_version, call.facts))
-        return response
+        common = record_source_pb2.FetchRequest()
+        common.CopyFrom(request)
+        for name in _NOT_PREPARED:
+            common.ClearField(name)
+        return await self._answer(self._request(common, call), request, call)
 
     def fetch_session(
         self, requests: AsyncIterator[record_source_pb2.FetchSessionRequest], call: Call
@@ -163,35 +178,77 @@ class RecordSourceService:
         return self._sessions.serve(requests, call)
 
     async def _asked(
-        self, prepared: Prepared[None], ask: record_source_pb2.FetchSessionRequest.Ask, call: Call
+        self, prepared: Prepared[_Request], ask: record_source_pb2.FetchSessionRequest.Ask, call: Call
     ) -> Reply:
-        request = record_source_pb2.FetchRequest()
-        request.CopyFrom(prepared.question)
-        if ask.HasField("subject"):
-            request.subject.CopyFrom(ask.subject)
-        if ask.HasField("as_of"):
-            request.as_of.CopyFrom(ask.as_of)
-        request.query_id = ask.query_id
-        return await self.fetch(request, call)
+        made = prepared.made
+        if made is None or made.certificate != call.certificate:
+            for name in _NOT_PREPARED:
+                if prepared.question.HasField(name) if name != "query_id" else prepared.question.query_id:
+                    raise InvalidArgument(Reason.MALFORMED_REQUEST, f"{name} is for each ask to say")
+            made = prepared.made = self._request(prepared.question, call)
+        return await self._answer(made, ask, call)
+
+    def _request(self, common: record_source_pb2.FetchRequest, call: Call) -> _Request:
+        """Verify and prepare what many requests have in common, or take it from those kept; raises as `word` does."""
+        key = call.certificate, common.SerializeToString()
+        made = self._requests.get(key)
+        if made is None:
+            word = self._contexts.word(common, call)
+            check_selections(common.selections)
+            made = _Request(call.certificate, word, tuple(common.selections), common.known_policy_version)
+            if len(key[1]) <= _LARGEST_KEPT:
+                self._requests[key] = made
+                if len(self._requests) > _MOST_KEPT:
+                    self._requests.popitem(last=False)
+        else:
+            self._requests.move_to_end(key)
+        return made
+
+    async def _answer(self, made: _Request, said: _Said, call: Call) -> bytes:
+        """Answer what was prepared, about a subject and as of a moment."""
+        self._contexts.check(made.word)
+        origin, facts = made.word.origin, call.facts
+        # Without a subject only what an authorization opens by a condition: the reader checks that it does.
+        about, named = said.subject, not origin.request.authorization_id or said.HasField("subject")
+        subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
+        as_of = reader.moment_of(said, self._reader.clock()) if said.HasField("as_of") else None
+        facts.asked(origin.caller, origin.request, subject, said.query_id)
+        _note_grant(self._reader, origin, facts)
+        sections: list[bytes] = []
+        for number, selection in enumerate(made.selections):
+            asking = made.askings.get(number)
+            if asking is None:
+                asking = made.askings[number] = self._asking(origin, selection)
+            section = await self._section(asking, subject, as_of, made.known_policy, facts)
+            sections.append(wire.embedded(_SECTIONS, section))
+        return b"".join(sections)
+
+    def _asking(self, origin: Origin, selection: exchange_pb2.Selection) -> Asking:
+        question = Question(
+            record_type=self._owned(selection.record_type),
+            fields=tuple(selection.fields),
+            filter=selection.filter,
+            page_size=selection.page_size,
+            page_token=selection.page_token,
+        )
+        return self._reader.asking(origin, question)
 
     async def _section(
-        self, origin: Origin, question: Question, known_policy: str, facts: Facts
-    ) -> exchange_pb2.Section:
+        self, asking: Asking, subject: Subject | None, as_of: dt.datetime | None, known_policy: str, facts: Facts
+    ) -> bytes:
         """Answer one selection; where its records cannot be had, that costs its own section and no other."""
         try:
-            reading = await self._reader.read(origin, question)
-            facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
+            reading = await self._reader.answer(asking, subject, None, as_of)
+            facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
             return reader.section_of(reading, known_policy)
         except HutongError as error:
             if error.reason not in _OF_ONE_TYPE:
                 raise
-            mask = self._reader.decide(origin, question.record_type, question.fields)
+            mask = self._reader.decide(asking.origin, asking.record_type, asking.fields)
             facts.disclosed(mask, 0)
-            section = mask.section()
             denied = isinstance(error, PermissionDenied) or error.reason in _QUOTAS
-            section.status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
-            section.reason = error.reason
-            return section
+            status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
+            return mask.head(status, error.reason)
 
     async def watch(
         self, request: record_source_pb2.WatchRequest, call: Call
@@ -237,8 +294,9 @@ class RecordSourceService:
                 response = record_source_pb2.WatchResponse(resume_token=self._resume.seal(after, binding))
                 response.as_of.FromDatetime(changes.as_of)
                 named: dict[Subject, int] = {}
-                for record in records:
-                    response.records.add().Pack(reader.cut(mask, record, named))
+                url = reader.type_url(kind)
+                for record in reader.cut(mask, records, named):
+                    response.records.add(type_url=url, value=record)
                 if records:
                     withheld = any(not all(record.truth) for record in records)
                     facts.disclosed(mask, len(records), withheld, named)
@@ -292,8 +350,10 @@ class TypedService:
                 return make(kind, response, field.name)
         raise FailedPrecondition(Reason.SCHEMA_INVALID, f"{method.full_name}: the response holds no record")
 
-    def _get(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
-        async def get(request: Any, call: Call) -> Message:
+    def _get(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+        number = response.DESCRIPTOR.fields_by_name[field].number
+
+        async def get(request: Any, call: Call) -> Reply:
             collection, slash, key = request.name.partition("/")
             _check_size(request)
             if collection != kind.collection or not slash or not key or len(key) > TEXT_LIMIT or "\x00" in key:
@@ -308,15 +368,16 @@ class TypedService:
             origin = Origin(call.caller, request.context)
             _note_grant(self._reader, origin, call.facts)
             reading = await self._reader.read(origin, question)
-            call.facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
-            answer = response(decisions=reading.mask.decisions)
-            getattr(answer, field).CopyFrom(reader.the_one(reading))
-            return answer
+            call.facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
+            answer = response(decisions=reading.mask.decisions).SerializeToString()
+            return answer + wire.embedded(number, reader.the_one(reading))
 
         return get
 
-    def _list(self, kind: RecordType, response: Callable[..., Message], field: str) -> Callable[..., Any]:
-        async def list_(request: Any, call: Call) -> Message:
+    def _list(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:
+        number = response.DESCRIPTOR.fields_by_name[field].number
+
+        async def list_(request: Any, call: Call) -> Reply:
             _check_size(request)
             subject = request.subject
             question = Question(
@@ -334,10 +395,10 @@ class TypedService:
             origin = Origin(call.caller, request.context)
             _note_grant(self._reader, origin, call.facts)
             reading = await self._reader.read(origin, question)
-            call.facts.disclosed(reading.mask, len(reading.messages), reading.withheld, reading.named)
+            call.facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
             reader.require_any(reading.mask)
             answer = response(decisions=reading.mask.decisions, next_page_token=reading.next_page_token)
-            getattr(answer, field).extend(reading.messages)
-            return answer
+            records = (wire.embedded(number, record) for record in reading.records)
+            return b"".join((answer.SerializeToString(), *records))
 
         return list_

@@ -79,8 +79,10 @@ class Scheme:
 
     def normalise(self, value: str) -> str:
         """Write a value the scheme's way, whether or not it is valid."""
-        text = unicodedata.normalize("NFKC", value).strip().strip("\ufeff")
-        if self.drop:
+        text = value
+        if not (value.isascii() and value.isalnum()):
+            # Separators are neither letters nor digits, and ASCII has one form.
+            text = unicodedata.normalize("NFKC", value).strip().strip("\ufeff")
             text = text.translate(str.maketrans("", "", self.drop))
         return (text.upper() if self.fold else text).removeprefix(self.prefix)
 

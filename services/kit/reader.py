@@ -6,16 +6,16 @@ and taken off the authorization's quota, before it leaves this module.
 """
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
-
-from google.protobuf.message import Message
+from typing import Any, Final
 
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit import identifiers, lookup
 from services.kit.authorizations.enforcer import Enforcer, Grant
+from services.kit.authorizations.scope import Scope
 from services.kit.clock import Clock
 from services.kit.context import SKEW, Origin
 from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason, Unavailable
@@ -23,11 +23,14 @@ from services.kit.log import named as names
 from services.kit.log.facts import Named, Subject
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
-from services.kit.records.catalogue import ENVELOPE, RecordType
+from services.kit.policy.policies import PolicySet
+from services.kit.records import envelopes
+from services.kit.records.catalogue import RecordType
 from services.kit.records.pages import PageTokens
-from services.kit.records.source import RecordQuery, RecordSource, StoredRecord, subject_fields
+from services.kit.records.source import PreparedFetch, RecordQuery, RecordSource, StoredRecord, subject_fields
 from services.kit.records.values import Column
 
+_PARTIAL: Final = exchange_pb2.SECTION_STATUS_PARTIAL
 MAX_SUBJECT = 512
 """Most characters of a subject id as it is written, separators and all."""
 
@@ -47,14 +50,14 @@ class Question:
     as_of: dt.datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reading:
     """What came of it."""
 
     mask: ReadMask
     """The caller's mask over the fields asked for."""
-    messages: Sequence[Message]
-    """Records, cut, each with its envelope."""
+    records: Sequence[bytes]
+    """Records, cut, each with its envelope; serialized."""
     as_of: dt.datetime
     next_page_token: str = ""
     withheld: bool = False
@@ -63,6 +66,53 @@ class Reading:
     """There are rows of which no record could be made (live sources only)."""
     named: Named = field(default_factory=dict[Subject, int])
     """Enterprises that the records name, shown or not: for the log alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """How records are looked for by one scheme, by key, or by neither."""
+
+    source: PreparedFetch
+    conditional: bool
+    """Rows are found or given under conditions only."""
+
+
+@dataclass(slots=True)
+class _Decided:
+    """What was decided of an asking, and for how long that stands."""
+
+    policies: PolicySet
+    made_at: dt.datetime
+    until: dt.datetime
+    scope: Scope | None
+    """Of the authorization that it was decided under."""
+    mask: ReadMask
+    params: Mapping[str, Column]
+    lookups: dict[str, _Lookup] = field(default_factory=dict[str, _Lookup])
+    """By scheme."""
+
+    def stands(self, policies: PolicySet, now: dt.datetime, scope: Scope | None) -> bool:
+        """A clock that was set back makes it as stale as one that ran past the boundary."""
+        return self.policies is policies and self.made_at <= now < self.until and self.scope is scope
+
+
+@dataclass(slots=True)
+class Asking:
+    """A question that is asked about one subject after another: all of it that does not depend on the subject.
+
+    What is decided of it is kept for as long as it stands; it holds nothing that was read.
+    """
+
+    origin: Origin
+    record_type: RecordType
+    fields: tuple[str, ...]
+    filter: str
+    page_size: int
+    page_token: str
+    by_key: bool
+    authorized: bool
+    """It states an authorization, or needs one: that is checked every time."""
+    decided: _Decided | None = None
 
 
 @lru_cache(maxsize=4096)
@@ -154,51 +204,108 @@ class Reader:
         whole = self._engine.mask(origin.caller, origin.request, record_type, grant.authorized)
         return grant.narrow(whole).restrict(fields)
 
-    async def read(self, origin: Origin, question: Question) -> Reading:
-        """Answer a question; where nothing is granted the reading has no messages and the mask says why.
+    def asking(self, origin: Origin, question: Question) -> Asking:
+        """Prepare a question that will be asked of one subject, or key, after another.
 
-        Raises as `Enforcer.check` does, and where rows of an authorization are not left as `Grant.disclose` does.
+        Raises `InvalidArgument` where its context does not stand.
         """
-        kind, grant = question.record_type, self.grant(origin)
-        if grant is not None:
-            _check_scope(grant, question)
-        mask = self.mask(origin, kind, question.fields, grant)
-        now = self._clock()
-        if question.subject:
-            subject_fields(kind, question.subject[0])
-        if not mask.grants:
-            return Reading(mask, (), question.as_of or now)
-        via = lookup.by_subject(mask, question.subject[0]) if question.subject else None
-        found_under = lookup.by_key(mask) if question.key is not None else ()
-        binding = self._binding(origin, question)
-        cursor = self._pages.open(question.page_token, binding) if question.page_token else None
-        page = await self._source.fetch(
-            RecordQuery(
-                record_type=kind,
-                subject=question.subject,
-                key=question.key,
-                filters=(*lookup.by_filter(mask, question.filter), *found_under, *mask.scope),
-                as_of=cursor.as_of if cursor else question.as_of,
-                limit=self._pages.size(question.page_size),
-                after=cursor.key if cursor else None,
-                groups=mask.conditions,
-                params=self.params(origin),
-                via=via,
-                authorized=grant is not None and question.subject in grant.scope.subjects,
-            )
+        self._engine.check_context(origin.request)
+        return Asking(
+            origin,
+            question.record_type,
+            question.fields,
+            question.filter,
+            question.page_size,
+            question.page_token,
+            question.key is not None,
+            self._enforcer.concerns(origin.request),
         )
-        token = self._pages.seal(page.next_key, page.as_of, binding) if page.next_key is not None else ""
-        records = self.concerned(origin, mask, page.records, grant if question.key is not None else None)
+
+    async def read(self, origin: Origin, question: Question) -> Reading:
+        """Answer a single question; raises as `asking` and `answer` do."""
+        return await self.answer(self.asking(origin, question), question.subject, question.key, question.as_of)
+
+    async def answer(
+        self,
+        asking: Asking,
+        subject: Subject | None = None,
+        key: str | None = None,
+        as_of: dt.datetime | None = None,
+    ) -> Reading:
+        """Answer a question; where nothing is granted the reading has no records and the mask says why.
+
+        Raises as `Enforcer.check` does, and where rows of an authorization are not left as `Grant.disclose` does; as
+        `lookup`, `PageTokens` and the source do.
+        """
+        now = self._clock()
+        grant = self._checked(asking, subject, now) if asking.authorized else None
+        decided, scope = asking.decided, None if grant is None else grant.scope
+        if decided is None or not decided.stands(self._engine.policies, now, scope):
+            decided = asking.decided = self._decided(asking, grant, now)
+        mask = decided.mask
+        scheme = "" if subject is None else subject[0]
+        looked = decided.lookups.get(scheme)
+        if looked is None:
+            if subject is not None:
+                subject_fields(asking.record_type, scheme)
+            if not mask.grants:
+                return Reading(mask, (), as_of or now)
+            looked = decided.lookups[scheme] = self._lookup(asking, decided, subject)
+        value = None if subject is None else subject[1]
+        authorized = scope is not None and subject in scope.subjects
+        if asking.page_token:
+            cursor = self._pages.open(asking.page_token, _binding(asking, subject, key, as_of))
+            page = await looked.source.fetch(value, key, cursor.as_of, cursor.key, authorized)
+        else:
+            page = await looked.source.fetch(value, key, as_of, None, authorized)
+        token = ""
+        if page.next_key is not None:
+            token = self._pages.seal(page.next_key, page.as_of, _binding(asking, subject, key, as_of))
+        found = page.records if key is None else self.concerned(asking.origin, mask, page.records, grant)
         named: dict[Subject, int] = {}
-        messages = tuple(cut(mask, record, named) for record in records)
-        withheld = any(not all(r.truth) for r in records)
+        records = cut(mask, found, named)
+        withheld = any(False in record.truth for record in found)
         # Of a row that cannot be read nobody knows whether conditions hold: who finds or is given rows under conditions
         # only must not learn that it is there.
-        under = found_under or mask.scope or any(several for _, several in via or ())
-        unreadable = page.unreadable > 0 and () in mask.conditions and not under
+        unreadable = page.unreadable > 0 and () in mask.conditions and not looked.conditional
         if grant is not None:
-            await grant.disclose(kind.name, len(messages))
-        return Reading(mask, messages, page.as_of, token, withheld, unreadable, named)
+            await grant.disclose(asking.record_type.name, len(records))
+        return Reading(mask, records, page.as_of, token, withheld, unreadable, named)
+
+    def _checked(self, asking: Asking, subject: Subject | None, now: dt.datetime) -> Grant | None:
+        """Check the authorization, and that it opens this question."""
+        grant = self._enforcer.check(asking.origin.caller, asking.origin.request, now)
+        if grant is None:
+            return None
+        if asking.by_key:
+            grant.scope.check_key(asking.record_type)
+        else:
+            grant.scope.check_subject(subject, (asking.record_type.name,))
+        return grant
+
+    def _decided(self, asking: Asking, grant: Grant | None, now: dt.datetime) -> _Decided:
+        origin, engine = asking.origin, self._engine
+        mask = self.mask(origin, asking.record_type, asking.fields, grant)
+        until = engine.settled_until(now, mask.expires_at)
+        scope = None if grant is None else grant.scope
+        return _Decided(engine.policies, now, until, scope, mask, self.params(origin))
+
+    def _lookup(self, asking: Asking, decided: _Decided, subject: Subject | None) -> _Lookup:
+        mask = decided.mask
+        via = lookup.by_subject(mask, subject[0]) if subject else None
+        under = lookup.by_key(mask) if asking.by_key else ()
+        query = RecordQuery(
+            record_type=asking.record_type,
+            subject=subject,
+            key="" if asking.by_key else None,
+            filters=(*lookup.by_filter(mask, asking.filter), *under, *mask.scope),
+            limit=self._pages.size(asking.page_size),
+            groups=mask.conditions,
+            params=decided.params,
+            via=via,
+        )
+        conditional = bool(under or mask.scope or any(several for _, several in via or ()))
+        return _Lookup(self._source.prepare(query), conditional)
 
     def concerned(
         self, origin: Origin, mask: ReadMask, records: Sequence[StoredRecord], grant: Grant | None
@@ -213,53 +320,47 @@ class Reader:
         """Values of the named parameters that row conditions may use."""
         return self._engine.params(origin.caller, origin.request)
 
-    def _binding(self, origin: Origin, question: Question) -> tuple[str, ...]:
-        """What a page token is bound to: the same caller asking the same question for the same reason.
 
-        Not to the fields: they are decided anew for every page. Nor to the ticket: the next page may be asked for with
-        the next one.
-        """
-        why = origin.request
-        if why.authorization_ticket:
-            why = exchange_pb2.RequestContext()
-            why.CopyFrom(origin.request)
-            why.ClearField("authorization_ticket")
-        return (
-            origin.caller.spiffe_id,
-            why.SerializeToString(deterministic=True).hex(),
-            question.record_type.name,
-            *(question.subject or ("", "")),
-            question.key or "",
-            question.filter,
-            question.as_of.isoformat() if question.as_of else "",
-        )
+def _binding(asking: Asking, subject: Subject | None, key: str | None, as_of: dt.datetime | None) -> tuple[str, ...]:
+    """What a page token is bound to: the same caller asking the same question for the same reason.
 
-
-def _check_scope(grant: Grant, question: Question) -> None:
-    if question.key is not None:
-        grant.scope.check_key(question.record_type)
-    else:
-        grant.scope.check_subject(question.subject, (question.record_type.name,))
-
-
-def cut(mask: ReadMask, record: StoredRecord, named: dict[Subject, int]) -> Message:
-    """Make the record a caller gets: body and envelope, cut by the mask for the truths of this row.
-
-    The enterprises that it names, cut or not, are counted in `named`.
+    Not to the fields: they are decided anew for every page. Nor to the ticket: the next page may be asked for with the
+    next one.
     """
-    message = mask.record_type.message.FromString(record.body)
-    names.count(mask.record_type, message, named)
-    envelope: Any = getattr(message, ENVELOPE)
-    envelope.key = record.key
-    envelope.version = record.version
-    envelope.supersedes = record.version - 1
-    if record.fact_time is not None:
-        envelope.fact_time.FromDatetime(record.fact_time)
-    envelope.recorded_at.FromDatetime(record.recorded_at)
-    envelope.source_system = record.source_system
-    envelope.state = record.state
-    mask.cutter(record.truth)(message)
-    return message
+    origin = asking.origin
+    why = origin.request
+    if why.authorization_ticket:
+        why = exchange_pb2.RequestContext()
+        why.CopyFrom(origin.request)
+        why.ClearField("authorization_ticket")
+    return (
+        origin.caller.spiffe_id,
+        why.SerializeToString(deterministic=True).hex(),
+        asking.record_type.name,
+        *(subject or ("", "")),
+        key or "",
+        asking.filter,
+        as_of.isoformat() if as_of else "",
+    )
+
+
+def cut(mask: ReadMask, found: Iterable[StoredRecord], named: dict[Subject, int]) -> tuple[bytes, ...]:
+    """Make the records a caller gets, serialized: body and envelope, cut by the mask for the truths of each row.
+
+    The enterprises that they name, cut or not, are counted in `named`.
+    """
+    read, lists = mask.record_type.message.FromString, names.lister(mask.record_type)
+    records: list[bytes] = []
+    for record in found:
+        message = read(record.body)
+        for subject in lists(message):
+            named[subject] = named.get(subject, 0) + 1
+        body, key, fact_time = mask.disclosing(record.truth)
+        disclosed = body(message)
+        digest = hashlib.sha256(disclosed).digest()
+        head = envelopes.envelope(record, digest, key=key, fact_time=fact_time)
+        records.append(envelopes.whole(head, disclosed))
+    return tuple(records)
 
 
 def type_url(kind: RecordType) -> str:
@@ -267,27 +368,21 @@ def type_url(kind: RecordType) -> str:
     return f"type.googleapis.com/{kind.full_name}"
 
 
-def section_of(reading: Reading, known_policy: str = "") -> exchange_pb2.Section:
-    """Write a reading as a section; one who knows the policy version it rests on needs no decisions again."""
+def section_of(reading: Reading, known_policy: str = "") -> bytes:
+    """Write a reading as a `Section`, serialized; one who knows its policy version needs no decisions again."""
     mask = reading.mask
-    section = mask.section()
-    if known_policy == mask.version:
-        del section.decisions[:]
-    section.as_of.FromDatetime(reading.as_of)
-    section.next_page_token = reading.next_page_token
+    status, reason = mask.status, ""
     if not mask.grants:
-        return section
-    if reading.unreadable:
-        section.reason = Reason.ROWS_UNREADABLE
-    if not reading.messages:
-        nothing = exchange_pb2.SECTION_STATUS_NO_RECORD
-        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE if reading.unreadable else nothing
-    elif reading.withheld or reading.unreadable:
-        section.status = exchange_pb2.SECTION_STATUS_PARTIAL
-    url = type_url(mask.record_type)
-    for message in reading.messages:
-        section.records.add(type_url=url, value=message.SerializeToString())
-    return section
+        reason = mask.reason
+    elif reading.unreadable:
+        reason = Reason.ROWS_UNREADABLE
+        status = _PARTIAL if reading.records else exchange_pb2.SECTION_STATUS_UNAVAILABLE
+    elif not reading.records:
+        status = exchange_pb2.SECTION_STATUS_NO_RECORD
+    elif reading.withheld:
+        status = _PARTIAL
+    head = mask.head(status, reason, decisions=known_policy != mask.version)
+    return envelopes.section(head, type_url(mask.record_type), reading.records, reading.as_of, reading.next_page_token)
 
 
 def require_any(mask: ReadMask) -> None:
@@ -296,16 +391,16 @@ def require_any(mask: ReadMask) -> None:
         raise PermissionDenied(mask.reason, f"nothing of {mask.record_type.name} is open to you for this")
 
 
-def the_one(reading: Reading) -> Message:
-    """Get the single record of a reading.
+def the_one(reading: Reading) -> bytes:
+    """Get the single record of a reading, serialized.
 
     Raises `PermissionDenied` where nothing of the type may be given, whether or not the record exists; `NotFound`
     where there is no such record or its row is not open to the caller, which is the same answer (AIP-211);
     `Unavailable` where there is a row and no record could be made of it.
     """
     require_any(reading.mask)
-    if reading.unreadable and not reading.messages:
+    if reading.unreadable and not reading.records:
         raise Unavailable(Reason.ROWS_UNREADABLE, "its row in the source cannot be read as a record")
-    if not reading.messages:
+    if not reading.records:
         raise NotFound(Reason.RECORD_NOT_FOUND, "there is no such record that you may see")
-    return reading.messages[0]
+    return reading.records[0]

@@ -21,7 +21,7 @@ from services.kit.records.catalogue import RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.database import Database
 from services.kit.records.live import SCAN_LIMIT, LiveSource, Reader
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery
+from services.kit.records.source import ALWAYS, Changes, Groups, Page, PreparedFetch, RecordQuery, Unprepared
 from services.kit.records.values import Column
 from services.recognition import codec, ledger, messages, reach, stage_results
 from services.recognition.disclosure import CALLER, CASE, CREDENTIAL, EVENT, RESULT
@@ -81,6 +81,10 @@ class RecognitionSource:
             rows = await self._database.read(lambda c: list(_limited(read(c, who))))
         live = LiveSource({query.record_type.name: _reader(query.record_type, rows)}, SYSTEM, self._clock)
         return await live.fetch(query)
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query; see `RecordSource`."""
+        return Unprepared(self.fetch, query)
 
     async def changes(
         self,

@@ -1,16 +1,12 @@
 """Attacks on enforcement: reading on after the end, through whatever is kept, open, or reached directly."""
 
 import asyncio
-import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
-import grpc
-import grpc.aio
 import pytest
 
-from certs.tls import server_credentials
 from hutong.api.authorization.v1 import authorization_pb2 as pb
 from hutong.api.common.v1 import common_pb2
 from hutong.api.customs.v1 import declaration_pb2, service_pb2
@@ -40,6 +36,7 @@ from tests.authorizations.mesh import (
 )
 from tests.exchange.mesh import STREAM, records
 from tests.exchange.records import EXPORTER, OTHER, RECORDS
+from tests.exchange.standin import stuck
 from tests.recording.bed import newest
 from tests.zone import ZONE, now
 
@@ -239,30 +236,6 @@ async def test_no_bulk_follows_no_changes(shared: Supervised) -> None:
     leave = await shared.give(LISTINGS, who=POLICE, subjects=(MERCHANT,), no_bulk=True)
     stream = watch(shared, POLICE, LISTING, context=leave.context(), from_start=True)
     assert (await refused(anext(stream))).reason is Reason.AUTHORIZATION_SCOPE
-
-
-@contextlib.asynccontextmanager
-async def stuck(mesh: Supervised, agency: str) -> AsyncGenerator[asyncio.Event]:
-    """Put a department there that is asked and never answers; tells when it was asked."""
-    reached, never = asyncio.Event(), asyncio.Event()
-
-    async def fetch(_request: bytes, _context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
-        reached.set()
-        await never.wait()
-        return b""
-
-    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(fetch)
-    server = grpc.aio.server()
-    service, _, method = FETCH[1:].partition("/")
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(mesh.zone.files(f"{agency}/node")))
-    await server.start()
-    try:
-        await mesh.replace_gateway(**{agency: f"127.0.0.1:{port}"})
-        yield reached
-    finally:
-        never.set()
-        await server.stop(0)
 
 
 def streaming(mesh: Supervised, request: federation_pb2.StreamQueryRequest) -> AsyncIterator[exchange_pb2.Section]:

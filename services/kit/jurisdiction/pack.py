@@ -111,9 +111,17 @@ class Jurisdiction(_Entry):
 
     def today(self, now: dt.datetime) -> dt.date:
         """Give the date it is in this jurisdiction."""
+        return now.astimezone(self._zone).date()
+
+    def tomorrow(self, now: dt.datetime) -> dt.datetime:
+        """Give the moment when the next date begins in this jurisdiction."""
+        return dt.datetime.combine(self.today(now) + dt.timedelta(days=1), dt.time(), self._zone)
+
+    @property
+    def _zone(self) -> dt.timezone:
         sign, hours, minutes = re.findall(_OFFSET, self.utc_offset)[0]
         offset = dt.timedelta(hours=int(hours), minutes=int(minutes))
-        return now.astimezone(dt.timezone(-offset if sign == "-" else offset)).date()
+        return dt.timezone(-offset if sign == "-" else offset)
 
 
 @cache

@@ -139,6 +139,11 @@ class PolicyEngine:
             "today": self._jurisdiction.today(self._clock()).isoformat(),
         }
 
+    def settled_until(self, now: dt.datetime, masks_end: dt.datetime | None) -> dt.datetime:
+        """Say until when what `mask` and `params` give stands, as far as time alone changes it."""
+        tomorrow = self._jurisdiction.tomorrow(now).astimezone(dt.UTC)
+        return tomorrow if masks_end is None else min(tomorrow, masks_end)
+
     def mask(
         self,
         caller: Caller,

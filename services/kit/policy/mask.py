@@ -17,7 +17,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from google.protobuf.message import Message
 
@@ -32,6 +32,19 @@ Cut = Callable[[Message], None]
 """Cuts a message in place."""
 Conditions = tuple[Condition, ...]
 """Conditions that must all hold."""
+
+
+
+class Disclosing(NamedTuple):
+    """How records of one truth leave: as bytes, serialized once."""
+
+    body: Callable[[Message], bytes]
+    """Cuts a record in place and gives it serialized, canonically and without its envelope."""
+    key: bool
+    """The envelope shows the key."""
+    fact_time: bool
+    """The envelope shows the fact time."""
+
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -117,13 +130,27 @@ class ReadMask:
     @property
     def status(self) -> exchange_pb2.SectionStatus.ValueType:
         """What the status of an answer can be at best: OK, PARTIAL or DENIED."""
-        return self._template().status
+        if not self._made.status:
+            self._made.status.append(self._template().status)
+        return self._made.status[0]
 
     def section(self) -> exchange_pb2.Section:
         """Begin a section of an answer: what was decided, without any record."""
         section = exchange_pb2.Section()
         section.CopyFrom(self._template())
         return section
+
+    def head(self, status: exchange_pb2.SectionStatus.ValueType, reason: str = "", *, decisions: bool = True) -> bytes:
+        """Begin a section as `section` does, serialized, with another status and reason; with its decisions or not."""
+        made = self._made.heads
+        which = status, reason, decisions
+        if which not in made:
+            section = self.section()
+            section.status, section.reason = status, reason
+            if not decisions:
+                del section.decisions[:]
+            _remember(made, which, section.SerializeToString())
+        return made[which]
 
     @property
     def decided(self) -> bytes:
@@ -192,12 +219,22 @@ class ReadMask:
         key = tuple(not c for c in self.conditions) if truth is None else tuple(truth)
         made = self._made.cutters
         if key not in made:
-            if len(key) != len(self.conditions):
-                raise ValueError(f"the mask has {len(self.conditions)} conditions, and {len(key)} truths were given")
-            holding = {c for c, holds in zip(self.conditions, key, strict=True) if holds}
-            granted = {path: grant for path, grant in self.grants.items() if grant.conditions in holding}
-            _remember(made, key, _compile(self.record_type, granted, self._key, transform=True))
+            _remember(made, key, _compile(self.record_type, self._holding(key), self._key, transform=True))
         return made[key]
+
+    def disclosing(self, truth: tuple[bool, ...]) -> Disclosing:
+        """Say how records leave for which the mask's conditions came out as `truth`; raises as `cutter` does."""
+        made = self._made.disclosing
+        if truth not in made:
+            _remember(made, truth, _disclosing(self.record_type, self._holding(truth), self._key))
+        return made[truth]
+
+    def _holding(self, truth: tuple[bool, ...]) -> dict[str, FieldGrant]:
+        """Give the grants whose conditions hold."""
+        if len(truth) != len(self.conditions):
+            raise ValueError(f"the mask has {len(self.conditions)} conditions, and {len(truth)} truths were given")
+        holding = {c for c, holds in zip(self.conditions, truth, strict=True) if holds}
+        return {path: grant for path, grant in self.grants.items() if grant.conditions in holding}
 
     def clearer(self, paths: Iterable[str] | None = None) -> Cut:
         """Give the function that clears, in place, what is not granted, or not in `paths`, and changes nothing else.
@@ -229,6 +266,8 @@ class _Made:
     """What a mask has compiled so far."""
 
     cutters: dict[tuple[bool, ...], Cut] = field(default_factory=dict[tuple[bool, ...], Cut])
+    disclosing: dict[tuple[bool, ...], Disclosing] = field(default_factory=dict[tuple[bool, ...], Disclosing])
+    heads: dict[tuple[int, str, bool], bytes] = field(default_factory=dict[tuple[int, str, bool], bytes])
     clearers: dict[frozenset[str], Cut] = field(default_factory=dict[frozenset[str], Cut])
     trimmers: dict[frozenset[str] | None, Callable[[bytes], bytes]] = field(
         default_factory=dict[frozenset[str] | None, Callable[[bytes], bytes]]
@@ -236,6 +275,9 @@ class _Made:
     restricted: dict[tuple[str, ...], ReadMask] = field(default_factory=dict[tuple[str, ...], ReadMask])
     narrowed: dict[bytes, ReadMask] = field(default_factory=dict[bytes, ReadMask])
     decided: list[bytes] = field(default_factory=list[bytes])
+    status: list[exchange_pb2.SectionStatus.ValueType] = field(
+        default_factory=list[exchange_pb2.SectionStatus.ValueType]
+    )
     section: list[exchange_pb2.Section] = field(default_factory=list[exchange_pb2.Section])
     kept_back: list[frozenset[str]] = field(default_factory=list[frozenset[str]])
 
@@ -262,6 +304,31 @@ def _compile(record_type: RecordType, granted: Mapping[str, FieldGrant], key: by
     return cut
 
 
+def _disclosing(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes) -> Disclosing:
+    cleared, steps = _plan(record_type, granted, key, "", transform=True)
+    # Stored bodies have no envelope; one that does was not written by us.
+    cleared = (ENVELOPE, *cleared)
+
+    def body(record: Any) -> bytes:
+        record.DiscardUnknownFields()
+        clear = record.ClearField
+        for name in cleared:
+            clear(name)
+        for step in steps:
+            step(record)
+        written: bytes = record.SerializeToString(deterministic=True)
+        return written
+
+    return Disclosing(body, *_shown(record_type, granted))
+
+
+def _shown(record_type: RecordType, granted: Mapping[str, FieldGrant]) -> tuple[bool, bool]:
+    """Say whether the envelope shows the key and the fact time."""
+    clear = frozenset(path for path, grant in granted.items() if grant.transform is None)
+    # A fact time that was cut to the year must not come back through the envelope.
+    return all(f.path in clear for f in record_type.key_fields), record_type.fact_time in clear
+
+
 def _trim(message: type[Message], clear: Cut) -> Callable[[bytes], bytes]:
     def trim(value: bytes) -> bytes:
         record = message.FromString(value)
@@ -277,10 +344,7 @@ def _trim(message: type[Message], clear: Cut) -> Callable[[bytes], bytes]:
 def _clear(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, *, transform: bool) -> Cut:
     """Compile everything of a cut but the digest, which is stale afterwards."""
     body = _level(record_type, granted, key, "", transform=transform)
-    clear = frozenset(path for path, grant in granted.items() if grant.transform is None)
-    keep_key = all(f.path in clear for f in record_type.key_fields)
-    # A fact time that was cut to the year must not come back through the envelope.
-    keep_fact_time = record_type.fact_time in clear
+    keep_key, keep_fact_time = _shown(record_type, granted)
 
     def cut(record: Message) -> None:
         record.DiscardUnknownFields()
@@ -311,6 +375,13 @@ def _level(
     record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, prefix: str, *, transform: bool
 ) -> Cut:
     """Compile the cut of one message: the record, or a part of it whose fields' paths begin with `prefix`."""
+    return _together(*_plan(record_type, granted, key, prefix, transform=transform))
+
+
+def _plan(
+    record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, prefix: str, *, transform: bool
+) -> tuple[tuple[str, ...], tuple[Cut, ...]]:
+    """Say which fields of a message are cleared, and what is done to others."""
     cleared: list[str] = []
     steps: list[Cut] = []
     for found in record_type.fields.values():
@@ -329,7 +400,7 @@ def _level(
             cleared.append(found.name)
         elif transform and (change := granted[found.path].transform) is not None:
             steps.append(change.bind(found, key))
-    return _together(tuple(cleared), tuple(steps))
+    return tuple(cleared), tuple(steps)
 
 
 def _together(cleared: tuple[str, ...], steps: tuple[Cut, ...]) -> Cut:

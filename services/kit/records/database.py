@@ -2,17 +2,18 @@
 
 The code that speaks SQL is plain and synchronous; this module decides where it runs. Reads and writes go to threads,
 except short reads from SQLite, which run where they are asked: handing one over to a thread and back costs more than
-ten times the read itself (and it never waits: in WAL mode no writer holds up a reader).
+ten times the read itself (and it never waits: in WAL mode no writer holds up a reader). Short reads that are asked over
+and over have a way of their own (`services.kit.records.short`).
 """
 
 import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
@@ -20,6 +21,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kit.errors import Aborted, FailedPrecondition, HutongError, Internal, Reason, Unavailable
+from services.kit.records import short
+from services.kit.records.short import InPlace, Rows, Short, ShortReads, Together
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -146,6 +149,7 @@ class Database:
         self._reads = engine(url, writer=False, size=READERS)
         self._writes = engine(url, writer=True)
         self._inline = self._reads.dialect.name == "sqlite"
+        self._short: ShortReads = InPlace(self._reads) if self._inline else Together(self._reads)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         # One at a time: writers of one process queue here instead of at the database's lock.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
@@ -159,12 +163,26 @@ class Database:
             return self._read(work)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
 
+    @property
+    def dialect(self) -> str:
+        """Which database it is: `sqlite` or `postgresql`."""
+        return self._reads.dialect.name
+
+    def short(self, select: sa.Select[Any]) -> Short:
+        """Compile a SELECT to be read by `rows`."""
+        return short.compiled(select, self._reads.dialect)
+
+    async def rows(self, short: Short, values: Mapping[str, object]) -> Rows | None:
+        """Get the rows of a short read, as the driver gives them; None where that fails: `read` then says why."""
+        return await self._short.rows(short, values)
+
     async def write(self, work: Work[T]) -> T:
         """Run a write as one transaction: all of it is kept, or nothing. Raises as `read` does."""
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
 
     def close(self) -> None:
         """Wait for what is running, then let go of every connection."""
+        self._short.close()
         self._readers.shutdown()
         self._writer.shutdown()
         self._reads.dispose()

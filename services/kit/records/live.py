@@ -22,7 +22,17 @@ from services.kit.records import writer
 from services.kit.records.catalogue import KEY_SEPARATOR, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.ingest import Item, is_mapped
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery, State, StoredRecord
+from services.kit.records.source import (
+    ALWAYS,
+    Changes,
+    Groups,
+    Page,
+    PreparedFetch,
+    RecordQuery,
+    State,
+    StoredRecord,
+    Unprepared,
+)
 from services.kit.records.values import Column
 
 SCAN_LIMIT = 10_000
@@ -87,6 +97,10 @@ class LiveSource:
             if len(records) > query.limit:
                 return Page(tuple(records[:-1]), now, records[-2].key, unreadable)
         return Page(tuple(records), now, None, unreadable)
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query; see `RecordSource`."""
+        return Unprepared(self.fetch, query)
 
     async def changes(
         self,

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from services.kit.records.catalogue import RecordType
 from services.kit.records.conditions import Condition
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery, RecordSource
+from services.kit.records.source import ALWAYS, Changes, Groups, Page, PreparedFetch, RecordQuery, RecordSource
 from services.kit.records.values import Column
 
 
@@ -27,6 +27,10 @@ class RoutedSource:
     async def fetch(self, query: RecordQuery) -> Page:
         """Get one page of records; see `RecordSource`."""
         return await self.of(query.record_type).fetch(query)
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query; see `RecordSource`."""
+        return self.of(query.record_type).prepare(query)
 
     async def changes(
         self,

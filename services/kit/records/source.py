@@ -4,20 +4,21 @@
 at the moment of the question. Both satisfy `RecordSource` and say in two attributes what they cannot do.
 """
 
+import dataclasses
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from services.kit.errors import InvalidArgument, Reason
 from services.kit.records.catalogue import Field, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.values import Column
 
-__all__ = ["ALWAYS", "Changes", "Groups", "Page", "RecordQuery", "RecordSource", "State", "StoredRecord", "Via"]
-__all__ += ["subject_fields"]
+__all__ = ["ALWAYS", "Changes", "Groups", "Page", "PreparedFetch", "RecordQuery", "RecordSource", "State"]
+__all__ += ["StoredRecord", "Unprepared", "Via", "subject_fields"]
 
 Groups = tuple[tuple[Condition, ...], ...]
 """Row conditions of a read mask: groups of conditions that must all hold; a record shows where any group does."""
@@ -75,9 +76,8 @@ class RecordQuery:
         return self.via if self.via is not None else _everywhere(self.record_type, self.subject[0])
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
-    """One version of a record, as it lies in its source."""
+class StoredRecord(NamedTuple):
+    """One version of a record, as it lies in its source. A tuple: there is one for every row that is read."""
 
     key: str
     version: int
@@ -91,8 +91,7 @@ class StoredRecord:
     """For each group asked, whether it holds for this record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Records in the order of their keys, and where to go on."""
 
     records: tuple[StoredRecord, ...]
@@ -115,6 +114,47 @@ class Changes:
     """Everything recorded until then has been given."""
 
 
+class PreparedFetch(Protocol):
+    """A query that is asked of one subject after another: what does not depend on the subject is settled."""
+
+    async def fetch(
+        self,
+        subject: str | None = None,
+        key: str | None = None,
+        as_of: dt.datetime | None = None,
+        after: str | None = None,
+        authorized: bool = False,
+    ) -> Page:
+        """Get one page as `RecordSource.fetch` does, and raise as it does.
+
+        `subject` is a value of the scheme that was prepared, None where none was; so is `key`. The rest is as in
+        `RecordQuery`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Unprepared:
+    """A prepared query to a source that has nothing to settle beforehand."""
+
+    ask: Callable[[RecordQuery], Awaitable[Page]]
+    query: RecordQuery
+
+    async def fetch(
+        self,
+        subject: str | None = None,
+        key: str | None = None,
+        as_of: dt.datetime | None = None,
+        after: str | None = None,
+        authorized: bool = False,
+    ) -> Page:
+        """Put the query together, and ask."""
+        prepared = self.query.subject
+        about = None if prepared is None or subject is None else (prepared[0], subject)
+        query = dataclasses.replace(self.query, subject=about, key=key, as_of=as_of, after=after, authorized=authorized)
+        return await self.ask(query)
+
+
 class RecordSource(Protocol):
     """Where a department's records lie."""
 
@@ -133,6 +173,14 @@ class RecordSource(Protocol):
 
         Raises `InvalidArgument` where the type has no field of the subject's scheme, `FailedPrecondition` with
         HISTORY_UNAVAILABLE for an `as_of` it cannot answer, and `Unavailable` where the records cannot be reached.
+        """
+        ...
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query that will be asked of many subjects of one scheme, or of many keys.
+
+        Of `query.subject` only the scheme counts, and of `query.key` only that there is one; `as_of`, `after` and
+        `authorized` are said anew every time. Raises `InvalidArgument` where the type has no field of that scheme.
         """
         ...
 

@@ -13,8 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from services.kit.records.conditions import Condition
+from services.kit.records.database import Database
+from services.kit.records.short import Short
 from services.kit.records.source import Groups, RecordQuery, State, StoredRecord, Via
-from services.kit.records.tables import RecordTable, Tables, UtcDateTime
+from services.kit.records.tables import RecordTable, Tables, UtcDateTime, moment_of_driver, moment_of_text
 from services.kit.records.values import Column
 
 _KEPT = 512
@@ -25,16 +27,35 @@ Bound = tuple[tuple[str, Column], ...]
 _STATES = {int(s): s for s in State}
 
 
+_MOMENTS: Mapping[str, Callable[[Any], dt.datetime]] = {
+    "sqlite": moment_of_text,
+    "postgresql": moment_of_driver,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A statement and how to read its rows."""
 
     select: sa.Select[Any]
     record: Callable[[Any], StoredRecord]
+    tested: tuple[bool, ...]
+    """Which groups have a column of their own."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Shape:
+class Fetch:
+    """The statement of a fetch, in the two ways of running it."""
+
+    prepared: Prepared
+    short: Short | None
+    """The same for the driver itself, without its first column; None where it may walk the table."""
+    record: Callable[[Any], StoredRecord]
+    """Reads rows of `short`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
     """What decides the text of a fetch."""
 
     record_type: str
@@ -51,36 +72,38 @@ class _Shape:
 class Statements:
     """The statements of one store."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, database: Database) -> None:
         self._tables = tables
+        self._database = database
         self._moment = sa.select(tables.change_clock.c.moment).scalar_subquery()
         self._fetch = lru_cache(_KEPT)(self._build_fetch)
         self._changes = lru_cache(_KEPT)(self._build_changes)
 
-    def fetch(self, query: RecordQuery) -> tuple[Prepared, dict[str, object]]:
-        """Get the statement of a query and its parameters; its rows start with the end of the change sequence."""
+    def shape(self, query: RecordQuery, *, past: bool, further: bool) -> Shape:
+        """Say what decides the text of a query's statement; raises as `RecordQuery.looked_for` does.
+
+        Raises `FailedPrecondition` where this store does not hold the type.
+        """
         self._tables.of(query.record_type)
-        shape = _Shape(
+        via = query.looked_for
+        return Shape(
             query.record_type.name,
-            query.looked_for,
+            via,
             query.key is not None,
             query.filters,
             query.groups,
-            query.as_of is not None,
-            query.after is not None,
+            past,
+            further,
             query.revoked or query.key is not None,
-            _bound(query.filters, (*query.groups, *(c for _, c in query.looked_for)), query.params),
+            _bound(query.filters, (*query.groups, *(c for _, c in via)), query.params),
         )
-        params: dict[str, object] = {"p_limit": query.limit + 1}
-        if query.subject:
-            params["p_subject"] = query.subject[1]
-        if query.key is not None:
-            params["p_key"] = query.key
-        if query.as_of is not None:
-            params["p_as_of"] = query.as_of
-        if query.after is not None:
-            params["p_after"] = query.after
-        return self._fetch(shape), params
+
+    def fetch(self, shape: Shape) -> Fetch:
+        """Get the statement of a fetch; its rows start with the end of the change sequence, unless it is short.
+
+        Its parameters are `p_limit` and, as the shape has them, `p_subject`, `p_key`, `p_as_of` and `p_after`.
+        """
+        return self._fetch(shape)
 
     def changes(
         self, table: RecordTable, filters: tuple[Condition, ...], groups: Groups, params: Mapping[str, Column]
@@ -88,7 +111,15 @@ class Statements:
         """Get the statement of changes, with parameters `p_after`, `p_until` and `p_limit`; rows start with the seq."""
         return self._changes(table.record_type.name, filters, groups, _bound(filters, groups, params))
 
-    def _build_fetch(self, shape: _Shape) -> Prepared:
+    def _build_fetch(self, shape: Shape) -> Fetch:
+        made = self._select_fetch(shape)
+        short = None
+        # A subject or a key leads straight to its rows; anything else may walk the table.
+        if shape.via or shape.by_key:
+            short = self._database.short(made.select.with_only_columns(*list(made.select.selected_columns)[1:]))
+        return Fetch(made, short, _driver_reader(made.tested, _MOMENTS[self._database.dialect]))
+
+    def _select_fetch(self, shape: Shape) -> Prepared:
         table = self._tables.records[shape.record_type]
         moment = self._moment.label("moment")
         prepared = _select(table, moment, shape.filters, shape.groups, dict(shape.bound))
@@ -105,10 +136,10 @@ class Statements:
         if shape.further:
             where.append(table.key > sa.bindparam("p_after", type_=sa.Text()))
         if not shape.revoked:
-            where.append(table.state != State.REVOKED)
+            where.append(table.state != State.REVOKED.value)
         where.append(_at(table) if shape.past else table.superseded_at.is_(None))
         select = prepared.select.where(*where).order_by(table.key).limit(sa.bindparam("p_limit", type_=sa.Integer()))
-        return Prepared(select, prepared.record)
+        return Prepared(select, prepared.record, prepared.tested)
 
     def _build_changes(
         self, record_type: str, filters: tuple[Condition, ...], groups: Groups, bound: Bound
@@ -117,7 +148,8 @@ class Statements:
         prepared = _select(table, table.seq, filters, groups, dict(bound))
         after, until = (sa.bindparam(name, type_=sa.BigInteger()) for name in ("p_after", "p_until"))
         select = prepared.select.where(table.seq > after, table.seq <= until).order_by(table.seq)
-        return Prepared(select.limit(sa.bindparam("p_limit", type_=sa.Integer())), prepared.record)
+        limited = select.limit(sa.bindparam("p_limit", type_=sa.Integer()))
+        return Prepared(limited, prepared.record, prepared.tested)
 
 
 def _bound(filters: tuple[Condition, ...], groups: Groups, params: Mapping[str, Column]) -> Bound:
@@ -158,7 +190,8 @@ def _select(
     if len(shown) == len(groups):
         # No group holds for every record, so at least one must for this one.
         select = select.where(sa.or_(sa.false(), *(test for _, test in shown)))
-    return Prepared(select, _reader(tuple(test is not None for test in tests)))
+    tested = tuple(test is not None for test in tests)
+    return Prepared(select, _reader(tested), tested)
 
 
 def _reader(tested: tuple[bool, ...]) -> Callable[[Any], StoredRecord]:
@@ -175,6 +208,22 @@ def _reader(tested: tuple[bool, ...]) -> Callable[[Any], StoredRecord]:
         found = iter(columns)
         truth = tuple(bool(next(found)) if t else True for t in tested)
         return StoredRecord(key, version, _STATES[state], fact_time, recorded_at, source, body, truth)
+
+    return with_truth if any(tested) else plain
+
+
+def _driver_reader(tested: tuple[bool, ...], moment: Callable[[Any], dt.datetime]) -> Callable[[Any], StoredRecord]:
+    """Make the function that reads a row without its first column, as the driver gives it."""
+    always = (True,) * len(tested)
+
+    def plain(row: Any) -> StoredRecord:
+        key, version, state, fact_time, recorded_at, source, body = row
+        fact = None if fact_time is None else moment(fact_time)
+        return StoredRecord(key, version, _STATES[state], fact, moment(recorded_at), source, body, always)
+
+    def with_truth(row: Any) -> StoredRecord:
+        found = iter(row[7:])
+        return plain(row[:7])._replace(truth=tuple(bool(next(found)) if t else True for t in tested))
 
     return with_truth if any(tested) else plain
 

@@ -19,7 +19,8 @@ from services.kit.records import migrations, writer
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.database import Database, Work, not_migrated
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, RecordQuery, State, StoredRecord
+from services.kit.records.fetching import StoreFetch
+from services.kit.records.source import ALWAYS, Changes, Groups, Page, PreparedFetch, RecordQuery, State, StoredRecord
 from services.kit.records.statements import Statements, utc
 from services.kit.records.tables import derive
 from services.kit.records.values import Column
@@ -44,7 +45,7 @@ class RecordStore:
         self.clock = clock
         self._url = url
         self._database = Database(url)
-        self._statements = Statements(self.tables)
+        self._statements = Statements(self.tables, self._database)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -85,18 +86,12 @@ class RecordStore:
 
     async def fetch(self, query: RecordQuery) -> Page:
         """Get one page of records; see `RecordSource`."""
-        if not query.groups:
-            return Page((), query.as_of or self.clock())
-        prepared, params = self._statements.fetch(query)
-        # A subject or a key leads straight to its rows; anything else may walk the table.
-        short = query.subject is not None or query.key is not None
-        rows = await self._database.read(lambda c: c.execute(prepared.select, params).all(), short=short)
-        records = tuple(map(prepared.record, rows[: query.limit]))
-        if len(rows) <= query.limit:
-            return Page(records, query.as_of or self.clock())
-        # Nothing that is recorded from now on can be as old as the change clock's moment.
-        moment = utc(rows[0][0])
-        return Page(records, min(moment, query.as_of or moment), records[-1].key)
+        subject = None if query.subject is None else query.subject[1]
+        return await self.prepare(query).fetch(subject, query.key, query.as_of, query.after)
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query; see `RecordSource`."""
+        return StoreFetch(self._statements, self._database, self.clock, query)
 
     async def changes(
         self,

@@ -43,6 +43,16 @@ class UtcDateTime(sa.TypeDecorator[dt.datetime]):
         return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
 
 
+def moment_of_text(value: str) -> dt.datetime:
+    """Read a moment as SQLite keeps it, where it comes straight from the driver."""
+    return dt.datetime.fromisoformat(value + "+00:00")
+
+
+def moment_of_driver(value: dt.datetime) -> dt.datetime:
+    """Read a moment as PostgreSQL's driver gives it."""
+    return value.astimezone(dt.UTC)
+
+
 def text_type() -> sa.types.TypeEngine[str]:
     """Make the type of text columns: ordered by code point in every database, as Python orders."""
     return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")

@@ -61,6 +61,8 @@ class AskingSession:
         self._news = asyncio.Event()
         self._deadlines: Deadlines[int] = Deadlines(self._expire)
         self._running: asyncio.Task[None] | None = None
+        self._opened = 0
+        """How many sessions there were: what feeds a former one must not take what is meant for this one."""
         self._closing = False
 
     @property
@@ -143,7 +145,8 @@ class AskingSession:
                 return
 
     async def _session(self) -> None:
-        raws = self._channel.stream(self._method, self._messages(), None)
+        self._opened += 1
+        raws = self._channel.stream(self._method, self._messages(self._opened), None)
         async with aclosing(raws):  # type: ignore[type-var]  # pyright: ignore
             async for raw in raws:
                 try:
@@ -153,8 +156,8 @@ class AskingSession:
                 for answer in answers.answers:  # type: ignore[attr-defined]
                     self._answered(answer)
 
-    async def _messages(self) -> AsyncIterator[bytes]:
-        while True:
+    async def _messages(self, session: int) -> AsyncIterator[bytes]:
+        while session == self._opened:
             if self._out:
                 yield self._take()
                 continue
@@ -195,6 +198,7 @@ class AskingSession:
 
     def _again(self, error: HutongError) -> None:
         """Ask what is unanswered once more on the next session, where that may help; tell the others why not."""
+        self._opened += 1
         self._numbers.clear()
         self._out.clear()
         self._fresh.clear()
