@@ -4,9 +4,10 @@ from pathlib import Path
 
 from certs.spiffe import SpiffeId
 from gateway.config import GatewayConfig
+from gateway.departments import Department
 from gateway.plan import Planner
 from gateway.reads import AllReads
-from gateway.service import Department, FederationService
+from gateway.service import FederationService
 from hutong.api.exchange.v1 import federation_pb2
 from services.kit import jurisdiction
 from services.kit.authorizations.joining import join
@@ -53,7 +54,10 @@ class GatewayNode:
     def _department(self, agency: str) -> Department:
         section = self._config.departments[agency]
         identity = SpiffeId.parse(f"spiffe://{self._config.node.zone}/{agency}/{section.system}")
-        return Department(self.host.client(section.target, identity), section.timeout.total_seconds())
+        department = Department(self.host.client(section.target, identity), section.timeout.total_seconds())
+        # Before the client's connections.
+        self.host.on_stop(department.close)
+        return department
 
     async def stop(self) -> None:
         """End sessions, drain and close."""

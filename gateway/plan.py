@@ -1,22 +1,25 @@
 """From a question to what is asked of each department: decide first, then ask only for what may be given.
 
-Callers ask the same question of one subject after another, so what does not depend on the subject is prepared once:
-the decided parts, and each department's request without its subject. It is kept until a policy changes, begins or ends.
-An authorization is checked for every question, before anything that was kept is looked at.
+Callers ask the same question of one subject after another. What does not depend on the subject is an `Inquiry`, and is
+prepared once: the decided parts, how they are cut, and what each department is asked, under one signed context. It is
+kept until a policy changes, begins or ends. An authorization is checked for every question, before anything that was
+kept is looked at.
 """
 
 import datetime as dt
 import hashlib
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final, TypeVar
 
 from certs.svid import Svid
+from gateway.cut import Cut
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
-from services.kit import lookup, reader
+from services.kit import lookup, reader, wire
 from services.kit.authorizations.enforcer import Enforcer, Grant
 from services.kit.caller import Caller
 from services.kit.clock import Clock
@@ -30,14 +33,24 @@ from services.kit.records.catalogue import Catalogue, RecordType
 
 T = TypeVar("T")
 
-_MOST_KEPT = 1024
-_LARGEST_KEPT = 4096
+Asked = federation_pb2.QueryRequest | federation_pb2.SessionRequest.Ask
+"""What says whom a question is about, and as of when."""
+
+Subject = tuple[str, str]
+"""Scheme and value, checked."""
+
+_MOST_KEPT: Final = 1024
+_MOST_PREPARED: Final = 64
+"""Most schemes and scopes that one inquiry is prepared for at a time."""
+_MOST_SUBJECTS: Final = 8192
+_LARGEST_KEPT: Final = 4096
 """Bytes: a question of more holds a page token or a list of its own, and is not asked again."""
-_USED_AGAIN = LIFETIME / 3
+_USED_AGAIN: Final = LIFETIME / 3
 """How long a signed context is used again: what was asked just before still has most of its life to arrive in."""
+_QUERY_ID: Final = record_source_pb2.FetchSessionRequest.Ask.QUERY_ID_FIELD_NUMBER
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Part:
     """One selection of the question, decided."""
 
@@ -46,11 +59,17 @@ class Part:
     mask: ReadMask
     kept_back: bool
     """The subject may not be looked for: to find a record by it would tell what policy keeps back."""
+    denied: bool = field(init=False)
+    """Nothing may be given; no department is asked."""
+    refused: bytes = field(init=False, repr=False)
+    """The section of a part that is denied, serialized."""
+    cut: Cut = field(init=False, repr=False)
+    """Cuts what a department sends for it."""
 
-    @property
-    def denied(self) -> bool:
-        """Nothing may be given; no department is asked."""
-        return self.kept_back or not self.mask.grants
+    def __post_init__(self) -> None:
+        self.denied = self.kept_back or not self.mask.grants
+        self.refused = self.section().SerializeToString() if self.denied else b""
+        self.cut = Cut(self.mask)
 
     def section(self) -> exchange_pb2.Section:
         """Begin the part's section: what was decided, without any record."""
@@ -63,28 +82,30 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What one department is asked: its request, serialized, and the parts its sections answer, in order."""
+    """What one department is asked."""
 
     agency: str
-    request: bytes
+    question: bytes
+    """A `FetchRequest` with all but what `Plan.rest` says, serialized: the same bytes for many questions."""
     parts: tuple[Part, ...]
+    """The parts its sections answer, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outline:
-    """What of an `Ask` does not depend on the subject: fields of the request, serialized.
+    """What of an `Ask` depends on no signature: fields of the request, serialized.
 
     They are digested one after the other in the order of their numbers, as canonical serialization has them: the
     department digests what it parsed, written canonically, and must come to the same bytes (`request_digest`).
     """
 
     agency: str
-    selections: bytes
-    known_policy_version: bytes
+    asked: bytes
+    """Selections and known policy version."""
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Plan:
     """A question, decided and divided."""
 
@@ -92,16 +113,17 @@ class Plan:
     svid: Svid
     """The identity that signed, and that the departments must be called with."""
     parts: tuple[Part, ...]
+    refused: list[bytes]
+    """Of each part its section where it is denied, serialized, and nothing where a department is asked."""
     asks: tuple[Ask, ...]
+    rest: bytes
+    """Fields of a `FetchSessionRequest.Ask` that are the same for every department: subject, as-of time, query id."""
+    context: exchange_pb2.RequestContext
+    """Why it is asked."""
     grant: Grant | None = None
     """The authorization that is used, found good when the plan was made."""
-    subject: "Subject | None" = None
+    subject: Subject | None = None
     """Whom the question is about."""
-
-    @property
-    def denied(self) -> list[Part]:
-        """The parts of which nothing may be given."""
-        return [part for part in self.parts if part.denied]
 
     def still(self) -> None:
         """Check the authorization again, where one is used; raises as `Enforcer.check` does."""
@@ -114,41 +136,50 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Delegation:
-    """The gateway's signed word, serialized as a request has it, and how long it is used again."""
+class _Delegated:
+    """What departments are asked under one signed context, and how long it is used again."""
 
     svid: Svid
+    since: dt.datetime
     until: dt.datetime
-    field: bytes
+    asks: tuple[Ask, ...]
+
+    def stands(self, svid: Svid, now: dt.datetime) -> bool:
+        """A clock that was set back would send what is signed in the future."""
+        same = self.svid is svid or self.svid.version == svid.version
+        return same and self.since <= now < self.until
 
 
-Subject = tuple[str, str]
-"""Scheme and value, checked."""
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Prepared:
     """What of a plan does not depend on the subject."""
 
     parts: tuple[Part, ...]
     outlines: tuple[_Outline, ...]
+    refused: list[bytes]
     policies: PolicySet
     made_at: dt.datetime
     expires_at: dt.datetime | None
-    delegation: _Delegation | None = None
+    delegated: _Delegated | None = None
 
     def stands(self, policies: PolicySet, now: dt.datetime) -> bool:
         """A clock that was set back makes it as stale as one that ran past the boundary."""
         return self.policies is policies and self.made_at <= now and (self.expires_at is None or now < self.expires_at)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question, checked and prepared."""
+@dataclass(slots=True, eq=False)
+class Inquiry:
+    """Who asks what and why: all of a question but whom it is about, and as of when. Nothing of it is checked yet."""
 
-    subject: Subject | None
-    grant: Grant | None
-    prepared: _Prepared
+    caller: Caller
+    question: federation_pb2.QueryRequest
+    context: exchange_pb2.RequestContext
+    under_authorization: bool
+    """It states an authorization, or needs one."""
+    key: tuple[str, bytes] | None
+    """What it is kept under once it was found good; None where it is not kept."""
+    prepared: dict[tuple[str, bytes] | str, _Prepared] = field(default_factory=dict, repr=False)
+    """By the subject's scheme, with the scope's digest where there is one."""
 
 
 class Planner:
@@ -168,108 +199,124 @@ class Planner:
         self._signer = signer
         self._clock = clock
         self._enforcer = enforcer or Enforcer.without_service(engine.jurisdiction, clock)
-        self._kept: OrderedDict[tuple[str, str, tuple[bytes, ...], bytes], _Prepared] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, bytes], Inquiry] = OrderedDict()
+
+    def inquiry(self, question: federation_pb2.QueryRequest, caller: Caller) -> Inquiry:
+        """Get the inquiry that a question is part of; the one that was kept, where there is one."""
+        common = federation_pb2.QueryRequest()
+        common.CopyFrom(question)
+        common.ClearField("subject")
+        common.ClearField("as_of")
+        written = common.SerializeToString()
+        key = (caller.spiffe_id, written)
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept
+        context = common.context
+        concerned = self._enforcer.concerns(context)
+        return Inquiry(caller, common, context, concerned, key if len(written) <= _LARGEST_KEPT else None)
 
     def decide(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[Part, ...]:
         """Check a question and decide every selection.
 
         Raises `InvalidArgument` for what is wrong with it, and as `Enforcer.check` does.
         """
-        return self._prepared(question, caller).prepared.parts
+        inquiry, now = self.inquiry(question, caller), self._clock()
+        reader.moment_of(question, now)
+        grant = self._grant(inquiry, now)
+        subject, _ = _subject(question, inquiry, grant)
+        return self._prepared(inquiry, subject, grant, now).parts
 
     def check_subjects(self, questions: Sequence[federation_pb2.QueryRequest], caller: Caller) -> None:
         """Check whom questions are about that differ in nothing else; raises as `decide` does."""
-        grant = self._grant(questions[0], caller, self._clock())
+        inquiry = self.inquiry(questions[0], caller)
+        grant = self._grant(inquiry, self._clock())
         for question in questions:
-            _subject(question, grant)
+            _subject(question, inquiry, grant)
 
     def plan(self, question: federation_pb2.QueryRequest, caller: Caller, svid: Svid, query_id: str = "") -> Plan:
+        """Plan a question that stands by itself; see `plan_for`."""
+        return self.plan_for(self.inquiry(question, caller), question, svid, query_id)
+
+    def plan_for(self, inquiry: Inquiry, asked: Asked, svid: Svid, query_id: str = "") -> Plan:
         """Make one request per department, with only the fields that may be given, under one signed context.
 
-        `query_id` is that of the question this is a part of. Raises as `decide` does.
+        `asked` says whom it is about and as of when; `query_id` is that of the question this is a part of. Raises as
+        `decide` does.
         """
-        asked = self._prepared(question, caller)
-        subject, prepared = asked.subject, asked.prepared
+        now = self._clock()
+        rest = b""
+        if asked.HasField("as_of"):
+            reader.moment_of(asked, now)
+            rest = record_source_pb2.FetchSessionRequest.Ask(as_of=asked.as_of).SerializeToString()
+        grant = self._grant(inquiry, now) if inquiry.under_authorization else None
+        subject, about = _subject(asked, inquiry, grant)
+        prepared = self._prepared(inquiry, subject, grant, now)
         query_id = query_id or new_query_id()
-        if not prepared.outlines:
-            return Plan(query_id, svid, prepared.parts, (), asked.grant, subject)
-        delegation = self._delegation(prepared, question, caller, svid)
-        front, as_of, back = _fields(subject, question, query_id)
-        front = delegation.field + front
-        asks = (
-            Ask(outline.agency, front + outline.selections + as_of + outline.known_policy_version + back, outline.parts)
-            for outline in prepared.outlines
-        )
-        return Plan(query_id, delegation.svid, prepared.parts, tuple(asks), asked.grant, subject)
+        asks: tuple[Ask, ...] = ()
+        if prepared.outlines:
+            delegated = prepared.delegated
+            if delegated is None or not delegated.stands(svid, now):
+                delegated = prepared.delegated = self._delegate(prepared, inquiry, svid, now)
+            svid, asks = delegated.svid, delegated.asks
+        rest = about + rest + wire.embedded(_QUERY_ID, query_id.encode())
+        return Plan(query_id, svid, prepared.parts, prepared.refused, asks, rest, inquiry.context, grant, subject)
 
-    def _delegation(
-        self, prepared: _Prepared, question: federation_pb2.QueryRequest, caller: Caller, svid: Svid
-    ) -> _Delegation:
-        now = self._clock()
-        kept = prepared.delegation
-        if kept is None or kept.until <= now or kept.svid.version != svid.version:
-            digests = [hashlib.sha256(o.selections + o.known_policy_version).digest() for o in prepared.outlines]
-            signed = self._signer.sign(svid, caller, question.context, digests)
-            field = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
-            kept = prepared.delegation = _Delegation(svid, now + _USED_AGAIN, field)
-        return kept
+    def _delegate(self, prepared: _Prepared, inquiry: Inquiry, svid: Svid, now: dt.datetime) -> _Delegated:
+        digests = [hashlib.sha256(outline.asked).digest() for outline in prepared.outlines]
+        signed = self._signer.sign(svid, inquiry.caller, inquiry.context, digests)
+        word = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
+        asks = tuple(Ask(outline.agency, word + outline.asked, outline.parts) for outline in prepared.outlines)
+        return _Delegated(svid, now, now + _USED_AGAIN, asks)
 
-    def _grant(self, question: federation_pb2.QueryRequest, caller: Caller, now: dt.datetime) -> Grant | None:
-        context = question.context
-        if not self._enforcer.concerns(context):
+    def _grant(self, inquiry: Inquiry, now: dt.datetime) -> Grant | None:
+        if not inquiry.under_authorization:
             return None
-        self._engine.check_context(context)
-        return self._enforcer.check(caller, context, now)
+        self._engine.check_context(inquiry.context)
+        return self._enforcer.check(inquiry.caller, inquiry.context, now)
 
-    def _prepared(self, question: federation_pb2.QueryRequest, caller: Caller) -> _Asked:
-        now = self._clock()
-        reader.moment_of(question, now)
-        grant = self._grant(question, caller, now)
-        subject = _subject(question, grant)
+    def _prepared(self, inquiry: Inquiry, subject: Subject | None, grant: Grant | None, now: dt.datetime) -> _Prepared:
+        """Get what is prepared for questions about such a subject; prepares it where it is not, or stands no more."""
         scheme = subject[0] if subject else ""
-        key = caller.spiffe_id, scheme, _shape(question), grant.scope_digest if grant else b""
-        kept = self._kept.get(key)
-        if kept is None or not kept.stands(self._engine.policies, now):
-            kept = self._prepare(question, caller, scheme, grant, now)
-            if sum(map(len, key[2])) > _LARGEST_KEPT:
-                return _Asked(subject, grant, kept)
-            self._kept[key] = kept
+        key = scheme if grant is None else (scheme, grant.scope_digest)
+        found = inquiry.prepared.get(key)
+        if found is None or not found.stands(self._engine.policies, now):
+            found = self._prepare(inquiry, scheme, grant, now)
+            if len(inquiry.prepared) >= _MOST_PREPARED:
+                inquiry.prepared.clear()
+            inquiry.prepared[key] = found
+            self._keep(inquiry)
+        return found
+
+    def _keep(self, inquiry: Inquiry) -> None:
+        if inquiry.key is not None:
+            self._kept[inquiry.key] = inquiry
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
-        return _Asked(subject, grant, kept)
 
-    def _prepare(
-        self,
-        question: federation_pb2.QueryRequest,
-        caller: Caller,
-        scheme: str,
-        grant: Grant | None,
-        now: dt.datetime,
-    ) -> _Prepared:
+    def _prepare(self, inquiry: Inquiry, scheme: str, grant: Grant | None, now: dt.datetime) -> _Prepared:
         policies = self._engine.policies
-        parts = self._decide(question, caller, scheme, grant)
+        parts = self._decide(inquiry, scheme, grant)
         boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]
-        return _Prepared(parts, _outline(parts), policies, now, min(boundaries, default=None))
+        refused = [part.refused for part in parts]
+        return _Prepared(parts, _outlines(parts), refused, policies, now, min(boundaries, default=None))
 
-    def _decide(
-        self, question: federation_pb2.QueryRequest, caller: Caller, scheme: str, grant: Grant | None
-    ) -> tuple[Part, ...]:
-        self._engine.check_context(question.context)
-        check_selections(question.selections)
+    def _decide(self, inquiry: Inquiry, scheme: str, grant: Grant | None) -> tuple[Part, ...]:
+        selections = inquiry.question.selections
+        self._engine.check_context(inquiry.context)
+        check_selections(selections)
         parts: list[Part] = []
-        for index, selection in enumerate(question.selections):
+        for index, selection in enumerate(selections):
             kind = self._catalogue.get(selection.record_type)
-            mask = self._whole(question.context, caller, kind, grant).restrict(selection.fields)
+            mask = self._whole(inquiry, kind, grant).restrict(selection.fields)
             lookup.by_filter(mask, selection.filter)
             parts.append(Part(index, selection, mask, _kept_back(mask, scheme)))
         return tuple(parts)
 
-    def _whole(
-        self, context: exchange_pb2.RequestContext, caller: Caller, kind: RecordType, grant: Grant | None
-    ) -> ReadMask:
+    def _whole(self, inquiry: Inquiry, kind: RecordType, grant: Grant | None) -> ReadMask:
         if grant is None:
-            return self._engine.mask(caller, context, kind)
-        return grant.narrow(self._engine.mask(caller, context, kind, grant.authorized))
+            return self._engine.mask(inquiry.caller, inquiry.context, kind)
+        return grant.narrow(self._engine.mask(inquiry.caller, inquiry.context, kind, grant.authorized))
 
 
 def new_query_id() -> str:
@@ -277,13 +324,26 @@ def new_query_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def _subject(question: federation_pb2.QueryRequest, grant: Grant | None) -> Subject | None:
-    """Check whom a question is about; about nobody in particular only where an authorization opens that."""
-    about, named = question.subject, question.HasField("subject") or grant is None
-    subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
+def _subject(asked: Asked, inquiry: Inquiry, grant: Grant | None) -> tuple[Subject | None, bytes]:
+    """Check whom a question is about; about nobody in particular only where an authorization opens that.
+
+    Gives the subject, and the field that says it to a department, serialized.
+    """
+    subject: Subject | None = None
+    field = b""
+    if grant is None or asked.HasField("subject"):
+        about = asked.subject
+        subject, field = _checked(about.scheme, about.value, about.as_written)
     if grant is not None:
-        grant.scope.check_subject(subject, [selection.record_type for selection in question.selections])
-    return subject
+        grant.scope.check_subject(subject, [selection.record_type for selection in inquiry.question.selections])
+    return subject, field
+
+
+@lru_cache(maxsize=_MOST_SUBJECTS)
+def _checked(scheme: str, value: str, as_written: bool) -> tuple[Subject, bytes]:
+    subject = reader.subject_of(scheme, value, as_written)
+    about = common_pb2.SubjectId(scheme=subject[0], value=subject[1], as_written=as_written)
+    return subject, record_source_pb2.FetchSessionRequest.Ask(subject=about).SerializeToString()
 
 
 def _kept_back(mask: ReadMask, scheme: str) -> bool:
@@ -296,25 +356,17 @@ def _kept_back(mask: ReadMask, scheme: str) -> bool:
     return False
 
 
-def _shape(question: federation_pb2.QueryRequest) -> tuple[bytes, ...]:
-    """All of a question but its subject and time."""
-    return question.context.SerializeToString(), *[s.SerializeToString() for s in question.selections]
-
-
-def _outline(parts: Sequence[Part]) -> tuple[_Outline, ...]:
+def _outlines(parts: Iterable[Part]) -> tuple[_Outline, ...]:
     by_agency: dict[str, list[Part]] = {}
     for part in parts:
         if not part.denied:
             by_agency.setdefault(part.mask.record_type.owner, []).append(part)
-    return tuple(
-        _Outline(
-            agency,
-            record_source_pb2.FetchRequest(selections=map(_granted, several)).SerializeToString(deterministic=True),
-            record_source_pb2.FetchRequest(known_policy_version=several[0].mask.version).SerializeToString(),
-            tuple(several),
-        )
-        for agency, several in by_agency.items()
-    )
+    return tuple(_Outline(agency, _asked_of(several), tuple(several)) for agency, several in by_agency.items())
+
+
+def _asked_of(parts: Sequence[Part]) -> bytes:
+    asked = record_source_pb2.FetchRequest(selections=map(_granted, parts), known_policy_version=parts[0].mask.version)
+    return asked.SerializeToString(deterministic=True)
 
 
 def _granted(part: Part) -> exchange_pb2.Selection:
@@ -324,20 +376,3 @@ def _granted(part: Part) -> exchange_pb2.Selection:
     del selection.fields[:]
     selection.fields.extend(part.mask.grants)
     return selection
-
-
-def _fields(
-    subject: Subject | None, question: federation_pb2.QueryRequest, query_id: str
-) -> tuple[bytes, bytes, bytes]:
-    """Serialize the fields of a request that differ from question to question: subject, as-of time, query id."""
-    about = as_of = b""
-    if subject is not None:
-        named = common_pb2.SubjectId(scheme=subject[0], value=subject[1], as_written=question.subject.as_written)
-        about = record_source_pb2.FetchRequest(subject=named).SerializeToString()
-    if question.HasField("as_of"):
-        as_of = record_source_pb2.FetchRequest(as_of=question.as_of).SerializeToString()
-    return (
-        about,
-        as_of,
-        record_source_pb2.FetchRequest(query_id=query_id).SerializeToString(),
-    )

@@ -1,60 +1,38 @@
 """`FederationService`: one question across agencies, answered field by field under policy.
 
-A handler plans (`gateway.plan`), asks every department at once under one deadline, cuts what comes back
-(`gateway.cut`) and assembles. A department that is slow, dead or refuses costs its own sections only.
+A handler plans (`gateway.plan`), asks every department at once under one deadline (`gateway.departments`), has what
+comes back cut and gathered (`gateway.gathering`), and assembles. A department that is slow, dead or refuses costs its
+own sections only.
 """
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Final
 
 from gateway import streaming
-from gateway.cut import recut
-from gateway.plan import Ask, Part, Plan, Planner, new_query_id
+from gateway.departments import Department, Outcome
+from gateway.gathering import Gathering
+from gateway.plan import Ask, Inquiry, Part, Plan, Planner, new_query_id
 from gateway.reads import AllReads
-from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, reads_pb2, record_source_pb2
+from hutong.api.exchange.v1 import federation_pb2, reads_pb2, record_source_pb2
 from services.kit import wire
-from services.kit.authorizations.registry import REASONS
-from services.kit.client import Client
-from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
+from services.kit.errors import DeadlineExceeded, InvalidArgument, Reason, Unavailable
 from services.kit.identity import Identity
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import Call, Reply, bind_method
 from services.kit.sessions.serving import Prepared, Sessions
-from services.kit.telemetry import trace_id
 
-_log = logging.getLogger(__name__)
-
-FETCH = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
-_PAGE_TOKENS = (Reason.PAGE_TOKEN_INVALID, Reason.PAGE_TOKEN_MISMATCH)
-_SECTIONS = federation_pb2.QueryResponse.SECTIONS_FIELD_NUMBER
-_SECTION = federation_pb2.StreamQueryResponse.SECTION_FIELD_NUMBER
-_ROOM = 64 * 1024
+_QUERY_ID: Final = federation_pb2.QueryResponse.QUERY_ID_FIELD_NUMBER
+_SECTIONS: Final = federation_pb2.QueryResponse.SECTIONS_FIELD_NUMBER
+_SECTION: Final = federation_pb2.StreamQueryResponse.SECTION_FIELD_NUMBER
+_TRACEPARENT: Final = record_source_pb2.FetchSessionRequest.Ask.TRACEPARENT_FIELD_NUMBER
+_ROOM: Final = 64 * 1024
 """Bytes of an answer beside its sections."""
-_SHORTEST = 0.02
+_SHORTEST: Final = 0.02
 """Seconds: a question with less time than this left is refused, since no department could answer it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Department:
-    """A department as the gateway knows it."""
-
-    client: Client
-    timeout: float
-    """Longest wait, in seconds."""
-
-
-class Answer(NamedTuple):
-    """What came of one part of a question."""
-
-    section: bytes
-    """Its section, serialized."""
-    rows: int = 0
-    """How many records are in it."""
 
 
 class FederationService:
@@ -87,30 +65,50 @@ class FederationService:
 
     async def query(self, request: federation_pb2.QueryRequest, call: Call) -> Reply:
         """Answer in one message, a `QueryResponse`."""
-        plan = self._planner.plan(request, call.caller, self._identity.svid())
-        _note(call, plan, request.context)
-        wait = _inner_deadline(call)
-        answered = {part.index: Answer(part.section().SerializeToString()) for part in plan.denied}
-        for answers in await plan.wait(asyncio.gather(*(self._ask(ask, plan, call, wait) for ask in plan.asks))):
-            answered.update(answers)
-        self._fit(answered, plan)
-        head = federation_pb2.QueryResponse(query_id=plan.query_id).SerializeToString()
-        for part in plan.parts:
-            call.facts.disclosed(part.mask, answered[part.index].rows)
-        return head + b"".join(wire.embedded(_SECTIONS, answered[part.index].section) for part in plan.parts)
+        return await self._answer(self._planner.plan(request, call.caller, self._identity.svid()), call)
 
     def session(self, requests: AsyncIterator[federation_pb2.SessionRequest], call: Call) -> AsyncIterator[Reply]:
         """Answer many questions on one stream, each as `query` does."""
         return self._sessions.serve(requests, call)
 
-    async def _asked(self, prepared: Prepared[None], ask: federation_pb2.SessionRequest.Ask, call: Call) -> Reply:
-        request = federation_pb2.QueryRequest()
-        request.CopyFrom(prepared.question)
-        if ask.HasField("subject"):
-            request.subject.CopyFrom(ask.subject)
-        if ask.HasField("as_of"):
-            request.as_of.CopyFrom(ask.as_of)
-        return await self.query(request, call)
+    async def _asked(self, prepared: Prepared[Inquiry], ask: federation_pb2.SessionRequest.Ask, call: Call) -> Reply:
+        inquiry = prepared.made
+        if inquiry is None:
+            inquiry = prepared.made = self._inquiry(prepared.question, call)
+        call.facts.stated(inquiry.context)
+        return await self._answer(self._planner.plan_for(inquiry, ask, self._identity.svid()), call)
+
+    def _inquiry(self, question: federation_pb2.QueryRequest, call: Call) -> Inquiry:
+        if question.HasField("subject") or question.HasField("as_of"):
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, "what is prepared says neither about whom nor as of when")
+        return self._planner.inquiry(question, call.caller)
+
+    async def _answer(self, plan: Plan, call: Call) -> bytes:
+        """Ask every department, and assemble a `QueryResponse` when all have answered."""
+        _note(call, plan)
+        gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
+        self._ask(plan, call, gathered.told)
+        await plan.wait(gathered.done)
+        sections, rows = gathered.sections, gathered.rows
+        if sum(map(len, sections)) > self._most:
+            gathered.fit(self._most)
+        facts = call.facts
+        for part in plan.parts:
+            facts.disclosed(part.mask, rows[part.index])
+        written = [wire.embedded(_SECTIONS, section) for section in sections]
+        return wire.embedded(_QUERY_ID, plan.query_id.encode()) + b"".join(written)
+
+    def _ask(self, plan: Plan, call: Call, told: Callable[[Ask, Outcome], None]) -> None:
+        """Ask the departments of a plan; `told` is given each ask with what came of it, as each answers."""
+        wait, rest = _inner_deadline(call), plan.rest
+        if call.trace is not None and call.trace.told:
+            rest += wire.embedded(_TRACEPARENT, call.trace.parent.encode())
+        for ask in plan.asks:
+            department = self._departments.get(ask.agency)
+            if department is None:
+                told(ask, Unavailable(Reason.DEPARTMENT_UNREACHABLE, "this gateway knows no such department"))
+            else:
+                department.ask(plan.svid, ask.question, rest, wait, partial(told, ask))
 
     async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
         """Answer section by section, as departments answer; the next section waits until this one is taken.
@@ -126,33 +124,37 @@ class FederationService:
             turn: streaming.Turn | None = first
             while turn is not None:
                 plan = self._planner.plan(turn.question, call.caller, self._identity.svid(), query_id)
-                _note(call, plan, turn.question.context)
+                _note(call, plan)
                 sections: list[bytes] = []
                 async with aclosing(self._sections(plan, call)) as answered:
-                    async for part, answer in answered:
+                    async for part, section, rows in answered:
                         if request.all_pages:
-                            sections.append(answer.section)
-                        call.facts.disclosed(part.mask, answer.rows)
-                        yield head + turn.about + wire.embedded(_SECTION, answer.section)
-                        if plan.grant is not None and not answer.rows:
-                            streaming.check_ended(answer.section)
+                            sections.append(section)
+                        call.facts.disclosed(part.mask, rows)
+                        yield head + turn.about + wire.embedded(_SECTION, section)
+                        if plan.grant is not None and not rows:
+                            streaming.check_ended(section)
                 turn = turn.next_page(sections) if request.all_pages else None
 
-    async def _sections(self, plan: Plan, call: Call) -> AsyncGenerator[tuple[Part, Answer]]:
-        """Give the answers to the parts of one plan, as departments answer."""
-        wait = _inner_deadline(call)
-        for part in plan.denied:
-            yield part, Answer(part.section().SerializeToString())
-        tasks = [asyncio.ensure_future(self._ask(ask, plan, call, wait)) for ask in plan.asks]
-        try:
-            for next_done in asyncio.as_completed(tasks):
-                for index, answer in (await plan.wait(next_done)).items():
-                    # The one before may have waited long to be taken.
-                    plan.still()
-                    yield plan.parts[index], answer
-        finally:
-            for task in tasks:
-                task.cancel()
+    async def _sections(self, plan: Plan, call: Call) -> AsyncGenerator[tuple[Part, bytes, int]]:
+        """Give the parts of one plan, each with its section and how many rows it has, as departments answer."""
+        told: asyncio.Queue[tuple[Ask, Outcome]] = asyncio.Queue()
+
+        def note(ask: Ask, outcome: Outcome) -> None:
+            told.put_nowait((ask, outcome))
+
+        self._ask(plan, call, note)
+        for part in plan.parts:
+            if part.denied:
+                yield part, part.refused, 0
+        gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
+        for _ in plan.asks:
+            ask, outcome = await plan.wait(told.get())
+            gathered.put(ask, outcome)
+            for part in ask.parts:
+                # The one before may have waited long to be taken.
+                plan.still()
+                yield part, gathered.sections[part.index], gathered.rows[part.index]
 
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
@@ -179,58 +181,10 @@ class FederationService:
             record_types=[kind.info() for kind in kinds[:size]], next_page_token=token
         )
 
-    async def _ask(self, ask: Ask, plan: Plan, call: Call, wait: float) -> dict[int, Answer]:
-        """Ask one department; gives its sections by the index of the part.
 
-        Whatever goes wrong there becomes the status of its own sections.
-        """
-        department = self._departments.get(ask.agency)
-        try:
-            if department is None:
-                raise Unavailable(Reason.DEPARTMENT_UNREACHABLE, "this gateway knows no such department")
-            response = await department.client.unary(
-                FETCH,
-                ask.request,
-                record_source_pb2.FetchResponse,
-                timeout=min(wait, department.timeout),
-                traceparent=call.traceparent,
-                svid=plan.svid,
-            )
-            if len(response.sections) != len(ask.parts):
-                raise Unavailable(Reason.DEPARTMENT_FAILED, "the department answered another question")
-            return {
-                part.index: self._cut(part, section, call)
-                for part, section in zip(ask.parts, response.sections, strict=True)
-            }
-        except HutongError as error:
-            if error.reason in _PAGE_TOKENS and any(part.selection.page_token for part in ask.parts):
-                # Only the department that sealed a token can tell that it is wrong; the mistake is the caller's.
-                raise
-            self._log_failure(ask.agency, call, error)
-            return {part.index: Answer(_failed(part, error).SerializeToString()) for part in ask.parts}
-
-    def _cut(self, part: Part, section: exchange_pb2.Section, call: Call) -> Answer:
-        try:
-            return Answer(recut(section, part.mask), len(section.records))
-        except HutongError as error:
-            self._log_failure(part.mask.record_type.owner, call, error)
-            return Answer(_failed(part, error).SerializeToString())
-
-    def _fit(self, answered: dict[int, Answer], plan: Plan) -> None:
-        """Answers that fit one by one need not fit into one message: leave out the largest until they do."""
-        while sum(len(answer.section) for answer in answered.values()) > self._most:
-            part = max(plan.parts, key=lambda part: len(answered[part.index].section))
-            error = ResourceExhausted(Reason.ANSWER_TOO_LARGE, "ask for fewer types, fields or records at once")
-            answered[part.index] = Answer(_failed(part, error).SerializeToString())
-
-    def _log_failure(self, agency: str, call: Call, error: HutongError) -> None:
-        fields = {"department": agency, "reason": error.reason, "trace_id": trace_id(call.traceparent)}
-        _log.warning("Department gave no answer", extra={"fields": fields})
-
-
-def _note(call: Call, plan: Plan, context: exchange_pb2.RequestContext) -> None:
+def _note(call: Call, plan: Plan) -> None:
     """Note what is asked, for the log."""
-    call.facts.asked(call.caller, context, plan.subject, plan.query_id)
+    call.facts.asked(call.caller, plan.context, plan.subject, plan.query_id)
     call.facts.granted(plan.grant)
 
 
@@ -242,20 +196,3 @@ def _inner_deadline(call: Call) -> float:
     if remaining < _SHORTEST:
         raise DeadlineExceeded(Reason.DEADLINE_TOO_SHORT, "too little time is left to ask any department")
     return remaining - min(0.1 * remaining, 0.2)
-
-
-def _failed(part: Part, error: HutongError) -> exchange_pb2.Section:
-    section = part.section()
-    if isinstance(error, DeadlineExceeded):
-        section.status = exchange_pb2.SECTION_STATUS_TIMEOUT
-        section.reason = Reason.DEPARTMENT_TIMEOUT
-    elif error.reason in REASONS:
-        # The department checks for itself, and may have heard what this gateway has not.
-        unknown = isinstance(error, Unavailable)
-        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE if unknown else exchange_pb2.SECTION_STATUS_DENIED
-        section.reason = error.reason
-    else:
-        section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
-        known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN, Reason.ANSWER_TOO_LARGE)
-        section.reason = error.reason if error.reason in known else Reason.DEPARTMENT_FAILED
-    return section

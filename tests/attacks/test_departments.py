@@ -13,9 +13,10 @@ from hutong.api.common.v1 import common_pb2
 from hutong.api.customs.v1 import declaration_pb2, operator_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from tests.attacks.asking import PUBLIC, SUBJECT, UNAVAILABLE, ask
-from tests.attacks.imposter import Imposter, instead_of, raw
+from tests.attacks.imposter import Imposter, instead_of
 from tests.exchange.mesh import STREAM, Mesh, question, records, running
 from tests.exchange.records import EXPORTER, RECORDS
+from tests.exchange.standin import raw
 
 OK = exchange_pb2.SECTION_STATUS_OK
 OPERATOR = "type.googleapis.com/hutong.api.customs.v1.Operator"

@@ -28,6 +28,7 @@ CALLERS = {
     "member": ["visitor/app", "gateway2/main"],
 }
 EXPECTED: dict[str, dict[str, list[str]]] = yaml.safe_load((Path(__file__).parent / "matrix.yaml").read_text())
+BIDI = {"ServerReflectionInfo", "Session", "FetchSession"}
 EXCHANGE = "hutong.api.exchange.v1."
 LOG = "hutong.api.log.v1."
 
@@ -56,7 +57,7 @@ async def admitted(client: Client, method: str, *, streams: bool) -> bool:
             yield Empty()
 
     try:
-        if method.endswith("ServerReflectionInfo"):
+        if method.rpartition("/")[2] in BIDI:
             async for _ in client.bidi(method, nothing(), Empty, timeout=5):
                 break
         elif streams:

@@ -19,6 +19,7 @@ from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailab
 from services.kit.rpc import Call, bind
 from tests.exchange.mesh import QUERY, STREAM, Mesh, question, running
 from tests.exchange.records import EXPORTER, RECORDS
+from tests.exchange.standin import ACCESS, SOURCE, Standin
 
 SUBJECT = f"cn.uscc:{EXPORTER}"
 PUBLIC = {"purpose": "P-PUBLIC-REG", "legal_basis": "CN-PUBLIC-REGISTER"}
@@ -66,19 +67,18 @@ async def test_a_dead_department_still_tells_what_was_decided(own: Mesh) -> None
     assert not answer.sections[0].records
 
 
-class Hurried:
+class Hurried(Standin):
     """A department that notes how much time it is given, and has none."""
 
     def __init__(self) -> None:
+        super().__init__(self._refuse)
         self.given: list[float] = []
 
-    async def fetch(self, _: record_source_pb2.FetchRequest, call: Call) -> record_source_pb2.FetchResponse:
+    async def _refuse(self, _: record_source_pb2.FetchRequest, call: Call) -> record_source_pb2.FetchResponse:
         remaining = call.remaining()
         assert remaining is not None
         self.given.append(remaining)
         raise Unavailable(Reason.SHUTTING_DOWN, "not now")
-
-    watch = describe = fetch
 
 
 async def test_departments_get_less_time_than_the_caller_has(tmp_path: Path) -> None:
@@ -86,8 +86,7 @@ async def test_departments_get_less_time_than_the_caller_has(tmp_path: Path) -> 
     async with running(tmp_path, "taxation") as mesh:
         await mesh.load("taxation", RECORDS["taxation"])
         hurried = Hurried()
-        doors = bind(record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"], hurried)
-        async with mesh.zone.serving(doors, "hutong.api.exchange.v1.RecordSourceService: {Fetch: [gateway/*]}") as host:
+        async with mesh.zone.serving(bind(SOURCE, hurried), ACCESS) as host:
             await mesh.replace_gateway(customs=host.address)
             # Once, so that the next call finds every connection open.
             await statuses(mesh, 30)

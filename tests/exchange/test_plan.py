@@ -62,7 +62,11 @@ def desk(tmp_path: Path) -> Desk:
 
 def sent(plan: Plan) -> record_source_pb2.FetchRequest:
     (ask,) = plan.asks
-    return record_source_pb2.FetchRequest.FromString(ask.request)
+    return record_source_pb2.FetchRequest.FromString(ask.question)
+
+
+def about(plan: Plan) -> record_source_pb2.FetchSessionRequest.Ask:
+    return record_source_pb2.FetchSessionRequest.Ask.FromString(plan.rest)
 
 
 def word(plan: Plan) -> exchange_pb2.ExchangeContext:
@@ -99,7 +103,8 @@ def test_every_question_has_an_id_of_its_own_and_names_its_own_subject(desk: Des
     desk.clock.now = SINCE
     plans = [desk.plan(subject) for subject in (*SUBJECTS, SUBJECTS[0])]
     assert len({plan.query_id for plan in plans}) == 3
-    assert [sent(plan).subject.value for plan in plans] == [*SUBJECTS, SUBJECTS[0]]
+    assert [about(plan).query_id for plan in plans] == [plan.query_id for plan in plans]
+    assert [about(plan).subject.value for plan in plans] == [*SUBJECTS, SUBJECTS[0]]
 
 
 def test_the_gateways_word_is_good_at_every_moment_it_is_used(desk: Desk) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.cut import recut
+from gateway.cut import Cut
 from hutong.api.common.v1 import common_pb2
 from hutong.api.customs.v1 import declaration_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
@@ -123,7 +123,7 @@ async def test_what_only_the_department_would_give_is_cut_by_the_gateway(own: Me
     del answer.records[:]
     answer.records.add().Pack(whole)
     mask = own.gateway.engine.mask(TAX, ASKED.context, catalogue.load().get("customs.Declaration"))
-    cut = exchange_pb2.Section.FromString(recut(answer, mask.restrict(["declaration_no", "ie_flag"])))
+    cut = exchange_pb2.Section.FromString(Cut(mask.restrict(["declaration_no", "ie_flag"]))(answer)[0])
     (found,) = records(cut)
     assert found.declaration_no == whole.declaration_no
     assert {f.name for f, _ in found.ListFields()} == {"envelope", "declaration_no", "ie_flag"}
@@ -137,5 +137,5 @@ async def test_a_record_of_another_type_is_no_answer(own: Mesh) -> None:
     assert own.gateway is not None
     mask = own.gateway.engine.mask(TAX, ASKED.context, catalogue.load().get("customs.Declaration"))
     with pytest.raises(Unavailable) as refused:
-        recut(answer, mask)
+        Cut(mask)(answer)
     assert refused.value.reason is Reason.DEPARTMENT_FAILED

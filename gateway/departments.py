@@ -1,0 +1,108 @@
+"""The departments as the gateway has them: where each is, how long it is waited for, and the session it is asked over.
+
+A signed context is good only over connections of the certificate whose key signed it, so a session belongs to one
+identity: when that is renewed another session takes over, and the former one ends once its questions are answered.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from certs.svid import Svid
+from hutong.api.exchange.v1 import record_source_pb2
+from services.kit import wire
+from services.kit.client import Client
+from services.kit.errors import HutongError
+from services.kit.sessions.asking import AskingSession
+
+FETCH: Final = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
+SESSION: Final = "/hutong.api.exchange.v1.RecordSourceService/FetchSession"
+
+_LARGEST: Final = 16 * 1024
+"""Bytes: a longer question is asked by itself. A session keeps what is prepared, and all in it share its limits."""
+_TIMEOUT: Final = record_source_pb2.FetchSessionRequest.Ask.TIMEOUT_FIELD_NUMBER
+_SECONDS: Final = 1
+_NANOS: Final = 2
+
+Outcome = record_source_pb2.FetchResponse | HutongError
+"""What came of an ask: the response, or the error in its place."""
+
+Told = Callable[[Outcome], None]
+
+
+class Department:
+    """One department."""
+
+    def __init__(self, client: Client, timeout: float) -> None:
+        """`timeout` is the longest wait for it, in seconds."""
+        self.client = client
+        self._timeout = timeout
+        self._longest = _timeout(timeout)
+        self._svid: Svid | None = None
+        self._session: AskingSession | None = None
+        self._former: dict[asyncio.Task[None], AskingSession] = {}
+        self._alone: set[asyncio.Task[None]] = set()
+
+    def ask(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+        """Ask as `svid`, which signed the question, and have `told` called once, within `wait` seconds.
+
+        `question` and `rest` are those of `gateway.plan.Ask` and `gateway.plan.Plan`.
+        """
+        if wait < self._timeout:
+            rest += _timeout(wait)
+        else:
+            wait, rest = self._timeout, rest + self._longest
+        if len(question) > _LARGEST:
+            self._ask_alone(svid, question, rest, wait, told)
+            return
+        session = self._session if svid is self._svid else None
+        (session or self._session_of(svid)).ask(question, rest, wait, told)
+
+    async def close(self) -> None:
+        """End everything that is asked: whoever waits is told that there is no answer."""
+        sessions = list(self._former.values())
+        if self._session is not None:
+            sessions.append(self._session)
+        for session in sessions:
+            session.cut()
+        for task in self._alone:
+            task.cancel()
+        await asyncio.gather(*(session.close() for session in sessions), *self._alone, return_exceptions=True)
+
+    def _session_of(self, svid: Svid) -> AskingSession:
+        session = self._session
+        if session is None or self._svid is None or self._svid.version != svid.version:
+            if session is not None:
+                task = asyncio.ensure_future(session.close())
+                self._former[task] = session
+                task.add_done_callback(self._former.pop)
+            channel = self.client.channel(svid)
+            session = self._session = AskingSession(channel, SESSION, record_source_pb2.FetchSessionResponse)
+        self._svid = svid
+        return session
+
+    def _ask_alone(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+        ask = record_source_pb2.FetchSessionRequest.Ask.FromString(rest)
+        request = record_source_pb2.FetchRequest.FromString(question)
+        request.query_id = ask.query_id
+        if ask.HasField("subject"):
+            request.subject.CopyFrom(ask.subject)
+        if ask.HasField("as_of"):
+            request.as_of.CopyFrom(ask.as_of)
+
+        async def fetch() -> None:
+            response, parent = record_source_pb2.FetchResponse, ask.traceparent
+            try:
+                told(await self.client.unary(FETCH, request, response, timeout=wait, traceparent=parent, svid=svid))
+            except HutongError as error:
+                told(error)
+
+        task = asyncio.ensure_future(fetch())
+        self._alone.add(task)
+        task.add_done_callback(self._alone.discard)
+
+
+def _timeout(seconds: float) -> bytes:
+    """Write how long the answer is waited for, as it stands in an ask."""
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return wire.embedded(_TIMEOUT, wire.whole(_SECONDS, whole) + wire.whole(_NANOS, milliseconds * 1_000_000))
