@@ -1,5 +1,5 @@
 # Targets are named like folders in places: without .PHONY they would do nothing.
-.PHONY: help dev demo test fuzz lint types proto proto-breaking lock bench ci clean
+.PHONY: help dev demo test fuzz lint types proto proto-breaking lock bench bench-peers bench-page ci clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -18,8 +18,15 @@ help: ## say what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt
+.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt .venv/stock.stamp
 	$(PIP) -r .ci/requirements/dev.txt
+	touch $@
+
+# Clients of other makes, for tests of the transports: without npm those are skipped, and say so.
+.venv/stock.stamp: tests/transport/stock/package.json tests/transport/stock/package-lock.json .venv/app.stamp
+	mkdir -p .venv/stock
+	cp tests/transport/stock/package.json tests/transport/stock/package-lock.json .venv/stock
+	! command -v npm > /dev/null || npm ci --prefix .venv/stock --ignore-scripts --no-audit --no-fund --loglevel error
 	touch $@
 
 dev: .venv/dev.stamp ## install everything tests, lint and types need
@@ -30,8 +37,14 @@ demo: .venv/app.stamp ## a running mesh, told as a story and checked; leaves not
 test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
 	$(BIN)/pytest
 
-fuzz: .venv/dev.stamp ## the tests that draw examples, with new ones and more of them
+FUZZ_SECONDS ?= 120
+
+fuzz: .venv/dev.stamp ## the tests that draw examples, with new ones and more of them; then those led by coverage
 	$(BIN)/pytest -m hypothesis --hypothesis-profile=fuzz
+	for part in framing connection; do \
+	  $(BIN)/python -m tests.transport.fuzz_$$part -max_total_time=$(FUZZ_SECONDS) -max_len=800 -len_control=0 \
+	    -rss_limit_mb=600 -artifact_prefix=.venv/ -verbosity=0 || exit 1; \
+	done
 
 lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generated code fresh
 	$(BIN)/ruff format --check .
@@ -61,6 +74,22 @@ lock: .venv/dev.stamp ## pin what the .in files ask for, with hashes
 
 bench: .venv/dev.stamp ## speed as ratios, measured side by side in one run
 	$(BIN)/python -m bench
+
+# Installed where `make clean` removes it; what needs root is asked for only where it is missing.
+.venv/peers.stamp: bench/peers/grpcjs/package-lock.json bench/peers/hive/package-lock.json
+	for name in grpcjs hive; do \
+	  mkdir -p .venv/peers/$$name && cp bench/peers/$$name/package*.json .venv/peers/$$name/ && \
+	  npm ci --prefix .venv/peers/$$name --ignore-scripts --no-audit --no-fund --loglevel=error || exit 1; \
+	done
+	command -v nginx >/dev/null || apt-get install -y --no-install-recommends nginx
+	ls /usr/lib/postgresql/*/lib/postgres_fdw.so >/dev/null 2>&1 || apt-get install -y --no-install-recommends postgresql
+	touch $@
+
+bench-peers: .venv/dev.stamp .venv/peers.stamp ## install what others would build in our place, and measure it beside ours
+	$(BIN)/python -m bench --only peers
+
+bench-page: .venv/dev.stamp ## docs/performance.md of what was measured last
+	$(BIN)/python -m bench --only nothing --write
 
 ci: ## what the gate runs
 	bash .ci/run

@@ -1,152 +1,110 @@
-"""`python -m bench`: starts a fleet and reports speed as ratios, measured side by side in one run."""
+"""`python -m bench`: measures speed, everything side by side in one run, and writes it down.
+
+Results lie in .bench/results.json, part by part; a part that is measured anew takes the place of the former one.
+`--write` puts tables and charts made of them into docs/performance.md.
+"""
 
 import argparse
 import os
+import shutil
+import sys
 import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any, Final
 
 # Sets the TLS floor before gRPC is loaded.
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
 import uvloop
-from rich.console import Console
-from rich.table import Table
 
-from bench import loads, logged, proofs, query, replay, revocation
-from bench.process import resident_mb
-from services.cli.filling import fill
-from services.cli.fleet import Fleet
-from services.cli.zone import Zone
+from bench import page, results
+from bench.parts import adapting, departments, federated, logged, nodes, policy, records, sessions, sweeps, trust
+from bench.setup import Setup
+from bench.sides import console
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-TARGETS = {"cpu": 1.3, "load_s": 5.0, "resident_mb": 130.0, "replay_per_s": 20_000, "logged": 0.6, "verify_s": 20.0}
-PARTS = ("load", "replay", "proofs", "fleet", "logged", "revocation")
-ENTRIES = 1_000_000
-console = Console()
+Part = Callable[[Setup], Awaitable[Mapping[str, Any]]]
+
+PARTS: Final[Mapping[str, Part]] = {
+    "federated": partial(federated.measure, peers=False),
+    "logged": logged.measure,
+    "policy": policy.measure,
+    "records": records.measure,
+    "sessions": sessions.measure,
+    "departments": departments.measure,
+    "fields": sweeps.fields,
+    "policies": sweeps.policies,
+    "nodes": nodes.measure,
+    "load": adapting.load,
+    "replay": adapting.replay,
+    "proofs": trust.proofs,
+    "revocation": trust.revocation,
+    "peers": partial(federated.measure, peers=True),
+}
+"""What can be measured, in this order."""
+
+PEERS: Final = ("peers",)
+"""What needs others' programs, and is left out unless it is asked for."""
 
 
-def main() -> None:
-    """Measure everything and print tables."""
+def main() -> int:
+    """Measure, keep, print, write."""
+    arguments = _arguments()
+    names = [name for name in PARTS if name in arguments.only]
+    failed = [name for name in names if not _measured(name, arguments)]
+    found = results.read(arguments.results)
+    sys.stdout.write(page.tables({name: found[name] for name in names if name in found and name not in failed}))
+    if arguments.write:
+        page.write(found)
+    if failed:
+        console.log(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    data = os.environ.get("HUTONG_SHARED_DATA", str(REPOSITORY.parent / "shared" / "data"))
+    data = os.environ.get("HUTONG_SHARED_DATA", str(results.REPOSITORY.parent / "shared" / "data"))
+    usual = [name for name in PARTS if name not in PEERS]
+    names = [*PARTS, "nothing"]
+    parser.add_argument("--only", choices=names, nargs="+", metavar="PART", help=f"measure these: {', '.join(names)}")
+    parser.add_argument("--peers", action="store_true", help="measure what others would build, beside ours, too")
+    parser.add_argument("--quick", action="store_true", help="just see that it runs; keeps nothing")
+    parser.add_argument("--big", action="store_true", help="also ten million records, and a stream of a million")
+    parser.add_argument("--transport", choices=("grpcio", "nghttp2"), default="", help="what nodes' configs say")
+    parser.add_argument("--write", action="store_true", help="write docs/performance.md of all results there are")
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of real data, for loads and replays")
-    parser.add_argument("--only", choices=PARTS, action="append", help="measure only this; repeat for more")
+    parser.add_argument("--results", type=Path, default=results.FILE, help="where results are kept")
     arguments = parser.parse_args()
-    wanted = arguments.only or PARTS
-    with tempfile.TemporaryDirectory(prefix="hutong-bench-") as folder:
-        if "load" in wanted:
-            uvloop.run(_loads(Path(folder) / "loads", arguments.data))
-        if "replay" in wanted:
-            uvloop.run(_replays(arguments.data))
-        if "proofs" in wanted:
-            _proofs(Path(folder))
-        if "fleet" in wanted:
-            uvloop.run(_fleet(_zone(Path(folder) / "fleet")))
-        if "logged" in wanted:
-            uvloop.run(_logged(*(_zone(Path(folder) / name) for name in ("logged", "unlogged"))))
-        if "revocation" in wanted:
-            uvloop.run(_revocation(_zone(Path(folder) / "revocation")))
+    arguments.only = arguments.only or [*usual, *(PEERS if arguments.peers else ())]
+    if arguments.quick and arguments.results == results.FILE:
+        arguments.results = results.FILE.with_name("quick.json")
+    return arguments
 
 
-def _zone(folder: Path) -> Zone:
-    zone = Zone.prepare(folder)
-    fill(zone, None, with_sample=True, quiet=True)
-    return zone
+def _measured(name: str, arguments: argparse.Namespace) -> bool:
+    """Measure one part and keep what came of it; false where it failed, which costs no other part."""
+    console.rule(name)
+    folder = Path(tempfile.mkdtemp(prefix="hutong-bench-"))
+    setup = Setup(folder, arguments.data, arguments.quick, arguments.big, arguments.transport)
+    started = time.perf_counter()
+    try:
+        found = uvloop.run(_run(PARTS[name], setup))
+    except Exception:
+        console.print_exception()
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    results.keep(name, found, arguments.results)
+    console.log(f"{name} took {time.perf_counter() - started:.0f} s")
+    return True
 
 
-def _proofs(folder: Path) -> None:
-    found = proofs.measure(folder, ENTRIES)
-    columns = (
-        "entries",
-        "verify, ours / bare hashing",
-        "seconds",
-        "append µs",
-        "inclusion ms",
-        "worst",
-        "consistency ms",
-        "check ms",
-    )
-    table = Table(*columns, title="A whole log")
-    numbers = (found.inclusion_ms, found.inclusion_worst_ms, found.consistency_ms, found.check_ms)
-    rest = (f"{number:.2f}" for number in numbers)
-    table.add_row(str(found.entries), f"{found.ratio:.1f}", f"{found.verify_s:.1f}", f"{found.append_us:.1f}", *rest)
-    console.print(table)
-    console.print(f"target: verified in at most {TARGETS['verify_s']} s, an inclusion proof in at most 5 ms")
-
-
-async def _logged(zone: Zone, other: Zone) -> None:
-    async with Fleet(zone) as ours, Fleet(other, program="bench.unlogged") as theirs:
-        columns = ("in flight", "rate, logged / unlogged", "logged/s", "unlogged/s", "p50 ms", "p50 ms unlogged")
-        table = Table(*columns, title="Everything recorded before it leaves")
-        for found in await logged.measure(ours, theirs):
-            rates = (f"{found.logged:.0f}", f"{found.unlogged:.0f}")
-            waits = (f"{found.logged_p50_ms:.1f}", f"{found.unlogged_p50_ms:.1f}")
-            table.add_row(str(found.in_flight), f"{found.ratio:.2f}", *rates, *waits)
-        console.print(table)
-        console.print(f"target: at least {TARGETS['logged']} of the rate at 64 in flight")
-
-
-async def _revocation(zone: Zone) -> None:
-    async with Fleet(zone) as fleet:
-        found = await revocation.measure(fleet)
-        table = Table("revocations", "p50 ms", "p99 ms", "worst ms", "load, queries/s", title="Revocation to refusal")
-        numbers = (found.p50_ms, found.p99_ms, found.worst_ms, found.queries_per_s)
-        table.add_row(str(found.count), *(f"{number:.0f}" for number in numbers))
-        console.print(table)
-        console.print("target: p99 under 1000 ms")
-
-
-async def _fleet(zone: Zone) -> None:
-    async with Fleet(zone) as fleet:
-        await _memory(fleet)
-        table = Table(
-            "in flight", "gateway CPU, ours / bare", "p50", "p99", "µs ours", "µs bare", title="Federated query"
-        )
-        for ratio in await query.measure(fleet):
-            numbers = (f"{n:.2f}" for n in (ratio.cpu, ratio.p50, ratio.p99))
-            table.add_row(str(ratio.in_flight), *numbers, f"{ratio.ours_us:.0f}", f"{ratio.bare_us:.0f}")
-        console.print(table)
-        console.print(f"target: gateway CPU at most {TARGETS['cpu']} times the bare fan-out")
-
-
-async def _memory(fleet: Fleet) -> None:
-    table = Table("node", "resident MB", "of the target", title="Memory at rest")
-    for name, node in fleet.nodes.items():
-        assert node.process is not None
-        resident = resident_mb(node.process.pid)
-        table.add_row(name, f"{resident:.0f}", f"{resident / TARGETS['resident_mb']:.2f}")
-    console.print(table)
-
-
-async def _loads(folder: Path, data: Path) -> None:
-    source = data / "commerce" / "cn_enterprise_2019_fujian.csv"
-    if not source.exists():
-        console.print(f"no {source}: the load of real rows is left out")
-        return
-    load = await loads.measure(Zone.prepare(folder), "commerce", "cn_registry_2019", source)
-    table = Table("source", "rows", "rows/s", "time, ours / bare insert", "seconds", title="Load")
-    table.add_row(
-        load.name, str(load.rows), f"{load.rows / load.seconds:.0f}", f"{load.ratio:.1f}", f"{load.seconds:.2f}"
-    )
-    console.print(table)
-    console.print(f"target: {load.rows} rows in at most {TARGETS['load_s']} s on the 2-core reference machine")
-
-
-async def _replays(data: Path) -> None:
-    logs = [path for form in ("xes", "csv") if (path := data / "approval" / f"coselog_receipt.{form}.gz").exists()]
-    if not logs:
-        console.print(f"no event log in {data / 'approval'}: the replay is left out")
-        return
-    columns = ("log", "events", "events/s", "time, ours / bare insert", "seconds", "of these, parsing")
-    table = Table(*columns, title="Replay of an event log")
-    for log in logs:
-        found = await replay.measure(log, "WABO-RECEIPT")
-        speed = (f"{found.per_second:.0f}", f"{found.ratio:.1f}", f"{found.seconds:.2f}", f"{found.parse_seconds:.2f}")
-        table.add_row(found.name, str(found.events), *speed)
-    console.print(table)
-    console.print(f"target: at least {TARGETS['replay_per_s']} events/s on the 2-core reference machine")
+async def _run(part: Part, setup: Setup) -> Mapping[str, Any]:
+    return await part(setup)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,16 +1,58 @@
-"""What a process has used, read from the kernel."""
+"""What processes have used, read from the kernel."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process so far, user and system, all threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def resident_mb(pid: int) -> float:
-    """Memory of a process that is resident now, in MB (10^6 bytes)."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+def cpu_seconds(*pids: int) -> float:
+    """CPU time so far of processes and all their descendants, user and system, all threads.
+
+    Of children that have ended it has what their parents waited for.
+    """
+    return sum(_cpu_of(each) for pid in pids for each in tree(pid))
+
+
+def tree(pid: int) -> list[int]:
+    """List a process and its descendants that are alive."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        each = waiting.pop()
+        found.append(each)
+        waiting += _children(each)
+    return found
+
+
+def resident_mb(*pids: int) -> float:
+    """Memory of processes and their descendants that is resident now, in MB (10^6 bytes)."""
+    return sum(_resident(each) for pid in pids for each in tree(pid))
+
+
+def _children(pid: int) -> Iterable[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def _cpu_of(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    # utime, stime, and those of children that were waited for
+    return sum(map(int, fields[11:15])) / _TICKS
+
+
+def _resident(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 1e6
+    except OSError:
+        return 0.0

@@ -10,7 +10,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from bench import query
+from bench import corpus, zones
+from bench.asking.calls import SERVICE as GATEWAY
 from hutong.api.authorization.v1 import authorization_pb2
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
@@ -23,6 +24,7 @@ from services.kit.client import Client
 from services.kit.errors import HutongError
 from services.kit.officers.tokens import Role
 
+QUERY = f"{GATEWAY}/Query"
 SUPERVISOR = "supervision/aml"
 OWNER = "customs/release"
 FIELDS = ("declaration_no", "total_value_cny")
@@ -87,12 +89,12 @@ class _Load:
 
 
 async def _load(fleet: Fleet) -> None:
-    client, asked = fleet.client(query.CALLER), query.question(fleet.zone.sample)
+    client, asked = fleet.client(zones.CALLER), _public(fleet)
     _Load.queries, _Load.started = 0, time.perf_counter()
 
     async def ask() -> None:
         while True:
-            await client.unary(query.QUERY, asked, federation_pb2.QueryResponse, timeout=10)
+            await client.unary(QUERY, asked, federation_pb2.QueryResponse, timeout=10)
             _Load.queries += 1
 
     await asyncio.gather(*(ask() for _ in range(LOAD)))
@@ -148,6 +150,16 @@ async def _request(officer: _Officer, uscc: str, case: str) -> authorization_pb2
     return found
 
 
+def _public(fleet: Fleet) -> federation_pb2.QueryRequest:
+    """Ask five departments about the sample's exporter."""
+    uscc = sample.story(fleet.zone.sample).exporter.uscc
+    return federation_pb2.QueryRequest(
+        subject=common_pb2.SubjectId(scheme="cn.uscc", value=uscc),
+        selections=[exchange_pb2.Selection(record_type=name) for name in corpus.TYPES],
+        context=exchange_pb2.RequestContext(purpose="P-PUBLIC-REG", legal_basis="CN-PUBLIC-REGISTER"),
+    )
+
+
 def _question(found: authorization_pb2.Authorization, ticket: str) -> federation_pb2.QueryRequest:
     scope = found.scope
     return federation_pb2.QueryRequest(
@@ -169,7 +181,7 @@ async def _until_refused(
     """Ask again and again; what the department gives last counts, whoever refuses first."""
     while True:
         try:
-            response = await client.unary(query.QUERY, asked, federation_pb2.QueryResponse, timeout=10)
+            response = await client.unary(QUERY, asked, federation_pb2.QueryResponse, timeout=10)
         except HutongError as error:
             if not answered:
                 raise
