@@ -7,6 +7,7 @@ Results lie in .bench/results.json, part by part; a part that is measured anew t
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -53,6 +54,8 @@ PEERS: Final = ("peers",)
 def main() -> int:
     """Measure, keep, print, write."""
     arguments = _arguments()
+    # What runs is stopped on the way out, also where somebody else ends us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     names = [name for name in PARTS if name in arguments.only]
     failed = [name for name in names if not _measured(name, arguments)]
     found = results.read(arguments.results)

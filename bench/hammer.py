@@ -3,9 +3,9 @@
     python -m bench.hammer [--seconds 10] [--connections 8] [--streams 32] [--transport nghttp2]
 
 h2load (Debian's nghttp2-client) cannot show a certificate: it speaks plain HTTP/2 to a forwarder beside it, which puts
-mutual TLS around each of its connections. It counts HTTP statuses; what gRPC said is read from the node's metrics, which
-leave out calls that were refused for being too many. Fails where an unexpected status came, the node does not serve
-afterwards, or does not let go of memory and descriptors.
+mutual TLS around each of its connections. It counts HTTP statuses; what gRPC said is read from the node's metrics,
+which leave out calls that were refused for being too many. Fails where an unexpected status came, the node does not
+serve afterwards, or does not let go of memory and descriptors.
 """
 
 import argparse

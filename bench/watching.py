@@ -1,10 +1,10 @@
 """Processes watched for what they keep: memory and open files, sampled while something goes on."""
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench.process import resident_mb
 
@@ -29,7 +29,7 @@ class Watched:
     def look(self) -> None:
         """Take a sample; of a process that is gone there is none."""
         try:
-            files = len(os.listdir(f"/proc/{self.pid}/fd"))
+            files = len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
         except OSError:
             return
         self.samples.append(Sample(time.monotonic(), resident_mb(self.pid), files))

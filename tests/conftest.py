@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 # First of ours: the floor under TLS must stand before gRPC is loaded, whichever test is run.
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from services.kit.config import Transport
 from tests import databases, transports
 from tests.databases import Postgres
 
@@ -34,8 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the transport before anything is connected."""
-    nodes = config.getoption("--transport")
-    transports.use(nodes, config.getoption("--clients") or nodes)
+    nodes: Transport = config.getoption("--transport")  # pyright: ignore[reportAssignmentType]
+    clients: Transport | None = config.getoption("--clients")
+    transports.use(nodes, clients or nodes)
 
 
 @pytest.fixture(scope="session")

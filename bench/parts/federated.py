@@ -11,6 +11,7 @@ from bench.asking.calls import leanest
 from bench.asking.job import Job, Kind
 from bench.peers import bare, contract, fdw, grpcjs_gateway, hive_gateway, nginx
 from bench.peers.running import PeerMissingError
+from bench.process import resident_mb
 from bench.setup import PACE, Setup
 from bench.sides import Side, console
 from services.cli.fleet import Fleet
@@ -102,6 +103,7 @@ async def measure(setup: Setup, *, peers: bool) -> dict[str, Any]:
             "checked": checked,
             "missing": everybody.missing,
             "lacks": {side.name: list(side.lacks) for side in everybody.found},
+            "resident_mb": {side.name: resident_mb(*side.gateway) for side in everybody.found},
             "loads": [load.to_json() for load in loads],
             "paced": [each.to_json() for each in pace],
         }

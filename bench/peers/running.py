@@ -12,6 +12,8 @@ from pathlib import Path
 _START_LIMIT = 60.0
 _AGAIN = 0.05
 _STOP_LIMIT = 5.0
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""Begins every command: however we end, nothing is left running."""
 HOST = "127.0.0.1"
 
 
@@ -42,6 +44,7 @@ async def running(
         raise PeerMissingError(f"there is no {command[0]}")
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
+            *_ENDS_WITH_US,
             *map(str, command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,

@@ -6,7 +6,7 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 import asyncio
 import datetime as dt
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from services.kit.errors import (
 )
 from services.kit.log.facts import Facts, Subject
 from services.kit.policy.mask import ReadMask
-from services.kit.reader import Asking, Question, Reader
+from services.kit.reader import Asking, Cutting, Question, Reader
 from services.kit.records.catalogue import Catalogue, RecordType
 from services.kit.records.conditions import Condition
 from services.kit.records.pages import ResumeTokens
@@ -118,6 +118,8 @@ class _Request:
     certificate: bytes
     """Whose it is."""
     word: Word
+    authorized: bool
+    """It states an authorization."""
     selections: tuple[exchange_pb2.Selection, ...]
     known_policy: str
     askings: dict[int, Asking] = field(default_factory=dict[int, Asking])
@@ -126,6 +128,13 @@ class _Request:
 
 _Said = record_source_pb2.FetchRequest | record_source_pb2.FetchSessionRequest.Ask
 """What says the rest."""
+
+
+def _common(question: record_source_pb2.FetchRequest) -> record_source_pb2.FetchRequest:
+    """Check that what was prepared leaves to each ask what is for it to say; raises `InvalidArgument`."""
+    if question.HasField("subject") or question.HasField("as_of") or question.query_id:
+        raise InvalidArgument(Reason.MALFORMED_REQUEST, "subject, as_of and query_id are for each ask to say")
+    return question
 
 
 class RecordSourceService:
@@ -177,16 +186,13 @@ class RecordSourceService:
         """Answer many requests on one stream, each as `fetch` does."""
         return self._sessions.serve(requests, call)
 
-    async def _asked(
+    def _asked(
         self, prepared: Prepared[_Request], ask: record_source_pb2.FetchSessionRequest.Ask, call: Call
-    ) -> Reply:
+    ) -> Awaitable[Reply]:
         made = prepared.made
         if made is None or made.certificate != call.certificate:
-            for name in _NOT_PREPARED:
-                if prepared.question.HasField(name) if name != "query_id" else prepared.question.query_id:
-                    raise InvalidArgument(Reason.MALFORMED_REQUEST, f"{name} is for each ask to say")
-            made = prepared.made = self._request(prepared.question, call)
-        return await self._answer(made, ask, call)
+            made = prepared.made = self._request(_common(prepared.question), call)
+        return self._answer(made, ask, call)
 
     def _request(self, common: record_source_pb2.FetchRequest, call: Call) -> _Request:
         """Verify and prepare what many requests have in common, or take it from those kept; raises as `word` does."""
@@ -195,7 +201,8 @@ class RecordSourceService:
         if made is None:
             word = self._contexts.word(common, call)
             check_selections(common.selections)
-            made = _Request(call.certificate, word, tuple(common.selections), common.known_policy_version)
+            stated = bool(word.origin.request.authorization_id)
+            made = _Request(call.certificate, word, stated, tuple(common.selections), common.known_policy_version)
             if len(key[1]) <= _LARGEST_KEPT:
                 self._requests[key] = made
                 if len(self._requests) > _MOST_KEPT:
@@ -209,17 +216,23 @@ class RecordSourceService:
         self._contexts.check(made.word)
         origin, facts = made.word.origin, call.facts
         # Without a subject only what an authorization opens by a condition: the reader checks that it does.
-        about, named = said.subject, not origin.request.authorization_id or said.HasField("subject")
+        about, named = said.subject, not made.authorized or said.HasField("subject")
         subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
         as_of = reader.moment_of(said, self._reader.clock()) if said.HasField("as_of") else None
         facts.asked(origin.caller, origin.request, subject, said.query_id)
-        _note_grant(self._reader, origin, facts)
+        if made.authorized:
+            facts.granted(self._reader.grant(origin))
         sections: list[bytes] = []
         for number, selection in enumerate(made.selections):
             asking = made.askings.get(number)
             if asking is None:
                 asking = made.askings[number] = self._asking(origin, selection)
-            section = await self._section(asking, subject, as_of, made.known_policy, facts)
+            try:
+                reading = await self._reader.answer(asking, subject, None, as_of)
+                facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
+                section = reader.section_of(reading, made.known_policy)
+            except HutongError as error:
+                section = self._without(asking, error, facts)
             sections.append(wire.embedded(_SECTIONS, section))
         return b"".join(sections)
 
@@ -233,22 +246,18 @@ class RecordSourceService:
         )
         return self._reader.asking(origin, question)
 
-    async def _section(
-        self, asking: Asking, subject: Subject | None, as_of: dt.datetime | None, known_policy: str, facts: Facts
-    ) -> bytes:
-        """Answer one selection; where its records cannot be had, that costs its own section and no other."""
-        try:
-            reading = await self._reader.answer(asking, subject, None, as_of)
-            facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
-            return reader.section_of(reading, known_policy)
-        except HutongError as error:
-            if error.reason not in _OF_ONE_TYPE:
-                raise
-            mask = self._reader.decide(asking.origin, asking.record_type, asking.fields)
-            facts.disclosed(mask, 0)
-            denied = isinstance(error, PermissionDenied) or error.reason in _QUOTAS
-            status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
-            return mask.head(status, error.reason)
+    def _without(self, asking: Asking, error: HutongError, facts: Facts) -> bytes:
+        """Answer one selection whose records cannot be had: that costs its own section and no other.
+
+        Raises the error where it is of another kind.
+        """
+        if error.reason not in _OF_ONE_TYPE:
+            raise error
+        mask = self._reader.decide(asking.origin, asking.record_type, asking.fields)
+        facts.disclosed(mask, 0)
+        denied = isinstance(error, PermissionDenied) or error.reason in _QUOTAS
+        status = exchange_pb2.SECTION_STATUS_DENIED if denied else exchange_pb2.SECTION_STATUS_UNAVAILABLE
+        return mask.head(status, error.reason)
 
     async def watch(
         self, request: record_source_pb2.WatchRequest, call: Call
@@ -271,7 +280,7 @@ class RecordSourceService:
         binding = (origin.caller.spiffe_id, kind.name)
         after = await self._start(request, binding)
         selection, idle = request.selection, self._heartbeat
-        decided: ReadMask | None = None
+        cutting: Cutting | None = None
         filters: tuple[Condition, ...] = ()
         while not self._stopping.is_set():
             grant = self._reader.grant(origin)
@@ -279,10 +288,10 @@ class RecordSourceService:
                 grant.scope.check_changes(kind)
                 facts.granted(grant)
             mask = self._reader.mask(origin, kind, selection.fields, grant)
-            if mask is not decided:
+            if cutting is None or mask is not cutting.mask:
                 # Once for each decision, not for each look: a long filter takes longer to parse than the look itself.
                 reader.require_any(mask)
-                decided, filters = mask, (*lookup.by_filter(mask, selection.filter), *mask.scope)
+                cutting, filters = Cutting(mask), (*lookup.by_filter(mask, selection.filter), *mask.scope)
             changes = await self._changes(origin, mask, filters, after)
             records = self._reader.concerned(origin, mask, changes.records, grant)
             after = max(after, changes.last_seq)
@@ -295,7 +304,7 @@ class RecordSourceService:
                 response.as_of.FromDatetime(changes.as_of)
                 named: dict[Subject, int] = {}
                 url = reader.type_url(kind)
-                for record in reader.cut(mask, records, named):
+                for record in cutting(records, named):
                     response.records.add(type_url=url, value=record)
                 if records:
                     withheld = any(not all(record.truth) for record in records)

@@ -6,7 +6,6 @@ and taken off the authorization's quota, before it leaves this module.
 """
 
 import datetime as dt
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -88,6 +87,9 @@ class _Decided:
     """Of the authorization that it was decided under."""
     mask: ReadMask
     params: Mapping[str, Column]
+    cut: "Cutting"
+    always: bool
+    """No row condition hides a field of any record."""
     lookups: dict[str, _Lookup] = field(default_factory=dict[str, _Lookup])
     """By scheme."""
 
@@ -263,8 +265,8 @@ class Reader:
             token = self._pages.seal(page.next_key, page.as_of, _binding(asking, subject, key, as_of))
         found = page.records if key is None else self.concerned(asking.origin, mask, page.records, grant)
         named: dict[Subject, int] = {}
-        records = cut(mask, found, named)
-        withheld = any(False in record.truth for record in found)
+        records = decided.cut(found, named)
+        withheld = not decided.always and any(False in record.truth for record in found)
         # Of a row that cannot be read nobody knows whether conditions hold: who finds or is given rows under conditions
         # only must not learn that it is there.
         unreadable = page.unreadable > 0 and () in mask.conditions and not looked.conditional
@@ -288,7 +290,8 @@ class Reader:
         mask = self.mask(origin, asking.record_type, asking.fields, grant)
         until = engine.settled_until(now, mask.expires_at)
         scope = None if grant is None else grant.scope
-        return _Decided(engine.policies, now, until, scope, mask, self.params(origin))
+        always = mask.conditions == ((),)
+        return _Decided(engine.policies, now, until, scope, mask, self.params(origin), Cutting(mask), always)
 
     def _lookup(self, asking: Asking, decided: _Decided, subject: Subject | None) -> _Lookup:
         mask = decided.mask
@@ -344,28 +347,32 @@ def _binding(asking: Asking, subject: Subject | None, key: str | None, as_of: dt
     )
 
 
-def cut(mask: ReadMask, found: Iterable[StoredRecord], named: dict[Subject, int]) -> tuple[bytes, ...]:
-    """Make the records a caller gets, serialized: body and envelope, cut by the mask for the truths of each row.
+class Cutting:
+    """Cuts records by one mask."""
 
-    The enterprises that they name, cut or not, are counted in `named`.
-    """
-    read, lists = mask.record_type.message.FromString, names.lister(mask.record_type)
-    records: list[bytes] = []
-    for record in found:
-        message = read(record.body)
-        for subject in lists(message):
-            named[subject] = named.get(subject, 0) + 1
-        body, key, fact_time = mask.disclosing(record.truth)
-        disclosed = body(message)
-        digest = hashlib.sha256(disclosed).digest()
-        head = envelopes.envelope(record, digest, key=key, fact_time=fact_time)
-        records.append(envelopes.whole(head, disclosed))
-    return tuple(records)
+    def __init__(self, mask: ReadMask) -> None:
+        self.mask = mask
+        self._read = mask.record_type.message.FromString
+        self._count = names.counter(mask.record_type)
+        self._disclosing = mask.disclosing
+
+    def __call__(self, found: Iterable[StoredRecord], named: dict[Subject, int]) -> list[bytes]:
+        """Make the records a caller gets, serialized: body and envelope, cut for the truths of each row.
+
+        The enterprises that they name, cut or not, are counted in `named`.
+        """
+        records: list[bytes] = []
+        for record in found:
+            message = self._read(record.body)
+            self._count(message, named)
+            body, key, fact_time = self._disclosing(record.truth)
+            records.append(envelopes.enclosed(record, body(message), key=key, fact_time=fact_time))
+        return records
 
 
 def type_url(kind: RecordType) -> str:
     """Name a record type as `Any` does."""
-    return f"type.googleapis.com/{kind.full_name}"
+    return envelopes.type_url(kind.full_name)
 
 
 def section_of(reading: Reading, known_policy: str = "") -> bytes:
@@ -382,7 +389,8 @@ def section_of(reading: Reading, known_policy: str = "") -> bytes:
     elif reading.withheld:
         status = _PARTIAL
     head = mask.head(status, reason, decisions=known_policy != mask.version)
-    return envelopes.section(head, type_url(mask.record_type), reading.records, reading.as_of, reading.next_page_token)
+    full_name = mask.record_type.full_name
+    return envelopes.section(head, full_name, reading.records, reading.as_of, reading.next_page_token)
 
 
 def require_any(mask: ReadMask) -> None:

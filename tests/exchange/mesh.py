@@ -47,6 +47,7 @@ class Mesh:
         self.gateway: GatewayNode | None = None
         self.gateway_policies = "policy"
         """Folder of the gateway's policies: the departments' own, until a test takes another."""
+        self.gateway_listen = "127.0.0.1:0"
         self.limits = LimitsSection()
         """Limits of every node; the gateway waits for a department half as long as it grants a call."""
         self.urls: dict[str, str] = {}
@@ -105,7 +106,7 @@ class Mesh:
         """Start a gateway to the running departments; `addresses` sends it elsewhere for some."""
         targets = {agency: node.host.address for agency, node in self.departments.items()} | addresses
         config = GatewayConfig(
-            node=self.zone.node("gateway/main"),
+            node=self.zone.node("gateway/main").model_copy(update={"listen": self.gateway_listen}),
             tls=self.zone.tls("gateway/main"),
             log=self.zone.log("gateway/main"),
             limits=self.limits,

@@ -64,6 +64,8 @@ class Echo:
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.running = 0
+        """How many handlers wait, as they were told to."""
+        self._news = asyncio.Condition()
 
     async def unary(self, request: SignedContext, call: Call) -> Message:
         return await self._one(request, call)
@@ -93,11 +95,21 @@ class Echo:
         if verb == b"bug":
             raise ZeroDivisionError("a secret")
         if verb == b"wait":
-            self.running += 1
+            await self._count(1)
             try:
                 await asyncio.Event().wait()
             finally:
-                self.running -= 1
+                await self._count(-1)
+
+    async def _count(self, change: int) -> None:
+        async with self._news:
+            self.running += change
+            self._news.notify_all()
+
+    async def until_running(self, count: int) -> None:
+        """Wait until so many handlers wait; tests fail where that never is."""
+        async with asyncio.timeout(30), self._news:
+            await self._news.wait_for(lambda: self.running == count)
 
 
 def rpcs(echo: Echo) -> tuple[Rpc, ...]:
@@ -112,6 +124,12 @@ def rpcs(echo: Echo) -> tuple[Rpc, ...]:
     )
 
 
+def _listed(folder: Path) -> Path:
+    listed = folder / "echo.yaml"
+    listed.write_text(ACCESS)
+    return listed
+
+
 @contextlib.asynccontextmanager
 async def serving(
     zone: Zone, transport: Transport, echo: Echo, limits: LimitsSection = LIMITS, listen: str = "127.0.0.1:0"
@@ -119,9 +137,7 @@ async def serving(
     """Serve an echo over a transport."""
     node = zone.node(NODE).model_copy(update={"transport": transport, "listen": listen})
     host = zone.frame(NodeConfig(node=node, tls=zone.tls(NODE), limits=limits))
-    listed: Path = zone.folder / "echo.yaml"
-    listed.write_text(ACCESS)
-    await host.start(rpcs(echo), [listed])
+    await host.start(rpcs(echo), [_listed(zone.folder)])
     try:
         yield host
     finally:

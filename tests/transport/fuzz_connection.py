@@ -1,24 +1,24 @@
 """Fuzzes both ends of a connection with arbitrary frames, from a peer whose certificate stands.
 
 `python -m tests.transport.fuzz_connection [libFuzzer's options]`; `make fuzz` runs it for a while. Whatever comes, no
-exception reaches the loop, what is kept stays small, and the connection is fine or closed, with nothing left of its calls.
+exception reaches the loop, what is kept stays small, and the connection is fine or closed, with nothing left of its
+calls.
 """
 
 import asyncio
 import gc
 import logging
 import ssl
-import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import atheris
-
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
+from tests.transport.fuzzing import Data, fuzz, instrumented
 
-with atheris.instrument_imports(include=["services.kit.transport.nghttp2", "services.kit.rpc"]):
+with instrumented("services.kit.transport.nghttp2", "services.kit.rpc"):
     from services.kit.transport.nghttp2 import tls
     from services.kit.transport.nghttp2.calling import ClientConnection
     from services.kit.transport.nghttp2.channel import NgChannel
@@ -105,10 +105,8 @@ def agreed(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> tuple[s
     other = client.wrap_bio(back, there, server_hostname=name)
     for _ in range(4):
         for end in (other, one):
-            try:
+            with suppress(ssl.SSLWantReadError):
                 end.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
     assert one.selected_alpn_protocol() == other.selected_alpn_protocol() == "h2"
     return one, other
 
@@ -144,7 +142,7 @@ class Bed:
         self.troubles.none()
 
 
-def frames(data: atheris.FuzzedDataProvider, heads: Callable[[atheris.FuzzedDataProvider], raw.Headers]) -> bytes:
+def frames(data: Data, heads: Callable[[Data], raw.Headers]) -> bytes:
     """Make the next frame: what a peer would send, or what it would not."""
     stream = data.PickValueInList([0, 1, 1, 1, 3, 3, 5, 7, 2, 999])
     flags = data.PickValueInList([0, 0, raw.END_STREAM, raw.END_STREAM, 0xFF])
@@ -173,7 +171,7 @@ def frames(data: atheris.FuzzedDataProvider, heads: Callable[[atheris.FuzzedData
     return frame(kind, flags, stream, bytes(data.ConsumeBytes(20)))
 
 
-def asked(data: atheris.FuzzedDataProvider) -> raw.Headers:
+def asked(data: Data) -> raw.Headers:
     """Make the headers of a call, nearly."""
     head = list(usual(data.PickValueInList([echo.UNARY, echo.STREAM, echo.BIDI, "/none"])))
     for _ in range(data.ConsumeIntInRange(0, 2)):
@@ -184,7 +182,7 @@ def asked(data: atheris.FuzzedDataProvider) -> raw.Headers:
     return head
 
 
-def answered(data: atheris.FuzzedDataProvider) -> raw.Headers:
+def answered(data: Data) -> raw.Headers:
     """Make the headers of an answer, or its trailers, nearly."""
     names = [b"grpc-status", b"grpc-message", b"grpc-status-details-bin", b"content-type", b"x", b"grpc-encoding"]
     head: list[tuple[bytes, bytes]] = []
@@ -198,9 +196,7 @@ def answered(data: atheris.FuzzedDataProvider) -> raw.Headers:
     return head
 
 
-async def talk(
-    data: atheris.FuzzedDataProvider, connection: Any, said: Callable[[], bytes], cancel: Callable[[int], object]
-) -> None:
+async def talk(data: Data, connection: Any, said: Callable[[], bytes], cancel: Callable[[int], object]) -> None:
     """Feed a connection frame by frame, cut anywhere, while other things happen to it."""
     for _ in range(data.ConsumeIntInRange(0, MOST_FRAMES)):
         written = said()
@@ -222,7 +218,7 @@ async def talk(
         connection.data_received(written[at:])
 
 
-async def serve(bed: Bed, data: atheris.FuzzedDataProvider) -> None:
+async def serve(bed: Bed, data: Data) -> None:
     """Be a client of a server's."""
     connection = ServerConnection(bed.server)
     pipe = Pipe(bed.tls[0], bed.loop)
@@ -241,7 +237,7 @@ async def serve(bed: Bed, data: atheris.FuzzedDataProvider) -> None:
     assert not bed.server.running
 
 
-async def call(bed: Bed, data: atheris.FuzzedDataProvider) -> None:
+async def call(bed: Bed, data: Data) -> None:
     """Be a server of a client's."""
     # Nobody listens on the first port of all: what is to be made again is made in vain.
     channel = NgChannel("127.0.0.1:1", bed.identity, bed.svid, 4096)
@@ -263,7 +259,7 @@ async def call(bed: Bed, data: atheris.FuzzedDataProvider) -> None:
             yield b"%d" % number
             await asyncio.sleep(0)
 
-    calls = [
+    calls: list[asyncio.Future[Any]] = [
         asyncio.ensure_future(channel.unary(echo.UNARY, b"hello", 30)),
         asyncio.ensure_future(stream(echo.STREAM, b"hello")),
         asyncio.ensure_future(stream(echo.BIDI, requests())),
@@ -282,14 +278,11 @@ def main() -> None:
     """Fuzz one end or the other, which the first byte says."""
     bed = Bed()
 
-    def one(raw_input: bytes) -> None:
-        if raw_input:
-            data = atheris.FuzzedDataProvider(raw_input[1:])
-            bed.loop.run_until_complete((serve if raw_input[0] & 1 else call)(bed, data))
-            bed.settle()
+    def one(which: int, data: Data) -> None:
+        bed.loop.run_until_complete((serve if which & 1 else call)(bed, data))
+        bed.settle()
 
-    atheris.Setup(sys.argv, one)
-    atheris.Fuzz()
+    fuzz(one)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
 """Fuzzes what reads gRPC's words out of HTTP/2's: messages, timeouts, percent encoding, details.
 
-`python -m tests.transport.fuzz_framing [libFuzzer's options]`; `make fuzz` runs it for a while. No exception but the ones
-that callers expect, and no memory beyond what came in.
+`python -m tests.transport.fuzz_framing [libFuzzer's options]`; `make fuzz` runs it for a while. No exception but those
+that callers expect, and nothing is kept beyond what came in.
 """
 
-import sys
+from contextlib import suppress
+from itertools import pairwise
 
-import atheris
+from tests.transport.fuzzing import Data, fuzz, instrumented
 
-with atheris.instrument_imports(include=["services.kit.transport.nghttp2", "services.kit.wire"]):
+with instrumented("services.kit.transport.nghttp2", "services.kit.wire"):
     from services.kit import wire
     from services.kit.errors import InvalidArgument, Reason, ResourceExhausted
     from services.kit.transport.nghttp2 import headers, statuses
@@ -17,7 +18,7 @@ with atheris.instrument_imports(include=["services.kit.transport.nghttp2", "serv
 MOST = 1000
 
 
-def messages(data: atheris.FuzzedDataProvider) -> None:
+def messages(data: Data) -> None:
     """However it is cut, the same messages come out, or the same error does."""
     body = data.ConsumeBytes(data.ConsumeIntInRange(0, 4 * MOST))
     found = _read(body, [])
@@ -32,7 +33,7 @@ def _read(body: bytes, points: list[int]) -> tuple[list[bytes], Reason | None, i
     reader = MessageReader(MOST)
     messages: list[bytes] = []
     bounds = [0, *points, len(body)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         try:
             found = reader.feed(body[start:end])
         except (ResourceExhausted, InvalidArgument) as error:
@@ -45,17 +46,15 @@ def _read(body: bytes, points: list[int]) -> tuple[list[bytes], Reason | None, i
     return messages, None, left
 
 
-def timeouts(data: atheris.FuzzedDataProvider) -> None:
+def timeouts(data: Data) -> None:
     """A timeout is a number of seconds that is not negative, or `ValueError`; what we write can be read."""
-    try:
+    with suppress(ValueError):
         assert headers.timeout_of(data.ConsumeBytes(12)) >= 0
-    except ValueError:
-        pass
     seconds = data.ConsumeFloatInRange(1e-6, 1e7)
     assert seconds <= headers.timeout_of(headers.timeout(seconds)) * (1 + 1e-5)
 
 
-def texts(data: atheris.FuzzedDataProvider) -> None:
+def texts(data: Data) -> None:
     """Any bytes decode into some text, and any text survives."""
     raw = data.ConsumeBytes(200)
     headers.percent_decode(raw)
@@ -65,7 +64,7 @@ def texts(data: atheris.FuzzedDataProvider) -> None:
     assert all(0x20 <= byte < 0x7F for byte in encoded)
 
 
-def details(data: atheris.FuzzedDataProvider) -> None:
+def details(data: Data) -> None:
     """Any bytes are details or none; whatever a peer's trailers say, it is an error or it is not."""
     raw = data.ConsumeBytes(200)
     found = headers.read_details(raw)
@@ -81,12 +80,10 @@ def details(data: atheris.FuzzedDataProvider) -> None:
 PARTS = (messages, timeouts, texts, details)
 
 
-def one(raw: bytes) -> None:
-    """Fuzz one part, which the first byte says."""
-    if raw:
-        PARTS[raw[0] % len(PARTS)](atheris.FuzzedDataProvider(raw[1:]))
+def one(which: int, data: Data) -> None:
+    """Fuzz one part."""
+    PARTS[which % len(PARTS)](data)
 
 
 if __name__ == "__main__":
-    atheris.Setup(sys.argv, one)
-    atheris.Fuzz()
+    fuzz(one)

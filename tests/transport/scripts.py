@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal, TypeVar
 
 from google.rpc import error_details_pb2, status_pb2  # pyright: ignore[reportMissingTypeStubs]
@@ -146,16 +147,25 @@ def _outcome(connection: Raw, stream: Stream) -> Outcome:
 # What is drawn.
 
 
-def _rarely(odd: "st.SearchStrategy[T]", usual: "T | st.SearchStrategy[T]") -> "st.SearchStrategy[T]":
+def _rarely(odd: "st.SearchStrategy[T]", usual: "st.SearchStrategy[T]") -> "st.SearchStrategy[T]":
     """Draw what is odd one time in five."""
-    plain = usual if isinstance(usual, st.SearchStrategy) else st.just(usual)
     # Hypothesis likes ends best, so the odd one is in the middle.
-    return st.sampled_from(range(5)).flatmap(lambda n: odd if n == 2 else plain)
+    return st.sampled_from(range(5)).flatmap(lambda n: odd if n == 2 else usual)
+
+
+def _joined(verb: bytes, rest: bytes) -> bytes:
+    return verb + b" " + rest
+
+
+_SOUND: Final = st.just(b"")
+_PLAIN: Final = st.just(0)
+_ENDED: "st.SearchStrategy[Ending]" = st.sampled_from(("data",))
+_ENDINGS: Final[tuple[Ending, ...]] = ("empty", "trailers", "open", "reset")
 
 
 _TEXT: Final = st.binary(max_size=12)
 _VERBS: Final = st.sampled_from([*ERRORS, b"hello", b"bug", b"wait"])
-_PAYLOADS: Final = st.one_of(_TEXT, st.builds(lambda verb, rest: verb + b" " + rest, _VERBS, _TEXT))
+_PAYLOADS: Final = st.one_of(_TEXT, st.builds(_joined, _VERBS, _TEXT))
 _WHOLE: Final = st.builds(request, _PAYLOADS, _TEXT)
 _MESSAGES: Final = _rarely(st.one_of(st.binary(max_size=40), st.just(b"x" * 5000)), _WHOLE)
 
@@ -191,14 +201,14 @@ def scripts(draw: st.DrawFn) -> Script:
     """Draw a call: most are right, others nearly so."""
     path = draw(st.sampled_from([UNARY, STREAM, BIDI]))
     headers = [*usual(path), *draw(st.lists(_CUSTOM, max_size=2))]
-    for odd in draw(_rarely(st.lists(_ODD, min_size=1, max_size=2), [])):
+    for odd in draw(_rarely(st.lists(_ODD, min_size=1, max_size=2), st.just([]))):
         headers = [(name, value) for name, value in headers if name != odd[0]]
         # Pseudo headers come first, or nothing of the rest is looked at.
         headers.insert(0 if odd[0] in (b":method", b":scheme", b":path") else len(headers), odd)
-    missing = draw(_rarely(st.sampled_from([name for name, _ in headers]), b""))
+    missing = draw(_rarely(st.sampled_from([name for name, _ in headers]), _SOUND))
     headers = [header for header in headers if header[0] != missing or draw(st.booleans())]
     body = draw(_bodies(path))
-    ending: Ending = draw(_rarely(st.sampled_from(["empty", "trailers", "open", "reset"]), "data"))
+    ending = draw(_rarely(st.sampled_from(_ENDINGS), _ENDED))
     return bounded(Script(tuple(headers), draw(_cut(body)), ending))
 
 
@@ -216,10 +226,10 @@ def bounded(script: Script) -> Script:
 
 @st.composite
 def _bodies(draw: st.DrawFn, path: str) -> bytes:
-    counts = _rarely(st.sampled_from([0, 2, 3]), 1) if path != BIDI else st.integers(0, 4)
-    flags = _rarely(_rarely(st.sampled_from([1, 2, 128, 255]), 0), 0)
+    counts = _rarely(st.sampled_from([0, 2, 3]), st.just(1)) if path != BIDI else st.integers(0, 4)
+    flags = _rarely(_rarely(st.sampled_from([1, 2, 128, 255]), _PLAIN), _PLAIN)
     body = b"".join(framed(draw(_MESSAGES), draw(flags)) for _ in range(draw(counts)))
-    change = draw(_rarely(st.sampled_from(["cut", "more", "length", "huge"]), ""))
+    change = draw(_rarely(st.sampled_from(["cut", "more", "length", "huge"]), st.just("")))
     if change == "cut" and body:
         return body[: draw(st.integers(0, len(body) - 1))]
     if change == "more":
@@ -234,6 +244,6 @@ def _bodies(draw: st.DrawFn, path: str) -> bytes:
 @st.composite
 def _cut(draw: st.DrawFn, body: bytes) -> tuple[bytes, ...]:
     points: Sequence[int] = sorted(draw(st.sets(st.integers(0, len(body)), max_size=4)) | {0, len(body)})
-    parts = tuple(body[start:end] for start, end in zip(points, points[1:], strict=False))
+    parts = tuple(body[start:end] for start, end in pairwise(points))
     # Frames of nothing are frames, too.
-    return draw(_rarely(st.just((*parts[:1], b"", *parts[1:])), parts))
+    return draw(_rarely(st.just((*parts[:1], b"", *parts[1:])), st.just(parts)))

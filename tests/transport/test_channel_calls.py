@@ -65,8 +65,8 @@ async def test_a_call_says_what_grpc_wants_to_hear(zone: Zone, transport: Transp
         assert said[b"te"] == b"trailers"
         assert said[b"content-type"].startswith(b"application/grpc")
         assert said[b"traceparent"] == parent.encode()
-        # grpcio's takes off what has passed since.
-        assert 7.4 <= headers.timeout_of(said[b"grpc-timeout"]) <= 7.5
+        # Less what it took to connect, by grpcio's account.
+        assert 4 <= headers.timeout_of(said[b"grpc-timeout"]) <= 7.5
         await made.unary(METHOD, b"x", None)
         assert b"grpc-timeout" not in peer.lines[0].streams[3].headers
         assert b"traceparent" not in peer.lines[0].streams[3].headers

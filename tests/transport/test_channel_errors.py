@@ -1,5 +1,6 @@
 """What a peer may answer with, right and wrong, and what a caller is told: the same, whichever channel carried it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -210,6 +211,26 @@ async def test_whoever_reads_a_stream_is_told_the_same(zone: Zone, transport: Tr
             async for answer in channel.stream(METHOD, b"request", 20):
                 assert answer == b"x"
     assert (type(told.value), told.value.reason) == said[:2]
+
+
+@pytest.mark.parametrize("transport", BOTH)
+async def test_a_call_that_is_cut_at_its_deadline_is_late(zone: Zone, transport: Transport) -> None:
+    """A server that has not even time to say so resets the stream; the caller may not yet have looked at its watch."""
+
+    async def script(line: Line, stream: int) -> None:
+        asked = line.streams[stream]
+        await asked.ended.wait()
+        timeout = asked.headers.get(b"grpc-timeout")
+        if timeout is None:
+            line.answer(stream, b"connected")
+        else:
+            asyncio.get_running_loop().call_later(headers.timeout_of(timeout), line.reset, stream, 8)
+
+    async with listening(zone, script) as peer, peer.channel(transport) as channel:
+        assert await channel.unary(METHOD, b"request", None) == b"connected"
+        calls = [channel.unary(METHOD, b"request", 0.02 + n / 1000) for n in range(20)]
+        told = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(error) for error in told] == [errors.DeadlineExceeded] * 20
 
 
 @pytest.mark.parametrize("transport", BOTH)

@@ -1,8 +1,9 @@
 """The same bytes to both transports: the same answers out, but for what the table below accepts, each with a reason.
 
-A client writes frames by hand, right and wrong, to a grpcio server and to an nghttp2 server that serve the same rpcs. What
-comes back is compared: HTTP status, gRPC status, the reason in the details, the text, the messages. Whatever the two
-answer differently must stand in `ACCEPTED`, and every entry there says what either answers: nothing is merely ignored.
+A client writes frames by hand, right and wrong, to a grpcio server and to an nghttp2 server that serve the same rpcs.
+What comes back is compared: HTTP status, gRPC status, the reason in the details, the text, the messages. Whatever the
+two answer differently must stand in `ACCEPTED`, and every entry there says what either answers: nothing is merely
+ignored.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ MALFORMED: Final = f"grpc 3 {Reason.MALFORMED_REQUEST}"
 TOO_LARGE: Final = f"grpc 8 {Reason.REQUEST_TOO_LARGE}"
 LATE: Final = f"grpc 4 {Reason.DEADLINE_TOO_SHORT}"
 ANY: Final = ".*"
+MORE: Final = 10 if settings.get_current_profile_name() == "fuzz" else 1
 HEADER_BYTES: Final = 16 * 1024
 CONNECTION_HEADERS: Final = {b"connection", b"transfer-encoding", b"upgrade", b"keep-alive"}
 NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
@@ -141,7 +143,7 @@ SET_FLAG: Final = b"\1" + framed(request(b"hello"))[1:]
 ACCEPTED: Final = (
     Accepted(
         "a header's name is none",
-        "RFC 9113, 8.2.1: the request is malformed, and the stream is reset; grpcio answers INTERNAL, which is our fault",
+        "RFC 9113, 8.2.1: the request is malformed, the stream is reset; grpcio answers INTERNAL, which is our fault",
         named_badly,
         "grpc 13",
         "reset 1",
@@ -238,7 +240,7 @@ ACCEPTED: Final = (
     ),
     Accepted(
         "an encoding other than identity is announced",
-        "nghttp2 takes no compressed message, as nothing small may grow large, and says which it takes (compression.md)",
+        "nghttp2 takes no compressed message, as nothing small may grow large, and says so (compression.md)",
         encoded,
         ANY,
         "grpc 12",
@@ -401,7 +403,7 @@ async def test_an_accepted_difference_is_one(pair: Pair, row: Accepted) -> None:
     assert re.fullmatch(row.nghttp2, other.kind), other
 
 
-@settings(max_examples=60)
+@settings(max_examples=40 * MORE)
 @given(some=st.lists(scripts(), min_size=1, max_size=6))
 async def test_the_same_bytes_get_the_same_answer(pair: Pair, some: list[Script]) -> None:
     """Calls of one example run at the same time, on the same connections."""
@@ -419,7 +421,7 @@ METADATA = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40 * MORE)
 @given(metadata=METADATA)
 async def test_handlers_are_told_the_same_of_a_call(pair: Pair, metadata: list[tuple[bytes, bytes]]) -> None:
     reference, other = await pair.play(Script(usual(UNARY, *metadata), HELLO.chunks))

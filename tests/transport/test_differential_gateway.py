@@ -1,7 +1,7 @@
 """Questions, whole and mutilated, to two meshes that differ in their transport alone: the answers are the same.
 
-Bytes go in as they are: what cannot be parsed, what parses into something else, and what is a question all the same, all
-the way through gateway, signed context, departments and back.
+Bytes go in as they are: what cannot be parsed, what parses into something else, and what is a question all the same,
+all the way through gateway, signed context, departments and back.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from tests import transports
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import EXPORTER, OTHER, RECORDS
 
+MORE: Final = 10 if settings.get_current_profile_name() == "fuzz" else 1
 WHO: Final = "taxation/refund"
 REBATE: Final = {"purpose": "P-REBATE", "legal_basis": "CN-VAT-REBATE"}
 AGENCIES: Final = ("customs", "taxation")
@@ -56,8 +57,12 @@ async def meshes(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Mes
         yield found
 
 
+def written(value: str, kinds: list[str], why: dict[str, str]) -> bytes:
+    return question(f"cn.uscc:{value}", *kinds, **why).SerializeToString()
+
+
 QUESTIONS: Final = st.builds(
-    lambda value, kinds, why: question(f"cn.uscc:{value}", *kinds, **why).SerializeToString(),
+    written,
     st.sampled_from([EXPORTER, OTHER]),
     st.lists(st.sampled_from(TYPES), min_size=1, max_size=3),
     st.sampled_from([REBATE, REBATE, {"purpose": "P-REBATE"}, {}]),
@@ -107,7 +112,7 @@ def _plain(text: str) -> str:
     return re.sub("[0-9a-f]{32}", "ID", text)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * MORE)
 @given(raws=st.lists(mutilated(), min_size=1, max_size=4))
 async def test_the_same_question_gets_the_same_answer(meshes: Meshes, raws: list[bytes]) -> None:
     """Those of one example are asked at the same time."""

@@ -1,5 +1,7 @@
 """Messages are put together again however the wire cut them, and refused before they are too much."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,3 +71,18 @@ def test_a_large_message_in_small_pieces_takes_time_in_proportion() -> None:
     reader = MessageReader(len(message))
     found = [whole for at in range(0, len(wire), 100) for whole in reader.feed(wire[at : at + 100])]
     assert found == [message]
+
+
+def test_a_message_in_tiny_parts_costs_what_it_weighs() -> None:
+    """Whoever sends one byte at a time makes nobody keep an object for each."""
+    size = 100_000
+    tracemalloc.start()
+    try:
+        reader = MessageReader(size)
+        reader.feed(b"\0" + size.to_bytes(4))
+        for number in range(size - 1):
+            reader.feed(number.to_bytes(4)[-1:])
+        assert reader.held == size + 4
+        assert tracemalloc.get_traced_memory()[0] < 2 * size
+    finally:
+        tracemalloc.stop()

@@ -1,14 +1,14 @@
 """The contract with clients that are none of ours: grpcio and grpc-js against servers of either transport.
 
-Every case is one text run four times. What such a client relies on is that a call's messages, status, reason and metadata
-arrive, that deadlines and cancellations reach the handler, and that a node may come and go.
+Every case is one text run four times. What such a client relies on is that a call's messages, status, reason and
+metadata arrive, that deadlines and cancellations reach the handler, and that a node may come and go.
 """
 
 import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from tests.exchange.mesh import Mesh, question, records, running
 from tests.exchange.records import CLEARED, EXPORTER, OTHER, RECORDS
 from tests.transport import echo
 from tests.transport.echo import BIDI, ERRORS, STREAM, UNARY, WHO, Echo
-from tests.transport.stock.client import MODULES, Connect, Node, PythonStock, Stock, rest
+from tests.transport.stock.client import MODULES, Connect, Metadata, Node, PythonStock, Stock, rest
 from tests.zone import Zone
 
 FEDERATION = "/hutong.api.exchange.v1.FederationService"
@@ -39,6 +39,7 @@ REBATE = {"purpose": "P-REBATE", "legal_basis": "CN-VAT-REBATE"}
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CANCELLED, DEADLINE_EXCEEDED, UNIMPLEMENTED, UNAVAILABLE = 1, 4, 12, 14
+NO_NODE = "no node here, or no grpc-js (`make dev` installs it): that half of the contract is not tested"
 ROOMY = LimitsSection(request_bytes=1 << 20, response_bytes=64 << 20)
 
 
@@ -66,7 +67,7 @@ def connect(request: pytest.FixtureRequest, node: Node | None) -> Connect:
     if request.param == "grpcio":
         return PythonStock
     if node is None:
-        pytest.skip("no node here, or no grpc-js (`make dev` installs it): its half of the contract is not tested")
+        pytest.skip(NO_NODE)
     return node.connect
 
 
@@ -204,7 +205,7 @@ async def test_a_deadline_ends_the_call_on_both_sides(client: Stock, heard: Echo
         await call.send(said(b"wait"))
     assert not await rest(call)
     assert (await call.status()).code == DEADLINE_EXCEEDED
-    await until(lambda: not heard.running)
+    await heard.until_running(0)
     remaining = heard.calls[-1].deadline
     assert remaining is not None
 
@@ -214,23 +215,16 @@ async def test_a_cancelled_call_ends_on_both_sides(client: Stock, heard: Echo, m
     call = client.call(method, None if method == BIDI else said(b"wait"))
     if method == BIDI:
         await call.send(said(b"wait"))
-    await until(lambda: heard.running == 1)
+    await heard.until_running(1)
     call.cancel()
     assert (await call.status()).code == CANCELLED
-    await until(lambda: not heard.running)
+    await heard.until_running(0)
     assert (await client.call(UNARY, said(b"hello")).status()).code == 0
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait, while the loop turns, until something holds that nothing announces."""
-    async with asyncio.timeout(30):
-        while not holds():
-            await asyncio.sleep(0.005)
 
 
 async def test_metadata_arrives_as_text(client: Stock, heard: Echo) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    metadata = [("traceparent", parent), ("x-plain", "a b, c"), ("x-raw-bin", b"\x00\xff")]
+    metadata: Metadata = [("traceparent", parent), ("x-plain", "a b, c"), ("x-raw-bin", b"\x00\xff")]
     call = client.call(UNARY, said(b"hello"), metadata=metadata)
     assert (await call.status()).code == 0
     told = heard.calls[0].metadata
@@ -255,7 +249,7 @@ async def test_big_messages_pass_both_ways(client: Stock) -> None:
 
 async def test_a_message_that_is_too_big_is_refused_and_costs_no_other_call(client: Stock, heard: Echo) -> None:
     waiting = client.call(UNARY, said(b"wait"))
-    await until(lambda: heard.running == 1)
+    await heard.until_running(1)
     for size in (ROOMY.request_bytes + 1, ROOMY.request_bytes * 3):
         call = client.call(UNARY, said(b"x" * size))
         assert (await call.status()).code == 8
@@ -342,24 +336,22 @@ async def test_a_node_that_stops_cuts_what_does_not_end(
     async with echo.serving(zone, transport, heard, limits) as host, connected(connect, host, zone) as client:
         talk = client.call(BIDI)
         await talk.send(said(b"wait"))
-        await until(lambda: heard.running == 1)
+        await heard.until_running(1)
         await host.stop()
         assert not await rest(talk)
         assert (await talk.status()).code in (UNAVAILABLE, CANCELLED)
         assert not heard.running
 
 
-async def test_a_call_survives_its_clients_keepalive(
-    zone: Zone, host: Host, heard: Echo, connect: Connect, node: Node | None
-) -> None:
-    """Pings of a client that waits long are answered, and not counted against it."""
-    if connect is PythonStock or node is None:
-        pytest.skip("grpcio pings every ten seconds at most: longer than a test should take")
-    node.options = {"grpc.keepalive_time_ms": 150, "grpc.keepalive_timeout_ms": 5000}
-    try:
-        client = node.connect(host.address, host.identity, zone.files(WHO))
-    finally:
-        node.options = {}
+async def test_a_call_survives_its_clients_keepalive(zone: Zone, host: Host, node: Node | None) -> None:
+    """Pings of a client that waits long are answered, and not counted against it.
+
+    grpc-js alone: grpcio pings every ten seconds at most, which is longer than a test should take.
+    """
+    if node is None:
+        pytest.skip(NO_NODE)
+    options = {"grpc.keepalive_time_ms": 150, "grpc.keepalive_timeout_ms": 5000}
+    client = node.connect(host.address, host.identity, zone.files(WHO), options)
     # Two pings: the reference implementation takes no more of a client that says nothing else.
     call = client.call(UNARY, said(b"wait"), timeout=0.4)
     assert (await call.status()).code == DEADLINE_EXCEEDED

@@ -88,7 +88,7 @@ async def _ask(local: Local) -> _Round:
     await log.open()
     try:
         files = SvidFiles(tls.certificate, tls.key, tls.bundle)
-        showing = Showing.of(log, local.section, local.config.node.zone, files)
+        showing = Showing.of(log, local.section, local.config.node, files)
         try:
             await showing.recall()
             await showing.show()

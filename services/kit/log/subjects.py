@@ -36,6 +36,10 @@ _ERASE: Final = sa.delete(SUBJECT).where(
     SUBJECT.c.scheme == sa.bindparam("p_scheme"),
     SUBJECT.c.value == sa.bindparam("p_value"),
 )
+_SORT: Final = (
+    'INSERT INTO log_part (part, scheme, value, "index")'  # noqa: S608 - a number of ours
+    f' SELECT DISTINCT "index" / {PART}, scheme, value, "index" FROM log_recent ORDER BY 1, 2, 3, 4'
+)
 
 
 def _in_parts() -> sa.Select[int]:
@@ -95,12 +99,6 @@ def erase(connection: sa.Connection, subject: Subject) -> list[int]:
     if parts := {index // PART for index in found}:
         connection.execute(_ERASE, [wanted | {"p_part": part} for part in parts])
     return found
-
-
-_SORT: Final = (
-    'INSERT INTO log_part (part, scheme, value, "index")'  # noqa: S608 - a number of ours
-    f' SELECT DISTINCT "index" / {PART}, scheme, value, "index" FROM log_recent ORDER BY 1, 2, 3, 4'
-)
 
 
 def sort(cursor: DBAPICursor) -> None:

@@ -34,7 +34,6 @@ Conditions = tuple[Condition, ...]
 """Conditions that must all hold."""
 
 
-
 class Disclosing(NamedTuple):
     """How records of one truth leave: as bytes, serialized once."""
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -168,11 +168,11 @@ class Database:
         """Which database it is: `sqlite` or `postgresql`."""
         return self._reads.dialect.name
 
-    def short(self, select: sa.Select[Any]) -> Short:
-        """Compile a SELECT to be read by `rows`."""
-        return short.compiled(select, self._reads.dialect)
+    def short(self, select: sa.Select[Any], parameters: Sequence[str]) -> Short:
+        """Compile a SELECT to be read by `rows`, with values for these parameters in their order."""
+        return short.compiled(select, self._reads.dialect, parameters)
 
-    async def rows(self, short: Short, values: Mapping[str, object]) -> Rows | None:
+    async def rows(self, short: Short, values: tuple[object, ...]) -> Rows | None:
         """Get the rows of a short read, as the driver gives them; None where that fails: `read` then says why."""
         return await self._short.rows(short, values)
 

@@ -6,7 +6,7 @@ from typing import Any
 from services.kit.clock import Clock
 from services.kit.records.database import Database
 from services.kit.records.source import Page, RecordQuery
-from services.kit.records.statements import Fetch, Statements, utc
+from services.kit.records.statements import PARAMETERS, Fetch, Statements, utc
 
 
 class StoreFetch:
@@ -38,17 +38,17 @@ class StoreFetch:
         which = as_of is not None, after is not None
         statement = self._made.get(which) or self._statement(*which)
         limit = self._limit
-        values = {"p_subject": subject, "p_key": key, "p_as_of": as_of, "p_after": after, "p_limit": limit + 1}
+        values = subject, key, as_of, after, limit + 1
         if statement.short is not None:
             rows = await self._database.rows(statement.short, values)
             if rows is not None and len(rows) <= limit:
                 return Page(tuple(map(statement.record, rows)), as_of or self._clock())
-        return await self._whole(statement, values)
+        given = {name: value for name, value in zip(PARAMETERS, values, strict=True) if value is not None}
+        return await self._whole(statement, given, as_of)
 
-    async def _whole(self, statement: Fetch, values: dict[str, Any]) -> Page:
+    async def _whole(self, statement: Fetch, given: dict[str, Any], as_of: dt.datetime | None) -> Page:
         """Get one page with the end of the change sequence: where there is a further page, it freezes there."""
-        prepared, limit, as_of = statement.prepared, self._limit, values["p_as_of"]
-        given = {name: value for name, value in values.items() if value is not None}
+        prepared, limit = statement.prepared, self._limit
         short = statement.short is not None
         rows = await self._database.read(lambda c: c.execute(prepared.select, given).all(), short=short)
         records = tuple(map(prepared.record, rows[:limit]))

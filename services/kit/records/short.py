@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 import psycopg
@@ -18,6 +19,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 Rows = Sequence[tuple[Any, ...]]
 
+_FEWEST: Final = 2
 _MOST_TOGETHER: Final = 64
 _log = logging.getLogger(__name__)
 
@@ -29,40 +31,49 @@ class Short:
     text: str
     names: tuple[str, ...]
     """Names of the values, in the order of their places; those the driver takes by name have one place each."""
-    values: tuple[object, ...]
-    """Values that stay, by place, as the driver takes them; None where one is to be filled in."""
-    open: tuple[tuple[int, str, Callable[[Any], Any] | None], ...]
-    """Places to be filled in: with what, and how the driver takes that."""
+    fixed: tuple[object, ...]
+    """Values that stay, as the driver takes them."""
+    pick: Callable[[tuple[object, ...]], tuple[object, ...]]
+    """Puts the values to be filled in, followed by those that stay, in their places."""
+    processes: Mapping[int, Callable[[Any], Any]]
+    """How the driver takes values to be filled in, by their number."""
 
-    def filled(self, values: Mapping[str, object]) -> list[object]:
-        """Give all values by place."""
-        found = list(self.values)
-        for place, name, process in self.open:
-            value = values[name]
-            found[place] = value if process is None else process(value)
-        return found
+    def filled(self, values: tuple[object, ...]) -> tuple[object, ...]:
+        """Give all values by place; `values` are those to be filled in, in the order of `compiled`."""
+        if self.processes:
+            values = tuple(
+                self.processes[number](value) if number in self.processes else value
+                for number, value in enumerate(values)
+            )
+        return self.pick(values + self.fixed)
 
 
-def compiled(select: sa.Select[Any], dialect: sa.Dialect) -> Short:
-    """Compile a SELECT; its parameters without a value are to be filled in."""
+def compiled(select: sa.Select[Any], dialect: sa.Dialect, parameters: Sequence[str]) -> Short:
+    """Compile a SELECT; `parameters` are those to be filled in, whether or not it has them all."""
     made: SQLCompiler = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]
-    known = made.params
-    names = tuple(made.positiontup or known)
-    values: list[object] = []
-    places: list[tuple[int, str, Callable[[Any], Any] | None]] = []
-    for place, name in enumerate(names):
+    names = tuple(made.positiontup or made.params)
+    fixed: list[object] = []
+    order: list[int] = []
+    processes: dict[int, Callable[[Any], Any]] = {}
+    for name in names:
         process = made.binds[name].type.dialect_impl(dialect).bind_processor(dialect)
-        value = known[name]
-        if made.binds[name].required:
-            places.append((place, name, process))
-        values.append(value if process is None or value is None else process(value))
-    return Short(str(made), names, tuple(values), tuple(places))
+        if name in parameters:
+            order.append(parameters.index(name))
+            if process is not None:
+                processes[order[-1]] = process
+        else:
+            value = made.params[name]
+            order.append(len(parameters) + len(fixed))
+            fixed.append(value if process is None or value is None else process(value))
+    if len(order) < _FEWEST:
+        raise ValueError("a short read has a limit and something it is found by")
+    return Short(str(made), names, tuple(fixed), itemgetter(*order), processes)
 
 
 class ShortReads(Protocol):
     """Runs short reads."""
 
-    async def rows(self, short: Short, values: Mapping[str, object]) -> Rows | None:
+    async def rows(self, short: Short, values: tuple[object, ...]) -> Rows | None:
         """Get the rows; None where that fails."""
         ...
 
@@ -80,7 +91,7 @@ class InPlace:
         self._connection: sa.PoolProxiedConnection | None = None
         self._execute: Callable[..., Any] | None = None
 
-    async def rows(self, short: Short, values: Mapping[str, object]) -> Rows | None:
+    async def rows(self, short: Short, values: tuple[object, ...]) -> Rows | None:
         """Get the rows; None where that fails."""
         try:
             execute = self._execute or self._open()
@@ -125,7 +136,7 @@ class Together:
         self._waiting: list[_Asked] = []
         self._running = False
 
-    async def rows(self, short: Short, values: Mapping[str, object]) -> Rows | None:
+    async def rows(self, short: Short, values: tuple[object, ...]) -> Rows | None:
         """Get the rows; None where that fails."""
         loop = asyncio.get_running_loop()
         named = dict(zip(short.names, short.filled(values), strict=True))

@@ -19,6 +19,9 @@ from services.kit.records.source import Groups, RecordQuery, State, StoredRecord
 from services.kit.records.tables import RecordTable, Tables, UtcDateTime, moment_of_driver, moment_of_text
 from services.kit.records.values import Column
 
+PARAMETERS = ("p_subject", "p_key", "p_as_of", "p_after", "p_limit")
+"""What a fetch is given every time."""
+
 _KEPT = 512
 
 Bound = tuple[tuple[str, Column], ...]
@@ -101,7 +104,7 @@ class Statements:
     def fetch(self, shape: Shape) -> Fetch:
         """Get the statement of a fetch; its rows start with the end of the change sequence, unless it is short.
 
-        Its parameters are `p_limit` and, as the shape has them, `p_subject`, `p_key`, `p_as_of` and `p_after`.
+        Its parameters are of `PARAMETERS` those that the shape has.
         """
         return self._fetch(shape)
 
@@ -116,7 +119,8 @@ class Statements:
         short = None
         # A subject or a key leads straight to its rows; anything else may walk the table.
         if shape.via or shape.by_key:
-            short = self._database.short(made.select.with_only_columns(*list(made.select.selected_columns)[1:]))
+            bare = made.select.with_only_columns(*list(made.select.selected_columns)[1:])
+            short = self._database.short(bare, PARAMETERS)
         return Fetch(made, short, _driver_reader(made.tested, _MOMENTS[self._database.dialect]))
 
     def _select_fetch(self, shape: Shape) -> Prepared:
@@ -215,14 +219,16 @@ def _reader(tested: tuple[bool, ...]) -> Callable[[Any], StoredRecord]:
 def _driver_reader(tested: tuple[bool, ...], moment: Callable[[Any], dt.datetime]) -> Callable[[Any], StoredRecord]:
     """Make the function that reads a row without its first column, as the driver gives it."""
     always = (True,) * len(tested)
+    make = StoredRecord._make
 
     def plain(row: Any) -> StoredRecord:
         key, version, state, fact_time, recorded_at, source, body = row
         fact = None if fact_time is None else moment(fact_time)
-        return StoredRecord(key, version, _STATES[state], fact, moment(recorded_at), source, body, always)
+        return make((key, version, _STATES[state], fact, moment(recorded_at), source, body, always))
 
     def with_truth(row: Any) -> StoredRecord:
         found = iter(row[7:])
+        # NULL is "not known", which opens nothing.
         return plain(row[:7])._replace(truth=tuple(bool(next(found)) if t else True for t in tested))
 
     return with_truth if any(tested) else plain

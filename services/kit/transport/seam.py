@@ -5,8 +5,7 @@ calls, and raises the `HutongError` that the other side answered with.
 """
 
 import time
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final, Protocol
 
 from certs.errors import CertificateError
@@ -109,8 +108,7 @@ class Admission:
             check=None if rpc.shape is Shape.UNARY else lambda: self.identify(certificate),
         )
 
-    @contextmanager
-    def share(self, call: Call) -> Generator[None]:
+    def share(self, call: Call) -> "Share":
         """Count the calls a caller has running: nobody may have more than half of all there can be.
 
         Raises `ResourceExhausted` CALLS_TOO_MANY.
@@ -119,15 +117,31 @@ class Admission:
         running = self._running.get(caller, 0)
         if running >= self._most_each:
             raise ResourceExhausted(Reason.CALLS_TOO_MANY, f"at most {self._most_each} calls of one caller at a time")
-        self._running[caller] = running + 1
-        try:
-            yield
-        finally:
-            running = self._running[caller] - 1
-            if running:
-                self._running[caller] = running
-            else:
-                del self._running[caller]
+        return Share(self._running, caller)
+
+
+class Share:
+    """A caller's share in the calls that run, for as long as one of its calls does."""
+
+    # No generator: every call has one.
+    __slots__ = ("_caller", "_running")
+
+    def __init__(self, running: dict[str, int], caller: str) -> None:
+        """`running` is the number of calls by caller."""
+        self._running = running
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        """Count the call in."""
+        self._running[self._caller] = self._running.get(self._caller, 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        """Count it out."""
+        running = self._running[self._caller] - 1
+        if running:
+            self._running[self._caller] = running
+        else:
+            del self._running[self._caller]
 
 
 def address_in_use(address: str) -> FailedPrecondition:

@@ -8,7 +8,7 @@ import base64
 import contextlib
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -187,9 +187,10 @@ class PythonStock:
         options = [("grpc.ssl_target_name_override", server_name(server)), ("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.aio.secure_channel(target, credentials, options=options)
         stubs: tuple[Any, ...] = (
-            federation_pb2_grpc.FederationServiceStub(self._channel),
-            health_pb2_grpc.HealthStub(self._channel),
-            reflection_pb2_grpc.ServerReflectionStub(self._channel),
+            # The stubs of stubs know one kind of channel; these work with either.
+            federation_pb2_grpc.FederationServiceStub(cast("Any", self._channel)),
+            health_pb2_grpc.HealthStub(cast("Any", self._channel)),
+            reflection_pb2_grpc.ServerReflectionStub(cast("Any", self._channel)),
         )
         packages = (
             federation_pb2.DESCRIPTOR.services_by_name["FederationService"].full_name,
@@ -264,8 +265,6 @@ class Node:
         self._numbers = itertools.count(1)
         self._calls: dict[int, _Events] = {}
         self._reading = asyncio.ensure_future(self._read())
-        self.options: dict[str, int] = {}
-        """Channel options of clients that are opened from now on."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -292,12 +291,14 @@ class Node:
             process.kill()
             await process.wait()
 
-    def connect(self, target: str, server: SpiffeId, files: SvidFiles) -> Stock:
-        """Open a client."""
+    def connect(
+        self, target: str, server: SpiffeId, files: SvidFiles, options: Mapping[str, int] | None = None
+    ) -> Stock:
+        """Open a client; `options` are those of its channel."""
         number = next(self._numbers)
         paths = {"roots": str(files.bundle), "key": str(files.key), "chain": str(files.certificate)}
-        options = self.options
-        self.order("open", client=number, target=target, name=server_name(server), options=options, **paths)
+        name = server_name(server)
+        self.order("open", client=number, target=target, name=name, options=dict(options or {}), **paths)
         return _JavascriptStock(self, number)
 
     def order(self, what: str, **more: Any) -> None:
@@ -391,9 +392,3 @@ def _contracts() -> tuple[descriptor_pb2.FileDescriptorSet, dict[str, MethodDesc
         for service in file.services_by_name.values():
             methods |= {f"/{service.full_name}/{method.name}": method for method in service.methods}
     return described, methods
-
-
-async def each(messages: Sequence[Message]) -> AsyncIterator[Message]:
-    """Give messages one after the other."""
-    for message in messages:
-        yield message

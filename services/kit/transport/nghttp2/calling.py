@@ -78,6 +78,10 @@ class Call:
         self.over = False
         """It has an outcome."""
 
+    def expired(self) -> bool:
+        """Tell whether its deadline has passed."""
+        return self.deadline is not None and self.deadline <= time.monotonic()
+
     def begin(self, connection: "ClientConnection", stream: int) -> None:
         """Send what there is to send on a stream that has just been opened."""
         raise NotImplementedError
@@ -479,6 +483,8 @@ class ClientConnection(Connection):
     def _unready(self, error: Exception) -> None:
         if not self.ready.done():
             self.ready.set_exception(error)
+            # Nobody may be there to hear of it: whoever was connecting may have been cancelled.
+            self.ready.exception()
 
     # Calls.
 
@@ -579,7 +585,9 @@ class ClientConnection(Connection):
             call.connection = None
             self._owner.again(call)
         else:
-            self._over(call, statuses.cut(event.error_code))
+            # A server that has no time left to say so cuts the call at its deadline.
+            expired = event.error_code == ErrorCode.CANCEL and call.expired()
+            self._over(call, statuses.late() if expired else statuses.cut(event.error_code))
 
     def _on_settings(self, event: SettingsReceived) -> None:
         if not self.most:

@@ -19,26 +19,25 @@ def frame(message: bytes) -> bytes:
 class MessageReader:
     """Puts the messages of one direction of a stream together again, however they were cut."""
 
-    __slots__ = ("_chunks", "_held", "_most", "_wanted")
+    __slots__ = ("_most", "_rest", "_wanted")
 
     def __init__(self, most: int) -> None:
         """`most` is the largest message accepted, in bytes."""
         self._most = most
-        self._chunks: list[bytes] = []
-        self._held = 0
-        """Bytes in `_chunks`."""
+        # One piece of memory, however small the parts are that came: each by itself would cost many times its size.
+        self._rest = bytearray()
         self._wanted = _PREFIX
         """Bytes that must be held before anything more can be told."""
 
     @property
     def partial(self) -> bool:
         """Whether the bytes so far end inside a message."""
-        return self._held > 0
+        return bool(self._rest)
 
     @property
     def held(self) -> int:
         """Bytes that are kept of a message that is not whole."""
-        return self._held
+        return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Give the messages that are whole now.
@@ -46,32 +45,28 @@ class MessageReader:
         Raises `ResourceExhausted` REQUEST_TOO_LARGE as soon as a length is seen that exceeds the most, and
         `InvalidArgument` MALFORMED_REQUEST for a message that is compressed: neither is to be fed further.
         """
-        if not self._held and len(data) >= _PREFIX and self._whole(data, 0) == len(data):
+        if not self._rest and len(data) >= _PREFIX and self._whole(data, 0) == len(data):
             # Nearly always: one message in one frame.
             return [data[_PREFIX:]]
-        if data:
-            self._chunks.append(data)
-            self._held += len(data)
-        return self._cut() if self._held >= self._wanted else []
+        self._rest += data
+        return self._cut() if len(self._rest) >= self._wanted else []
 
     def _cut(self) -> list[bytes]:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         found: list[bytes] = []
         at = 0
         self._wanted = _PREFIX
-        while len(data) - at >= _PREFIX:
-            end = self._whole(data, at)
-            if end > len(data):
-                self._wanted = end - at
-                break
-            found.append(data[at + _PREFIX : end])
-            at = end
-        rest = data[at:]
-        self._chunks = [rest] if rest else []
-        self._held = len(rest)
+        with memoryview(self._rest) as data:
+            while len(data) - at >= _PREFIX:
+                end = self._whole(data, at)
+                if end > len(data):
+                    self._wanted = end - at
+                    break
+                found.append(bytes(data[at + _PREFIX : end]))
+                at = end
+        del self._rest[:at]
         return found
 
-    def _whole(self, data: bytes, at: int) -> int:
+    def _whole(self, data: bytes | memoryview, at: int) -> int:
         """Tell where the message whose prefix begins `at` ends."""
         if data[at]:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, "messages must not be compressed")
