@@ -73,7 +73,7 @@ class Section(BaseModel):
 Transport = Literal["grpcio", "nghttp2"]
 """What carries calls (`services.kit.transport`); both ends of a connection need not have the same."""
 
-TRANSPORT: Final[Transport] = "grpcio"
+TRANSPORT: Final[Transport] = "nghttp2"
 """What carries them where a config does not say."""
 
 
