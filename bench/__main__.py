@@ -55,7 +55,7 @@ def main() -> int:
     """Measure, keep, print, write."""
     arguments = _arguments()
     # What runs is stopped on the way out, also where somebody else ends us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _ended)
     names = [name for name in PARTS if name in arguments.only]
     failed = [name for name in names if not _measured(name, arguments)]
     found = results.read(arguments.results)
@@ -65,6 +65,10 @@ def main() -> int:
     if failed:
         console.log(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
+
+
+def _ended(number: int, _frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _arguments() -> argparse.Namespace:

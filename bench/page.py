@@ -199,13 +199,18 @@ def _peers(results: Results, _drawn: Charts) -> str:
     if found is None:
         return ""
     labels = {load["side"]: load["label"] for load in found["loads"]}
+    peers: dict[str, list[str]] = {side: lacks for side, lacks in found["lacks"].items() if lacks}
+    first = next(iter(peers.values()), list[str]())
+    common = [lack for lack in first if all(lack in lacks for lacks in peers.values())]
     rows = [
-        [labels[side], number(found["resident_mb"][side]), "; ".join(lacks) or "—"]
+        [labels[side], number(found["memory_mb"][side]), "; ".join(lack for lack in lacks if lack not in common) or "—"]
         for side, lacks in found["lacks"].items()
     ]
     missing = [f"`{name}` was left out: {why.splitlines()[0]}\n" for name, why in found["missing"].items()]
+    said = f"None of them has: {'; '.join(common)}.\n\n" if common else ""
     return (
-        table(["", "gateway, resident MB", "does not do"], rows).replace("---: |\n", "--- |\n")
+        said
+        + table(["", "gateway, MB of memory", "and does not"], rows).replace("---: |\n", "--- |\n")
         + "".join(missing)
         + ("\n" if missing else "")
     )
@@ -295,8 +300,10 @@ def _sessions(results: Results, drawn: Charts) -> str:
         p50, p99 = (pace["quantiles_ms"][QUANTILES.index(percent)] for percent in (50.0, 99.0))
         errors = sum(pace["errors"].values()) + sum(load["errors"].values())
         grown = (each["resident_mb"] - each["resident_before_mb"]) / each["sessions"] * 1e3
+        # Of few sessions it says nothing.
+        apiece = f"{grown:,.0f}" if each["sessions"] >= 100 else "—"
         figures = [_spread(load["figures"]["gateway_us"]), number(p50), number(p99), str(errors)]
-        rows.append([f"{each['sessions']:,}", *figures, number(each["resident_mb"]), f"{grown:,.0f}"])
+        rows.append([f"{each['sessions']:,}", *figures, number(each["resident_mb"]), apiece])
         series.setdefault("gateway", []).append((each["sessions"], load["figures"]["gateway_us"]["median"]))
     rate = found["open"][0]["paced"][0]["per_second"]
     heads = ["sessions", "gateway µs, 64 in flight", f"p50 ms at {rate:,.0f}/s", f"p99 ms at {rate:,.0f}/s", "errors"]

@@ -32,6 +32,11 @@ def resident_mb(*pids: int) -> float:
     return sum(_resident(each) for pid in pids for each in tree(pid))
 
 
+def proportional_mb(*pids: int) -> float:
+    """Memory as `resident_mb`, but of what several processes share, each has its part: for those that fork."""
+    return sum(_proportional(each) for pid in pids for each in tree(pid))
+
+
 def _children(pid: int) -> Iterable[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
@@ -49,6 +54,14 @@ def _cpu_of(pid: int) -> float:
         return 0.0
     # utime, stime, and those of children that were waited for
     return sum(map(int, fields[11:15])) / _TICKS
+
+
+def _proportional(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024 / 1e6
 
 
 def _resident(pid: int) -> float:

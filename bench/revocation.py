@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import statistics
 import time
 import uuid
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from google.protobuf.message import Message
 
 from bench import corpus, zones
 from bench.asking.calls import SERVICE as GATEWAY
+from bench.asking.job import QUANTILES, quantiles
 from hutong.api.authorization.v1 import authorization_pb2
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
@@ -73,8 +73,9 @@ async def measure(fleet: Fleet, count: int = 100) -> Revocations:
         done = await asyncio.gather(load, return_exceptions=True)
     if isinstance(done[0], Exception):
         raise done[0]
-    cuts = statistics.quantiles(lags, n=100)
-    return Revocations(count, cuts[49] * 1e3, cuts[98] * 1e3, max(lags) * 1e3, _Load.rate())
+    waits = quantiles(lag * 1e3 for lag in lags)
+    p50, p99 = (waits[QUANTILES.index(percent)] for percent in (50.0, 99.0))
+    return Revocations(count, p50, p99, waits[-1], _Load.rate())
 
 
 class _Load:

@@ -11,7 +11,7 @@ from bench.asking.calls import leanest
 from bench.asking.job import Job, Kind
 from bench.peers import bare, contract, fdw, grpcjs_gateway, hive_gateway, nginx
 from bench.peers.running import PeerMissingError
-from bench.process import resident_mb
+from bench.process import proportional_mb
 from bench.setup import PACE, Setup
 from bench.sides import Side, console
 from services.cli.fleet import Fleet
@@ -20,12 +20,12 @@ from services.cli.zone import Zone
 _PACED_ROUNDS = 5
 
 NO_POLICY: Final = (
-    "access list",
-    "field policy",
-    "second decision at the department",
-    "cut, digest and envelope of records",
-    "log entry before the answer, and receipt",
-    "trace, deadlines and errors told by section",
+    "access lists",
+    "a field policy",
+    "a second decision at the department",
+    "a cut, a digest and an envelope of records",
+    "a log entry before the answer, and a receipt",
+    "traces, and errors told section by section",
 )
 """What none of the peers does, and our own nodes do for every query."""
 
@@ -103,7 +103,7 @@ async def measure(setup: Setup, *, peers: bool) -> dict[str, Any]:
             "checked": checked,
             "missing": everybody.missing,
             "lacks": {side.name: list(side.lacks) for side in everybody.found},
-            "resident_mb": {side.name: resident_mb(*side.gateway) for side in everybody.found},
+            "memory_mb": {side.name: proportional_mb(*side.gateway) for side in everybody.found},
             "loads": [load.to_json() for load in loads],
             "paced": [each.to_json() for each in pace],
         }
@@ -125,7 +125,7 @@ async def _add_peers(everybody: Sides, behind: bare.Departments) -> None:
     add, zone, stack = everybody.add, everybody.zone, everybody.stack
     with _perhaps(everybody, "nginx"):
         target, found = await stack.enter_async_context(nginx.six_hops(zone, behind))
-        lacks = (*NO_POLICY, "fan-out: it passes six calls on, and the bare gateway behind it is not counted")
+        lacks = (*NO_POLICY, "fan out: it passes six calls on, and the bare gateway behind it is not counted")
         await add("nginx", "nginx, six grpc_pass hops", "plain", target, found, behind.pids, lacks)
     with _perhaps(everybody, "grpcjs"):
         target, found = await stack.enter_async_context(grpcjs_gateway.gateway(behind, raw=False))
@@ -134,11 +134,14 @@ async def _add_peers(everybody: Sides, behind: bare.Departments) -> None:
         await add("grpcjs-raw", "Node grpc-js, bytes unparsed", "plain", target, found, behind.pids, NO_POLICY)
     with _perhaps(everybody, "hive"):
         target, found = await stack.enter_async_context(hive_gateway.gateway(behind))
-        lacks = (*NO_POLICY, "binary answers: JSON over HTTP/1.1, of just the fields that our policy gives")
+        lacks = (
+            *NO_POLICY,
+            "answer in protobuf: it answers in JSON over HTTP/1.1, asked for just the fields that our policy gives",
+        )
         await add("hive", "Hive Gateway, JIT", "graphql", target, found, behind.pids, lacks)
     with _perhaps(everybody, "fdw"):
         servers = await stack.enter_async_context(fdw.fanout(zone, everybody.subjects))
-        lacks = (*NO_POLICY, "departments of their own code: the gateway reads their tables")
+        lacks = (*NO_POLICY, "leave departments code of their own: the gateway reads their tables")
         await add(
             "fdw", "PostgreSQL, postgres_fdw", "postgres", servers.target, servers.gateway, servers.departments, lacks
         )

@@ -12,8 +12,8 @@ from bench.sides import Side, console
 from services.cli.fleet import Fleet
 
 _OPEN: Final = (1, 100, 1_000)
-_CALLS: Final = 4_096
-"""Calls that the gateway has room for: each session is one, and no caller may have more than half."""
+_ROOM: Final = 4_096
+"""Calls and connections that the gateway has room for: a session is one of each, and no caller may have over half."""
 _PER_SECOND: Final = 1_000
 _SECONDS: Final = 10
 
@@ -21,7 +21,7 @@ _SECONDS: Final = 10
 async def measure(setup: Setup) -> dict[str, Any]:
     """Measure 64 questions in flight, spread over ever more sessions, then a thousand a second, one of each session."""
     zone = await zones.made(setup.folder / "sessions", setup.subjects, setup.transport)
-    zones.configure(zone, "gateway", "limits", {"concurrent_calls": _CALLS})
+    zones.configure(zone, "gateway", "limits", {"concurrent_calls": _ROOM, "connections": _ROOM})
     async with Fleet(zone) as fleet:
         counts = (1, 20) if setup.quick else _OPEN
         found = [await _with(setup, fleet, count) for count in counts]
@@ -29,7 +29,11 @@ async def measure(setup: Setup) -> dict[str, Any]:
 
 
 async def _with(setup: Setup, fleet: Fleet, count: int) -> dict[str, Any]:
+    await fleet.restart("gateway")
     gateway = pids(fleet, "gateway")
+    async with Generator(job(fleet.zone, "session", fleet.address("gateway"), setup.subjects)) as generator:
+        # What is made once, whoever asks, is no session's.
+        await generator.verify(setup.subjects)
     before = resident_mb(*gateway)
     async with AsyncExitStack() as stack:
         made = job(fleet.zone, "session", fleet.address("gateway"), setup.subjects, connections=count)

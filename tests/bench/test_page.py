@@ -52,7 +52,7 @@ def measured() -> dict[str, Any]:
         "client": "nghttp2",
         "missing": {},
         "lacks": {"session": [], "bare": ["field policy"]},
-        "resident_mb": {"session": 140.0, "bare": 70.0},
+        "memory_mb": {"session": 140.0, "bare": 70.0},
         "loads": loads,
         "paced": [_pace("session"), _pace("bare")],
     }
