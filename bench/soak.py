@@ -57,6 +57,8 @@ PAUSE: Final = 0.01
 """Seconds between two calls of one loop: the machine is to be busy, not swamped."""
 IN_FLIGHT: Final = 32
 """Questions that each session has unanswered."""
+SIGNIFICANT: Final = 240.0
+"""Seconds of samples below which a slope says nothing: a rotation and a reload each cost a megabyte or two, once."""
 FILES: Final = 20
 """Files that a process may have open at the end more than when it was warm: connections come and go."""
 WHY: Final = exchange_pb2.RequestContext(purpose="P-PUBLIC-REG", legal_basis="CN-PUBLIC-REGISTER")
@@ -197,9 +199,11 @@ async def impatient(soak: Soak) -> None:
     for number in _numbers(soak):
         call = client.unary(f"{SERVICE}/Query", question(number), federation_pb2.QueryResponse, timeout=20)
         task = asyncio.ensure_future(call)
-        await asyncio.sleep(soak.rng.uniform(0, 0.02))
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        try:
+            await asyncio.sleep(soak.rng.uniform(0, 0.02))
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         soak.tell("impatient", "cancelled")
         wait = soak.rng.uniform(0.0005, 0.01)
         call = client.unary(f"{SERVICE}/Query", question(number), federation_pb2.QueryResponse, timeout=wait)
@@ -363,7 +367,7 @@ def report(
             f"{slope:.2f}",
             *(str(number) for number in (begin.files, last.files, files)),
         )
-        if slope > options.slope:
+        if slope > options.slope and seconds >= SIGNIFICANT:
             wrong.append(f"{name} grows by {slope:.2f} MB a minute; the bound is {options.slope}")
         if last.files > begin.files + FILES:
             wrong.append(f"{name} has {last.files} files open, {begin.files} when it was warm")
@@ -372,7 +376,8 @@ def report(
     for (loop, outcome), count in sorted(soak.came.items()):
         outcomes.add_row(loop, outcome, str(count))
     console.print(outcomes)
-    console.print(f"slopes over the last {seconds:.0f} s; seed {options.seed}")
+    judged = "" if seconds >= SIGNIFICANT else f", too short to be judged (at least {SIGNIFICANT:.0f} s)"
+    console.print(f"slopes over the last {seconds:.0f} s{judged}; seed {options.seed}")
     return wrong
 
 

@@ -9,7 +9,7 @@ same way, the value goes on; in every other case the stricter word stands:
   make the one form out of the other.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -69,7 +69,7 @@ class Cut:
         if rows:
             if self._seldom:
                 self._count()
-            self._trim_all(records, self._trim)
+            self._trim_all(records, rows, self._trim)
         if status == _OK:
             # It was asked only for what may be given; the caller asked for more.
             answer.status = self._status
@@ -92,14 +92,17 @@ class Cut:
             answer.next_page_token = ""
             del answer.records[:]
             return answer.SerializeToString(), 0
-        self._trim_all(answer.records, self._mask.trimmer(allowed))
+        rows = len(answer.records)
+        self._trim_all(answer.records, rows, self._mask.trimmer(allowed))
         if answer.status == _OK and len(allowed) < len(decisions):
             answer.status = _PARTIAL
-        return answer.SerializeToString(), len(answer.records)
+        return answer.SerializeToString(), rows
 
-    def _trim_all(self, records: Iterable[Any], trim: Trim) -> None:
+    def _trim_all(self, records: Any, rows: int, trim: Trim) -> None:
         """Clear what is not granted; what was right already goes on as it came."""
-        for record in records:
+        # By number: that the end is reached costs an iteration as much as an element.
+        for number in range(rows):
+            record = records[number]
             if record.type_url != self._url:
                 raise _no_answer("a record of another type")
             value = record.value

@@ -59,8 +59,8 @@ class Gathering:
         if isinstance(outcome, record_source_pb2.FetchResponse):
             sections: Any = outcome.sections
             if len(sections) == len(ask.parts):
-                for part, section in zip(ask.parts, sections, strict=True):
-                    self._cut(part, section)
+                for number, part in enumerate(ask.parts):
+                    self._cut(part, sections[number])
                 return
             outcome = Unavailable(Reason.DEPARTMENT_FAILED, "the department answered another question")
         if outcome.reason in _PAGE_TOKENS and any(part.selection.page_token for part in ask.parts):

@@ -88,7 +88,10 @@ class FederationService:
         _note(call, plan)
         gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
         self._ask(plan, call, gathered.told)
-        await plan.wait(gathered.done)
+        if plan.grant is None:
+            await gathered.done
+        else:
+            await plan.wait(gathered.done)
         sections, rows = gathered.sections, gathered.rows
         if sum(map(len, sections)) > self._most:
             gathered.fit(self._most)

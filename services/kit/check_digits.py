@@ -4,34 +4,42 @@ Written from the standards. The callers, `services.kit.identifiers`, have checke
 the scheme's alphabet raises `KeyError` or `ValueError` here.
 """
 
-from collections.abc import Mapping
 from operator import mul
 
 USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 """GB 32100-2015, table 3: 31 characters, without I O S V Z."""
-_USCC_VALUE = {c: i for i, c in enumerate(USCC_ALPHABET)}
+_NONE = 0xFF
+
+
+def _values(alphabet: str) -> bytes:
+    """Make the table that turns characters into their places in an alphabet, all others into `_NONE`."""
+    return bytes(alphabet.find(chr(code)) & _NONE for code in range(256))
+
+
+_USCC_VALUES = _values(USCC_ALPHABET)
 _USCC_WEIGHTS = tuple(pow(3, i, 31) for i in range(17))
 
 
 def uscc(first17: str) -> str:
     """Work out the last character of a unified social credit code (GB 32100-2015, 5.6)."""
-    return USCC_ALPHABET[-_weighed(first17, _USCC_VALUE, _USCC_WEIGHTS) % 31]
+    return USCC_ALPHABET[-_weighed(first17, _USCC_VALUES, _USCC_WEIGHTS) % 31]
 
 
-_ORG_VALUE = {c: i for i, c in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
+_ORG_VALUES = _values("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _ORG_WEIGHTS = (3, 7, 9, 10, 5, 8, 4, 2)
 
 
 def org_code(first8: str) -> str:
     """Work out the last character of an organisation code (GB 11714)."""
-    return "0123456789X0"[11 - _weighed(first8, _ORG_VALUE, _ORG_WEIGHTS) % 11]
+    return "0123456789X0"[11 - _weighed(first8, _ORG_VALUES, _ORG_WEIGHTS) % 11]
 
 
-def _weighed(text: str, values: Mapping[str, int], weights: tuple[int, ...]) -> int:
+def _weighed(text: str, values: bytes, weights: tuple[int, ...]) -> int:
     """Add up the characters' values by their weights: every question about an enterprise comes through here."""
-    if len(text) != len(weights):
-        raise ValueError(f"{len(weights)} characters are needed")
-    return sum(map(mul, map(values.__getitem__, text), weights))
+    found = text.encode("ascii").translate(values)
+    if len(found) != len(weights) or _NONE in found:
+        raise ValueError(f"{len(weights)} characters of the alphabet are needed")
+    return sum(map(mul, found, weights))
 
 
 def lei(first18: str) -> str:

@@ -33,6 +33,7 @@ LIFETIME = dt.timedelta(seconds=30)
 SKEW = dt.timedelta(seconds=5)
 """How far two nodes' clocks may differ."""
 
+_ALWAYS = dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)
 _TIMES = "its times do not stand"
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
@@ -113,9 +114,9 @@ class Word:
     """For whom and why a request is, verified once; `ContextVerifier.check` says whether it still stands."""
 
     origin: Origin
-    since: dt.datetime | None = None
-    """From when it is good; None for what the peer says for itself, which does not end by itself."""
-    until: dt.datetime | None = None
+    since: dt.datetime
+    """From when it is good; what the peer says for itself always is."""
+    until: dt.datetime
     """From when on it is good no more."""
 
 
@@ -149,7 +150,7 @@ class ContextVerifier:
         if not request.HasField("delegated"):
             if is_gateway:
                 raise Unauthenticated(Reason.CONTEXT_MISSING, "a gateway must say for whom it asks")
-            return Word(Origin(call.caller, request.context))
+            return Word(Origin(call.caller, request.context), *_ALWAYS)
         # 1
         if not is_gateway:
             raise PermissionDenied(Reason.CALLER_NOT_LISTED, "this caller may not speak for others")
@@ -166,15 +167,11 @@ class ContextVerifier:
         # 6
         return Word(Origin(self._original(context.caller), context.request), since, until)
 
-    def check(self, word: Word) -> None:
+    def check(self, word: Word, now: dt.datetime) -> None:
         """Check the times of a word again; raises as `word` does."""
-        if word.since is None or word.until is None:
+        if word.since <= now < word.until:
             return
-        now = self._clock()
-        if now < word.since:
-            raise _invalid(_TIMES)
-        if now >= word.until:
-            raise _expired()
+        raise _expired() if now >= word.until else _invalid(_TIMES)
 
     def _times(self, context: exchange_pb2.ExchangeContext) -> tuple[dt.datetime, dt.datetime]:
         """Check the times of a context; gives from when and until when it is good, whatever two clocks differ."""

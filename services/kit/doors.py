@@ -4,7 +4,6 @@ Both are implemented here once, from the descriptors, on the same `Reader`; a ro
 """
 
 import asyncio
-import datetime as dt
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -213,12 +212,13 @@ class RecordSourceService:
 
     async def _answer(self, made: _Request, said: _Said, call: Call) -> bytes:
         """Answer what was prepared, about a subject and as of a moment."""
-        self._contexts.check(made.word)
+        now = self._reader.clock()
+        self._contexts.check(made.word, now)
         origin, facts = made.word.origin, call.facts
         # Without a subject only what an authorization opens by a condition: the reader checks that it does.
         about, named = said.subject, not made.authorized or said.HasField("subject")
         subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
-        as_of = reader.moment_of(said, self._reader.clock()) if said.HasField("as_of") else None
+        as_of = reader.moment_of(said, now) if said.HasField("as_of") else None
         facts.asked(origin.caller, origin.request, subject, said.query_id)
         if made.authorized:
             facts.granted(self._reader.grant(origin))
@@ -228,7 +228,9 @@ class RecordSourceService:
             if asking is None:
                 asking = made.askings[number] = self._asking(origin, selection)
             try:
-                reading = await self._reader.answer(asking, subject, None, as_of)
+                # Whatever was waited for in between: each selection is decided by the time that it is then.
+                moment = self._reader.clock() if number else now
+                reading = await self._reader.answer(asking, moment, subject, None, as_of)
                 facts.disclosed(reading.mask, len(reading.records), reading.withheld, reading.named)
                 section = reader.section_of(reading, made.known_policy)
             except HutongError as error:
@@ -352,11 +354,11 @@ class TypedService:
 
     def _handler(self, method: MethodDescriptor, kinds: dict[str, RecordType]) -> Callable[..., Any]:
         response = message_factory.GetMessageClass(method.output_type)
-        for field in method.output_type.fields:
-            kind = kinds.get(field.message_type.full_name) if field.message_type else None
+        for each in method.output_type.fields:
+            kind = kinds.get(each.message_type.full_name) if each.message_type else None
             if kind is not None:
-                make = self._list if field.is_repeated else self._get
-                return make(kind, response, field.name)
+                make = self._list if each.is_repeated else self._get
+                return make(kind, response, each.name)
         raise FailedPrecondition(Reason.SCHEMA_INVALID, f"{method.full_name}: the response holds no record")
 
     def _get(self, kind: RecordType, response: type[Message], field: str) -> Callable[..., Any]:

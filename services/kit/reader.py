@@ -225,21 +225,22 @@ class Reader:
 
     async def read(self, origin: Origin, question: Question) -> Reading:
         """Answer a single question; raises as `asking` and `answer` do."""
-        return await self.answer(self.asking(origin, question), question.subject, question.key, question.as_of)
+        asking = self.asking(origin, question)
+        return await self.answer(asking, self._clock(), question.subject, question.key, question.as_of)
 
     async def answer(
         self,
         asking: Asking,
+        now: dt.datetime,
         subject: Subject | None = None,
         key: str | None = None,
         as_of: dt.datetime | None = None,
     ) -> Reading:
         """Answer a question; where nothing is granted the reading has no records and the mask says why.
 
-        Raises as `Enforcer.check` does, and where rows of an authorization are not left as `Grant.disclose` does; as
-        `lookup`, `PageTokens` and the source do.
+        `now` is what the clock shows: it is decided by that time. Raises as `Enforcer.check` does, and where rows of an
+        authorization are not left as `Grant.disclose` does; as `lookup`, `PageTokens` and the source do.
         """
-        now = self._clock()
         grant = self._checked(asking, subject, now) if asking.authorized else None
         decided, scope = asking.decided, None if grant is None else grant.scope
         if decided is None or not decided.stands(self._engine.policies, now, scope):
@@ -352,7 +353,6 @@ class Cutting:
 
     def __init__(self, mask: ReadMask) -> None:
         self.mask = mask
-        self._read = mask.record_type.message.FromString
         self._count = names.counter(mask.record_type)
         self._disclosing = mask.disclosing
 
@@ -363,9 +363,9 @@ class Cutting:
         """
         records: list[bytes] = []
         for record in found:
-            message = self._read(record.body)
+            read, body, key, fact_time = self._disclosing(record.truth)
+            message = read(record.body)
             self._count(message, named)
-            body, key, fact_time = self._disclosing(record.truth)
             records.append(envelopes.enclosed(record, body(message), key=key, fact_time=fact_time))
         return records
 

@@ -86,7 +86,7 @@ async def test_departments_get_less_time_than_the_caller_has(tmp_path: Path) -> 
     async with running(tmp_path, "taxation") as mesh:
         await mesh.load("taxation", RECORDS["taxation"])
         hurried = Hurried()
-        async with mesh.zone.serving(bind(SOURCE, hurried), ACCESS) as host:
+        async with mesh.zone.serving(bind(SOURCE, hurried), ACCESS, LimitsSection(drain=dt.timedelta())) as host:
             await mesh.replace_gateway(customs=host.address)
             # Once, so that the next call finds every connection open.
             await statuses(mesh, 30)

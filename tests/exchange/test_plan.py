@@ -115,8 +115,43 @@ def test_the_gateways_word_is_good_at_every_moment_it_is_used(desk: Desk) -> Non
         context = word(plan)
         assert context.issued_at.ToDatetime(dt.UTC) <= desk.clock.now < context.expires_at.ToDatetime(dt.UTC)
         desk.clock.now += dt.timedelta(seconds=1)
+    # Set back, what was signed before is signed in the future.
+    desk.clock.now -= dt.timedelta(seconds=20)
+    assert word(desk.plan()).issued_at.ToDatetime(dt.UTC) == desk.clock.now
     before = desk.plan()
     desk.zone.authority.renew(desk.zone.identity("gateway/main"), dt.datetime.now(dt.UTC))
     after = desk.plan()
     assert before.svid.version != after.svid.version
     assert sent(before).delegated.signature != sent(after).delegated.signature
+
+
+def test_questions_of_one_inquiry_differ_in_nothing_that_departments_are_prepared_for(desk: Desk) -> None:
+    """Asked alone or in a session, about one subject or another: the very same bytes, signed and digested once."""
+    desk.clock.now = SINCE
+    svid = desk.zone.files("gateway/main").load()
+    inquiry = desk.planner.inquiry(asked(), TAX)
+    first = desk.planner.plan_for(inquiry, asked(), svid)
+    ask = federation_pb2.SessionRequest.Ask(subject=asked(SUBJECTS[1]).subject)
+    ask.as_of.FromDatetime(NOW)
+    second = desk.planner.plan_for(inquiry, ask, svid)
+    third = desk.planner.plan(asked(SUBJECTS[1]), TAX, svid)
+    assert first.asks[0].question is second.asks[0].question is third.asks[0].question
+    assert desk.planner.inquiry(asked(SUBJECTS[1]), TAX) is inquiry
+    assert (about(second).subject.value, about(second).as_of) == (SUBJECTS[1], ask.as_of)
+    assert not about(third).HasField("as_of")
+    other = Caller(f"spiffe://{ZONE}/taxation/audit", "taxation", "audit")
+    assert desk.planner.inquiry(asked(), other) is not inquiry
+    assert desk.planner.plan(asked(), other, svid).asks[0].question != first.asks[0].question
+
+
+def test_an_inquiry_that_a_session_keeps_is_decided_anew_when_policies_change(desk: Desk) -> None:
+    desk.clock.now = SINCE
+    svid = desk.zone.files("gateway/main").load()
+    inquiry = desk.planner.inquiry(asked(), TAX)
+    assert desk.planner.plan_for(inquiry, asked(), svid).asks
+    desk.engine.replace(policies('@id("stop") forbid (principal, action, resource);'))
+    assert not desk.planner.plan_for(inquiry, asked(), svid).asks
+    desk.engine.replace(policies())
+    assert desk.planner.plan_for(inquiry, asked(), svid).asks
+    desk.clock.now = UNTIL
+    assert not desk.planner.plan_for(inquiry, asked(), svid).asks

@@ -27,7 +27,7 @@ async def _append(url: str, seed: int) -> None:
                 log.text("mask", f"{number}", mask(number))
             receipt = await log.append(draft(number))
             # As an answer leaves a node: only now, and at once.
-            sys.stdout.write(f"{receipt.index} {receipt.leaf_hash.hex()}\n")
+            sys.stdout.write(f"{receipt.SerializeToString().hex()}\n")
             sys.stdout.flush()
 
     await asyncio.gather(*(one() for _ in range(TASKS)))

@@ -11,11 +11,12 @@ import sqlalchemy as sa
 
 from hutong.api.log.v1 import log_pb2
 from services.kit.errors import Reason, Unavailable
+from services.kit.log import receipts
 from services.kit.log.tables import ENTRY, HEAD, OPENING, RECENT, SUBJECT
 from tests import databases
 from tests.killable import KILLED, Killable
 from tests.log.appending import append
-from tests.log.bed import connected, draft, opened, whole
+from tests.log.bed import KEY, connected, draft, opened, whole
 
 KILLS = 16
 _MOST = 400
@@ -32,8 +33,11 @@ def killed(url: str, seed: int, lines: int, beside: int = 0) -> dict[int, str]:
         said += process.ended()
         assert process.code == KILLED
     # A line without its end was not said.
-    spoken = [line.split() for line in said if line.endswith("\n")]
-    return {int(index): leaf for index, leaf in spoken}
+    found = [log_pb2.Receipt.FromString(bytes.fromhex(line)) for line in said if line.endswith("\n")]
+    for receipt in found:
+        # Whoever else was in its batch got an answer or not: that makes no difference to it.
+        receipts.verify(receipt, KEY)
+    return {receipt.index: receipt.leaf_hash.hex() for receipt in found}
 
 
 def check(url: str, acknowledged: dict[int, str]) -> int:

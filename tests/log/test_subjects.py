@@ -40,7 +40,7 @@ def test_it_finds_what_one_that_is_sorted_whole_would(engine: str, request: pyte
     url: str = request.getfixturevalue(f"{engine}_url")
     migrations.upgrade(url, MIGRATIONS)
 
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(
         st.dictionaries(st.sampled_from([company(number) for number in range(4)]), st.sets(INDEXES, max_size=30)),
         st.integers(0, PART),

@@ -35,7 +35,7 @@ async def test_a_department_that_refuses_the_session_has_failed(own: Mesh, caplo
         raise AssertionError("it was asked")
 
     access = f"{SOURCE.full_name}: {{Fetch: ['gateway/*']}}"
-    async with own.zone.serving(bind(SOURCE, Standin(never)), access) as host:
+    async with own.zone.serving(bind(SOURCE, Standin(never)), access, LimitsSection(drain=dt.timedelta())) as host:
         await own.replace_gateway(customs=host.address)
         customs, taxation = await sections(own)
     assert (customs.status, customs.reason) == (UNAVAILABLE, Reason.DEPARTMENT_FAILED)

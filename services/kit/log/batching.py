@@ -106,8 +106,8 @@ class Batcher:
         """Take nothing more, write what waits, end the thread."""
         self._closed = True
         self._hand_over()
-        self._handed.put(None)
         if self._thread:
+            self._handed.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 

@@ -1,8 +1,8 @@
-"""What a batch asks of the database, asked of its driver: two statements more, or ten, and no work for each row.
+"""What every batch asks of the database, asked of its driver.
 
-SQLAlchemy connects, and does whatever is rare. For what every batch does it would cost more than all the rest. A driver
-also lets go of Python's lock at every step of a statement, and under load it takes long to get it back: so what can be
-one statement is one.
+SQLAlchemy connects, and does whatever is rare: for each batch and each row it would cost more than all the rest. And a
+driver lets go of Python's lock at every step of a statement, and under load it takes long to get it back; so rows are
+inserted many at a time.
 """
 
 import datetime as dt
@@ -16,8 +16,9 @@ Columns = Sequence[Sequence[Any]]
 """Rows, column by column; all columns are of one length."""
 
 _HEAD: Final = "SELECT size, frontier, checkpoint, time FROM log_head"
-_ROWS: Final = 64
-"""Most rows of a statement for SQLite; each number of rows is a statement of its own, which the driver keeps."""
+_ROWS: Final = 32
+"""Most rows of a statement for SQLite. Each number of rows is a statement of its own: of all tables together these are
+fewer than the 128 that the driver keeps prepared."""
 
 
 class HeadRow(NamedTuple):
@@ -72,7 +73,8 @@ class Sqlite:
 
     def update(self, cursor: DBAPICursor, head: HeadRow) -> None:
         """See `Driver`."""
-        time = head.time.replace(tzinfo=None).isoformat(" ", "microseconds") if head.time else None
+        # As SQLAlchemy writes it, which reads it elsewhere.
+        time = head.time.astimezone(dt.UTC).replace(tzinfo=None).isoformat(" ", "microseconds") if head.time else None
         cursor.execute("UPDATE log_head SET size = ?, frontier = ?, checkpoint = ?, time = ?", (*head[:3], time))
 
 

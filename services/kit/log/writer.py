@@ -127,6 +127,7 @@ class Writer:
         self._clock = clock
         self._driver = driver.of(self.engine.dialect.name)
         self._kept: PoolProxiedConnection | None = None
+        """The connection that batches are written on: to get one for each would cost as much as what is done on it."""
         self.seen = Frontier()
         """The tree as we last saw it."""
         self._dirty = False
@@ -294,7 +295,7 @@ class Writer:
         insert("log_entry", ("index", "leaf_hash", "entry"), (range(head.size, frontier.size), hashes, data))
         if stored:
             insert("log_hash", ("level", "index", "hash"), tuple(zip(*stored, strict=True)))
-        opened, about = _kept(sealed, start)
+        opened, about = _beside(sealed, start)
         insert("log_opening", ("index", "opening"), opened)
         insert("log_recent", ("index", "scheme", "value"), about)
         if head.size // PART != frontier.size // PART:
@@ -315,7 +316,7 @@ class Writer:
         check_signed(head, self._signer)
 
 
-def _kept(sealed: Sequence[Sealed], start: int) -> tuple[Columns, Columns]:
+def _beside(sealed: Sequence[Sealed], start: int) -> tuple[Columns, Columns]:
     """Give what is kept beside entries, from index `start` on: what they commit to, and whom they are about."""
     opened: tuple[list[int], list[bytes]] = ([], [])
     about: tuple[list[int], list[str], list[str]] = ([], [], [])

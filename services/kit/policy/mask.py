@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.errors import Reason
+from services.kit.policy.projection import projected, with_parts
 from services.kit.policy.transforms import Transform
 from services.kit.records.catalogue import ENVELOPE, RecordType
 from services.kit.records.conditions import Condition
@@ -37,8 +38,10 @@ Conditions = tuple[Condition, ...]
 class Disclosing(NamedTuple):
     """How records of one truth leave: as bytes, serialized once."""
 
+    read: Callable[[bytes], Message]
+    """Reads what is given of a record, and whom it names."""
     body: Callable[[Message], bytes]
-    """Cuts a record in place and gives it serialized, canonically and without its envelope."""
+    """Cuts what was read in place and gives it serialized, canonically and without its envelope."""
     key: bool
     """The envelope shows the key."""
     fact_time: bool
@@ -255,7 +258,8 @@ class ReadMask:
         """
         if paths not in self._made.trimmers:
             granted = self.grants if paths is None else {p: g for p, g in self.grants.items() if p in paths}
-            trim = _trim(self.record_type.message, _clear(self.record_type, granted, self._key, transform=False))
+            message, kept = _reading((ENVELOPE, *granted), self.record_type)
+            trim = _trim(message, _clear(self.record_type, granted, self._key, transform=False, kept=kept))
             _remember(self._made.trimmers, paths, trim)
         return self._made.trimmers[paths]
 
@@ -304,21 +308,34 @@ def _compile(record_type: RecordType, granted: Mapping[str, FieldGrant], key: by
 
 
 def _disclosing(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes) -> Disclosing:
-    cleared, steps = _plan(record_type, granted, key, "", transform=True)
-    # Stored bodies have no envelope; one that does was not written by us.
-    cleared = (ENVELOPE, *cleared)
+    subjects = (field.path for fields in record_type.subjects.values() for field in fields)
+    message, kept = _reading((*granted, *subjects), record_type)
+    cleared, steps = _plan(record_type, granted, key, "", transform=True, kept=kept)
+    if kept is None:
+        # Stored bodies have no envelope; one that does was not written by us.
+        cleared = (ENVELOPE, *cleared)
 
     def body(record: Any) -> bytes:
         record.DiscardUnknownFields()
-        clear = record.ClearField
         for name in cleared:
-            clear(name)
+            record.ClearField(name)
         for step in steps:
             step(record)
-        written: bytes = record.SerializeToString(deterministic=True)
+        # Canonical: records hold no maps, and nothing else is written in one order or another.
+        written: bytes = record.SerializeToString()
         return written
 
-    return Disclosing(body, *_shown(record_type, granted))
+    return Disclosing(message.FromString, body, *_shown(record_type, granted))
+
+
+def _reading(paths: Iterable[str], record_type: RecordType) -> tuple[type[Message], frozenset[str] | None]:
+    """Give the type to read records by of which only these fields are wanted, and the fields that it has.
+
+    Where that cannot be had it is the record type's own, with None for all its fields.
+    """
+    kept = with_parts(paths)
+    message = projected(record_type, kept)
+    return (record_type.message, None) if message is None else (message, kept)
 
 
 def _shown(record_type: RecordType, granted: Mapping[str, FieldGrant]) -> tuple[bool, bool]:
@@ -340,9 +357,16 @@ def _trim(message: type[Message], clear: Cut) -> Callable[[bytes], bytes]:
     return trim
 
 
-def _clear(record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, *, transform: bool) -> Cut:
-    """Compile everything of a cut but the digest, which is stale afterwards."""
-    body = _level(record_type, granted, key, "", transform=transform)
+def _clear(
+    record_type: RecordType,
+    granted: Mapping[str, FieldGrant],
+    key: bytes,
+    *,
+    transform: bool,
+    kept: frozenset[str] | None = None,
+) -> Cut:
+    """Compile everything of a cut but the digest, which is stale afterwards; `kept` as in `_plan`."""
+    body = _together(*_plan(record_type, granted, key, "", transform=transform, kept=kept))
     keep_key, keep_fact_time = _shown(record_type, granted)
 
     def cut(record: Message) -> None:
@@ -370,31 +394,31 @@ def _digest(record: Message) -> None:
     envelope.digest = digest
 
 
-def _level(
-    record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, prefix: str, *, transform: bool
-) -> Cut:
-    """Compile the cut of one message: the record, or a part of it whose fields' paths begin with `prefix`."""
-    return _together(*_plan(record_type, granted, key, prefix, transform=transform))
-
-
 def _plan(
-    record_type: RecordType, granted: Mapping[str, FieldGrant], key: bytes, prefix: str, *, transform: bool
+    record_type: RecordType,
+    granted: Mapping[str, FieldGrant],
+    key: bytes,
+    prefix: str,
+    *,
+    transform: bool,
+    kept: frozenset[str] | None = None,
 ) -> tuple[tuple[str, ...], tuple[Cut, ...]]:
-    """Say which fields of a message are cleared, and what is done to others."""
+    """Say which fields of a message are cleared, and what is done to others.
+
+    The message is the record, or a part of it whose fields' paths begin with `prefix`; `kept` are the fields that its
+    type has, None where it is the record type itself.
+    """
     cleared: list[str] = []
     steps: list[Cut] = []
     for found in record_type.fields.values():
-        if found.path != f"{prefix}{found.name}":
+        if found.path != f"{prefix}{found.name}" or not (kept is None or found.path in kept):
             continue
-        if found.kind is Kind.PART:
-            below = f"{found.path}."
-            if any(path.startswith(below) for path in granted):
-                part = _level(record_type, granted, key, below, transform=transform)
-                steps.append(
-                    _in_parts(found.name, part) if found.descriptor.is_repeated else _in_part(found.name, part)
-                )
-            else:
-                cleared.append(found.name)
+        below = f"{found.path}."
+        if found.kind is Kind.PART and any(path.startswith(below) for path in granted):
+            plan = _plan(record_type, granted, key, below, transform=transform, kept=kept)
+            if any(plan):
+                wrap = _in_parts if found.descriptor.is_repeated else _in_part
+                steps.append(wrap(found.name, _together(*plan)))
         elif found.path not in granted:
             cleared.append(found.name)
         elif transform and (change := granted[found.path].transform) is not None:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kit.errors import Aborted, FailedPrecondition, HutongError, Internal, Reason, Unavailable
 from services.kit.records import short
-from services.kit.records.short import InPlace, Rows, Short, ShortReads, Together
+from services.kit.records.short import InPlace, Short, ShortReads, Together
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -169,12 +169,13 @@ class Database:
         return self._reads.dialect.name
 
     def short(self, select: sa.Select[Any], parameters: Sequence[str]) -> Short:
-        """Compile a SELECT to be read by `rows`, with values for these parameters in their order."""
+        """Compile a SELECT for `short_reads`, with values for these parameters in their order."""
         return short.compiled(select, self._reads.dialect, parameters)
 
-    async def rows(self, short: Short, values: tuple[object, ...]) -> Rows | None:
-        """Get the rows of a short read, as the driver gives them; None where that fails: `read` then says why."""
-        return await self._short.rows(short, values)
+    @property
+    def short_reads(self) -> ShortReads:
+        """What runs them; where that fails, `read` says why."""
+        return self._short
 
     async def write(self, work: Work[T]) -> T:
         """Run a write as one transaction: all of it is kept, or nothing. Raises as `read` does."""

@@ -16,8 +16,8 @@ from services.kit.records.source import StoredRecord
 EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 _SHORT: Final = tuple(wire.varint(number) for number in range(1024))
-_FIVE_BYTES: Final = 1 << 28, 1 << 35
-"""Numbers that take five bytes; as seconds, those from 1978 to 3058."""
+_FIVE_BYTES: Final = 1 << 28
+"""From here on numbers take five bytes, up to 2**35."""
 _VERSIONS: Final = tuple(
     (wire.whole(2, n) if n else b"") + (wire.whole(3, n - 1) if n > 1 else b"") for n in range(256)
 )
@@ -31,15 +31,19 @@ def varint(number: int) -> bytes:
 def timestamp(moment: dt.datetime) -> bytes:
     """Serialize a moment as a `google.protobuf.Timestamp`."""
     since = moment - EPOCH
-    s, n = since.days * 86_400 + since.seconds, since.microseconds * 1000
-    if not _FIVE_BYTES[0] <= s < _FIVE_BYTES[1]:
-        # Negative numbers are written as those of 64 bits that they look like.
-        seconds = wire.whole(1, s & (1 << 64) - 1) if s else b""
-        return seconds + wire.whole(2, n) if n else seconds
-    seconds = bytes((8, s & 127 | 128, s >> 7 & 127 | 128, s >> 14 & 127 | 128, s >> 21 & 127 | 128, s >> 28))
-    if n < 1 << 28:
-        return seconds + wire.whole(2, n) if n else seconds
-    return seconds + bytes((16, n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21 & 127 | 128, n >> 28))
+    written, n = _seconds(since.days * 86_400 + since.seconds), since.microseconds * 1000
+    if n >= _FIVE_BYTES:
+        return written + bytes(
+            (16, n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21 & 127 | 128, n >> 28)
+        )
+    return written + wire.whole(2, n) if n else written
+
+
+@lru_cache(maxsize=1024)
+def _seconds(number: int) -> bytes:
+    """Write the seconds of a `Timestamp`; what is answered now has the same ones, and so has what came together."""
+    # Negative numbers are written as those of 64 bits that they look like.
+    return wire.whole(1, number & (1 << 64) - 1) if number else b""
 
 
 def enclosed(record: StoredRecord, body: bytes, *, key: bool, fact_time: bool) -> bytes:

@@ -16,6 +16,7 @@ class StoreFetch:
         """Raises as `Statements.shape` does."""
         self._statements = statements
         self._database = database
+        self._rows = database.short_reads.rows
         self._clock = clock
         self._query = query
         self._limit = query.limit
@@ -40,7 +41,7 @@ class StoreFetch:
         limit = self._limit
         values = subject, key, as_of, after, limit + 1
         if statement.short is not None:
-            rows = await self._database.rows(statement.short, values)
+            rows = await self._rows(statement.short, values)
             if rows is not None and len(rows) <= limit:
                 return Page(tuple(map(statement.record, rows)), as_of or self._clock())
         given = {name: value for name, value in zip(PARAMETERS, values, strict=True) if value is not None}

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.sql.compiler import SQLCompiler
 
 Rows = Sequence[tuple[Any, ...]]
@@ -50,7 +51,7 @@ class Short:
 
 def compiled(select: sa.Select[Any], dialect: sa.Dialect, parameters: Sequence[str]) -> Short:
     """Compile a SELECT; `parameters` are those to be filled in, whether or not it has them all."""
-    made: SQLCompiler = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})  # type: ignore[assignment]
+    made: SQLCompiler = select.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     names = tuple(made.positiontup or made.params)
     fixed: list[object] = []
     order: list[int] = []
@@ -96,7 +97,7 @@ class InPlace:
         try:
             execute = self._execute or self._open()
             found: Rows = execute(short.text, short.filled(values)).fetchall()
-        except (self._error, sa.exc.SQLAlchemyError) as error:
+        except (self._error, exc.SQLAlchemyError) as error:
             _failed(error)
             self.close()
             return None

@@ -125,6 +125,8 @@ class _Session:
                     while self._full():
                         self._room.clear()
                         await self._room.wait()
+                # Messages may lie ready, one behind the other: what was begun must run, or nobody knows its size.
+                await asyncio.sleep(0)
         except Exception as error:
             self._failure = error
         finally:
