@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from gateway.granted import type_of
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit.errors import Reason, Unavailable
 from services.kit.policy.mask import ReadMask
@@ -27,7 +26,6 @@ _PARTIAL: Final = exchange_pb2.SECTION_STATUS_PARTIAL
 _STATUSES: Final = frozenset(exchange_pb2.SectionStatus.values()) - {exchange_pb2.SECTION_STATUS_UNSPECIFIED}
 _REASONS: Final = frozenset(("", *Reason))
 _DENIED: Final = exchange_pb2.SECTION_STATUS_DENIED
-_OFTEN: Final = 16
 
 Trim = Callable[[bytes], bytes]
 """Clears a serialized record; gives the very bytes that went in where there was nothing to clear."""
@@ -36,7 +34,7 @@ Trim = Callable[[bytes], bytes]
 class Cut:
     """Cuts the sections of one part of a question; made once for all its answers."""
 
-    __slots__ = ("_agency", "_decided", "_mask", "_name", "_seldom", "_status", "_trim", "_url", "_version")
+    __slots__ = ("_agency", "_decided", "_mask", "_name", "_read", "_status", "_trim", "_url", "_version")
 
     def __init__(self, mask: ReadMask) -> None:
         kind = mask.record_type
@@ -44,7 +42,7 @@ class Cut:
         self._name, self._agency, self._url = kind.name, kind.owner, type_url(kind)
         self._version, self._status, self._decided = mask.version, mask.status, mask.decided
         self._trim = mask.trimmer()
-        self._seldom = _OFTEN
+        self._read = kind.message.FromString
 
     def __call__(self, answer: exchange_pb2.Section) -> tuple[bytes, int]:
         """Cut a department's section, in place, by the gateway's mask, and put both decisions together.
@@ -67,19 +65,11 @@ class Cut:
             return self._agreed(answer)
         answer.ClearField("decisions")
         if rows:
-            if self._seldom:
-                self._count()
             self._trim_all(records, rows, self._trim)
         if status == _OK:
             # It was asked only for what may be given; the caller asked for more.
             answer.status = self._status
         return answer.SerializeToString() + self._decided, rows
-
-    def _count(self) -> None:
-        """Make the quicker way once this was used a few times: what is asked once would not repay it."""
-        self._seldom -= 1
-        if not self._seldom:
-            self._trim = _quicker(self._mask, self._trim)
 
     def _agreed(self, answer: exchange_pb2.Section) -> tuple[bytes, int]:
         """Cut what was decided by another version of the policies."""
@@ -108,25 +98,12 @@ class Cut:
             value = record.value
             try:
                 cut = trim(value)
+                if cut is not value:
+                    # Trimming reads no more than what is given; where the rest cannot be read, it is no record.
+                    self._read(value)
+                    record.value = cut
             except DecodeError:
                 raise _no_answer("a record that cannot be read") from None
-            if cut is not value:
-                record.value = cut
-
-
-def _quicker(mask: ReadMask, trim: Trim) -> Trim:
-    """Give a function that does as `trim` does, in less time for what needs no trimming."""
-    granted = type_of(mask)
-    if granted is None:
-        return trim
-    read = granted.FromString
-
-    def trim_if_needed(value: bytes) -> bytes:
-        record = read(value)
-        record.DiscardUnknownFields()
-        return value if record.SerializeToString() == value else trim(value)
-
-    return trim_if_needed
 
 
 def _agree(answer: exchange_pb2.Section, mask: ReadMask) -> tuple[list[exchange_pb2.FieldDecision], frozenset[str]]:

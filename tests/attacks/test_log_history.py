@@ -79,7 +79,9 @@ class Bed:
     async def receipt(self, index: int) -> log_pb2.Receipt:
         """The receipt that went out with an entry."""
         entry = await log_of(self.mesh.host("customs")).entry(index)
-        receipt = log_pb2.Receipt(origin=ORIGIN, index=index, leaf_hash=entry.leaf_hash, batch_start=index, batch_size=1)
+        receipt = log_pb2.Receipt(
+            origin=ORIGIN, index=index, leaf_hash=entry.leaf_hash, batch_start=index, batch_size=1
+        )
         text = receipts.signed_text(ORIGIN, index, 1, entry.leaf_hash)
         receipt.signature = self.signer.key.sign(text)
         return receipt

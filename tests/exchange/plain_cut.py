@@ -1,5 +1,7 @@
 """The gateway's cut as plainly as it can be said: every field that is not granted is cleared, one after the other."""
 
+from typing import Any
+
 from google.protobuf.message import DecodeError
 
 from hutong.api.exchange.v1 import exchange_pb2
@@ -73,19 +75,21 @@ def _agree(answer: exchange_pb2.Section, mask: ReadMask) -> tuple[list[exchange_
 
 
 def _trim(answer: exchange_pb2.Section, mask: ReadMask, allowed: frozenset[str] | None) -> None:
-    """Parse, clear, write again."""
-    trim = mask.trimmer(allowed)
-    url = type_url(mask.record_type)
+    """Parse, clear, write again; what was right already stays as it came, digest and all."""
     for record in answer.records:
-        if record.type_url != url:
+        if record.type_url != type_url(mask.record_type):
             raise _no_answer("a record of another type")
-        value = record.value
         try:
-            cut = trim(value)
+            cut: Any = mask.record_type.message.FromString(record.value)
         except DecodeError:
             raise _no_answer("a record that cannot be read") from None
-        if cut is not value:
-            record.value = cut
+        digest = cut.envelope.digest
+        mask.clearer(allowed)(cut)
+        written = cut.SerializeToString()
+        if cut.HasField("envelope"):
+            cut.envelope.digest = digest
+        if cut.SerializeToString() != record.value:
+            record.value = written
 
 
 def _no_answer(why: str) -> Unavailable:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 from services.kit.sessions.deadlines import TICK, Deadlines
 
@@ -45,7 +46,7 @@ async def test_what_expires_may_set_the_next_deadline() -> None:
     async with asyncio.timeout(5):
         await ended.wait()
     assert len(times) == 4
-    assert all(later - earlier >= TICK for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= TICK for earlier, later in pairwise(times))
 
 
 async def test_what_is_closed_tells_nothing() -> None:

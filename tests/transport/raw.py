@@ -151,6 +151,10 @@ class Raw:
                 await self._writer.drain()
         await asyncio.sleep(0)
 
+    def following(self, number: int) -> None:
+        """Have the next stream that is opened be this one: those before it were written by hand."""
+        self._next = number
+
     def open(self, headers: Headers, *, end: bool = False) -> int:
         """Open a stream; gives its number."""
         number = self._next

@@ -17,6 +17,7 @@ from services.kit.errors import FailedPrecondition, Reason
 from services.kit.transport.nghttp2.serving import MOST_KEPT, STREAM_WINDOW, Timing
 from tests.transport.echo import BIDI, LIMITS, NODE, STREAM, UNARY, WHO
 from tests.transport.raw import (
+    DATA,
     END_STREAM,
     HEADERS,
     LIMIT,
@@ -24,8 +25,10 @@ from tests.transport.raw import (
     SETTINGS,
     WINDOW_UPDATE,
     Raw,
+    Stream,
     frame,
     header_block,
+    header_frames,
 )
 from tests.transport.served import (
     PIECE,
@@ -87,6 +90,22 @@ async def test_nobody_runs_more_than_half_of_all_calls_and_all_no_more_than_ther
             one.cut(number, CANCEL)
         await until(lambda: room.running == 2)
         assert status(await ask(one, b"x")) == OK
+
+
+async def test_who_asks_very_much_in_one_go_takes_nobody_elses_place(zone: Zone, room: Room) -> None:
+    """Not even until the first of its calls has run a step."""
+    limits = LimitsSection(concurrent_calls=4)
+    async with serving(zone, room, limits) as server, connected(zone, server.port) as raw:
+        words = b"".join(
+            header_frames(number, asking()) + frame(DATA, END_STREAM, number, message(b"x")) for number in (1, 3, 5, 7)
+        )
+        raw.streams = {number: Stream() for number in (1, 3, 5, 7)}
+        raw.following(9)
+        raw.write(words)
+        answers = [await raw.over(number) for number in raw.streams]
+        assert [status(answer) for answer in answers] == [OK, OK, 8, 8]
+        assert [reason(answer) for answer in answers[2:]] == ["CALLS_TOO_MANY"] * 2
+        assert status(await ask(raw, b"x")) == OK
 
 
 async def test_a_peer_is_told_how_many_streams_it_may_open_and_held_to_it(zone: Zone, room: Room) -> None:

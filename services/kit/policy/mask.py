@@ -366,18 +366,19 @@ def _clear(
     kept: frozenset[str] | None = None,
 ) -> Cut:
     """Compile everything of a cut but the digest, which is stale afterwards; `kept` as in `_plan`."""
-    body = _together(*_plan(record_type, granted, key, "", transform=transform, kept=kept))
+    cleared, steps = _plan(record_type, granted, key, "", transform=transform, kept=kept)
+    body = _together(cleared, steps) if cleared or steps else None
     keep_key, keep_fact_time = _shown(record_type, granted)
+    hidden = tuple(name for name, shown in (("key", keep_key), ("fact_time", keep_fact_time)) if not shown)
 
     def cut(record: Message) -> None:
         record.DiscardUnknownFields()
-        body(record)
-        if record.HasField(ENVELOPE):
+        if body is not None:
+            body(record)
+        if hidden and record.HasField(ENVELOPE):
             envelope: Any = getattr(record, ENVELOPE)
-            if not keep_key:
-                envelope.ClearField("key")
-            if not keep_fact_time:
-                envelope.ClearField("fact_time")
+            for name in hidden:
+                envelope.ClearField(name)
 
     return cut
 

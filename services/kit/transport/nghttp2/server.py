@@ -65,11 +65,13 @@ class NgServer:
         self.drain = limits.drain.total_seconds()
         self.age = limits.connection_age.total_seconds()
         self.running = 0
+        self.begun: dict[str, int] = {}
+        self.most_each = max(1, limits.concurrent_calls // 2)
         self.port = 0
         self.address = address
         self._contexts = ServerContexts(files)
         self._most = limits.connections
-        self._most_each = max(1, limits.connections // 2)
+        self._most_of = max(1, limits.connections // 2)
         self.connections: dict[ServerConnection, str] = {}
         """Connections, and who they are of."""
         self._of: Counter[str] = Counter()
@@ -124,9 +126,10 @@ class NgServer:
         except HutongError:
             # Its calls will be told why; until then all such share.
             caller = ""
-        if len(self.connections) >= self._most or self._of[caller] >= self._most_each:
+        if len(self.connections) >= self._most or self._of[caller] >= self._most_of:
             _log.warning("Connection refused: too many", extra={"fields": {"caller": caller}})
             return False
+        connection.caller = caller
         self.connections[connection] = caller
         self._of[caller] += 1
         self._silent.clear()

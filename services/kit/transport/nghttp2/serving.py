@@ -162,6 +162,10 @@ class Owner(Protocol):
     age: float
     running: int
     """Calls whose handlers run now."""
+    begun: dict[str, int]
+    """The same, by caller."""
+    most_each: int
+    """How many of these one caller may have."""
 
     def joined(self, connection: "ServerConnection") -> bool:
         """Take a connection in; tells whether there is room for it."""
@@ -239,6 +243,8 @@ class ServerConnection(Connection):
         self.keepalive, self.patience, self.stalled = timing.keepalive, timing.patience, timing.stalled
         self.certificate = b""
         """The peer's, PEM."""
+        self.caller = ""
+        """Whose it is, as it was when it joined; empty where it has none that stands."""
         self.streams: dict[int, ServedStream] = {}
         self._server = server
         self._timing = timing
@@ -535,15 +541,34 @@ class ServerConnection(Connection):
     # What runs.
 
     def _begin(self, stream: ServedStream, work: Any) -> None:
-        server = self._server
-        full = server.running >= server.concurrent_calls
-        if full or self._is_unread():
+        problem = self._crowded()
+        if problem:
             work.close()
-            message = f"at most {server.concurrent_calls} calls at a time" if full else "answers are not read"
-            self._refuse(stream, ResourceExhausted(Reason.CALLS_TOO_MANY, message))
+            self._refuse(stream, ResourceExhausted(Reason.CALLS_TOO_MANY, problem))
             return
-        server.running += 1
+        self._count(1)
         stream.task = self.loop.create_task(work)
+
+    def _crowded(self) -> str:
+        """Say why no further call may begin; empty where one may."""
+        server = self._server
+        if server.running >= server.concurrent_calls:
+            return f"at most {server.concurrent_calls} calls at a time"
+        # A call has its share (`Admission.share`) from its first step on: whoever begins very many in one go would take
+        # everybody's place for that long.
+        if server.begun.get(self.caller, 0) >= server.most_each:
+            return f"at most {server.most_each} calls of one caller at a time"
+        return "answers are not read" if self._is_unread() else ""
+
+    def _count(self, change: int) -> None:
+        """Count a call in, or out."""
+        server = self._server
+        server.running += change
+        begun = server.begun.get(self.caller, 0) + change
+        if begun:
+            server.begun[self.caller] = begun
+        else:
+            del server.begun[self.caller]
 
     def _is_unread(self) -> bool:
         """Whether so much is unread that there should not be more."""
@@ -566,7 +591,7 @@ class ServerConnection(Connection):
             if not isinstance(error, Exception):
                 raise
         finally:
-            server.running -= 1
+            self._count(-1)
 
     async def _server_stream(self, stream: ServedStream, request: bytes) -> None:
         await self._responses(stream, lambda call: self._server.dispatcher.stream(stream.rpc, request, call))
@@ -592,7 +617,7 @@ class ServerConnection(Connection):
             if not isinstance(error, Exception):
                 raise
         finally:
-            server.running -= 1
+            self._count(-1)
 
     async def _respond(self, stream: ServedStream, response: bytes) -> None:
         self._check_size(response)
@@ -735,7 +760,7 @@ class ServerConnection(Connection):
         if not stream.begun:
             # It will never run, nor count itself out.
             stream.begun = True
-            self._server.running -= 1
+            self._count(-1)
         task.cancel()
 
 
