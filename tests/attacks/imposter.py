@@ -1,6 +1,7 @@
 """A department whose certificate is right and whose program is not: it answers whatever the test wants."""
 
 import contextlib
+import datetime as dt
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class Imposter(Standin):
 async def instead_of(mesh: Mesh, agency: str, folder: Path) -> AsyncGenerator[Imposter]:
     """Put an imposter in the place of a department; the gateway asks it from now on."""
     imposter = Imposter()
-    host = mesh.zone.host(f"{agency}/node", LimitsSection(response_bytes=64 * 1024 * 1024), log=True)
+    host = mesh.zone.host(
+        f"{agency}/node", LimitsSection(response_bytes=64 * 1024 * 1024, drain=dt.timedelta()), log=True
+    )
     lists = folder / f"{agency}-imposter.yaml"
     lists.write_text(ACCESS)
     await host.start(bind(SOURCE, imposter), [lists])
