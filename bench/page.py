@@ -240,12 +240,14 @@ def _policy(results: Results, _drawn: Charts) -> str:
     us = found["us"]
     decision, parse = us["one decision of Cedar's"]["median"], us["parse and write"]["median"]
     beside = {
-        "look-up of a mask": ("one decision of Cedar's", decision),
+        "look-up of what was decided, each time a prepared question is asked": ("one decision of Cedar's", decision),
+        "look-up of a mask, by caller, context and type": ("one decision of Cedar's", decision),
+        "cut at the department": ("parse and write", parse),
         "cut at the department, with its digest": ("parse and write", parse),
         "cut again at the gateway": ("parse and write", parse),
     }
     rows = [
-        [name, _spread(us[name]), other, number(value), f"**{us[name]['median'] / value:.2f}**"]
+        [name, _spread(us[name]), other, number(value), f"**{us[name]['median'] / value:.2g}**"]
         for name, (other, value) in beside.items()
     ]
     return table(["", "µs", "beside", "µs", "ratio"], rows)

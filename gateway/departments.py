@@ -6,6 +6,7 @@ identity: when that is renewed another session takes over, and the former one en
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from certs.svid import Svid
@@ -14,12 +15,11 @@ from services.kit import wire
 from services.kit.client import Client
 from services.kit.errors import HutongError
 from services.kit.sessions.asking import AskingSession
+from services.kit.sessions.serving import LARGEST_PREPARED
 
 FETCH: Final = "/hutong.api.exchange.v1.RecordSourceService/Fetch"
 SESSION: Final = "/hutong.api.exchange.v1.RecordSourceService/FetchSession"
 
-_LARGEST: Final = 16 * 1024
-"""Bytes: a longer question is asked by itself. A session keeps what is prepared, and all in it share its limits."""
 _TIMEOUT: Final = record_source_pb2.FetchSessionRequest.Ask.TIMEOUT_FIELD_NUMBER
 _SECONDS: Final = 1
 _NANOS: Final = 2
@@ -43,20 +43,20 @@ class Department:
         self._former: dict[asyncio.Task[None], AskingSession] = {}
         self._alone: set[asyncio.Task[None]] = set()
 
-    def ask(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+    def ask(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> Callable[[], object]:
         """Ask as `svid`, which signed the question, and have `told` called once, within `wait` seconds.
 
-        `question` and `rest` are those of `gateway.plan.Ask` and `gateway.plan.Plan`.
+        `question` and `rest` are those of `gateway.plan.Ask` and `gateway.plan.Plan`. Gives what is to be called where
+        nobody waits any more: then `told` is not.
         """
         if wait < self._timeout:
             rest += _timeout(wait)
         else:
             wait, rest = self._timeout, rest + self._longest
-        if len(question) > _LARGEST:
-            self._ask_alone(svid, question, rest, wait, told)
-            return
-        session = self._session if svid is self._svid else None
-        (session or self._session_of(svid)).ask(question, rest, wait, told)
+        if len(question) > LARGEST_PREPARED:
+            return self._ask_alone(svid, question, rest, wait, told)
+        session = (self._session if svid is self._svid else None) or self._session_of(svid)
+        return partial(session.forget, session.ask(question, rest, wait, told))
 
     async def close(self) -> None:
         """End everything that is asked: whoever waits is told that there is no answer."""
@@ -81,7 +81,7 @@ class Department:
         self._svid = svid
         return session
 
-    def _ask_alone(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+    def _ask_alone(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> Callable[[], object]:
         ask = record_source_pb2.FetchSessionRequest.Ask.FromString(rest)
         request = record_source_pb2.FetchRequest.FromString(question)
         request.query_id = ask.query_id
@@ -100,6 +100,7 @@ class Department:
         task = asyncio.ensure_future(fetch())
         self._alone.add(task)
         task.add_done_callback(self._alone.discard)
+        return task.cancel
 
 
 def _timeout(seconds: float) -> bytes:

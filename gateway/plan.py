@@ -28,7 +28,7 @@ from services.kit.doors import check_selections
 from services.kit.errors import PermissionDenied, Reason
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
-from services.kit.policy.policies import PolicySet
+from services.kit.policy.policies import Standing
 from services.kit.records.catalogue import Catalogue, RecordType
 
 T = TypeVar("T")
@@ -47,6 +47,8 @@ _LARGEST_KEPT: Final = 4096
 """Bytes: a question of more holds a page token or a list of its own, and is not asked again."""
 _USED_AGAIN: Final = LIFETIME / 3
 """How long a signed context is used again: what was asked just before still has most of its life to arrive in."""
+_NEVER: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+
 _QUERY_ID: Final = record_source_pb2.FetchSessionRequest.Ask.QUERY_ID_FIELD_NUMBER
 
 
@@ -157,14 +159,8 @@ class _Prepared:
     parts: tuple[Part, ...]
     outlines: tuple[_Outline, ...]
     refused: list[bytes]
-    policies: PolicySet
-    made_at: dt.datetime
-    expires_at: dt.datetime | None
+    standing: Standing
     delegated: _Delegated | None = None
-
-    def stands(self, policies: PolicySet, now: dt.datetime) -> bool:
-        """A clock that was set back makes it as stale as one that ran past the boundary."""
-        return self.policies is policies and self.made_at <= now and (self.expires_at is None or now < self.expires_at)
 
 
 @dataclass(slots=True, eq=False)
@@ -280,7 +276,7 @@ class Planner:
         scheme = subject[0] if subject else ""
         key = scheme if grant is None else (scheme, grant.scope_digest)
         found = inquiry.prepared.get(key)
-        if found is None or not found.stands(self._engine.policies, now):
+        if found is None or not found.standing.holds(self._engine.policies, now):
             found = self._prepare(inquiry, scheme, grant, now)
             if len(inquiry.prepared) >= _MOST_PREPARED:
                 inquiry.prepared.clear()
@@ -298,8 +294,8 @@ class Planner:
         policies = self._engine.policies
         parts = self._decide(inquiry, scheme, grant)
         boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]
-        refused = [part.refused for part in parts]
-        return _Prepared(parts, _outlines(parts), refused, policies, now, min(boundaries, default=None))
+        standing = Standing(policies, now, min(boundaries, default=_NEVER))
+        return _Prepared(parts, _outlines(parts), [part.refused for part in parts], standing)
 
     def _decide(self, inquiry: Inquiry, scheme: str, grant: Grant | None) -> tuple[Part, ...]:
         selections = inquiry.question.selections

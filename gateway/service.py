@@ -87,11 +87,15 @@ class FederationService:
         """Ask every department, and assemble a `QueryResponse` when all have answered."""
         _note(call, plan)
         gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
-        self._ask(plan, call, gathered.told)
-        if plan.grant is None:
-            await gathered.done
-        else:
-            await plan.wait(gathered.done)
+        asked = self._ask(plan, call, gathered.told)
+        try:
+            if plan.grant is None:
+                await gathered.done
+            else:
+                await plan.wait(gathered.done)
+        except BaseException:
+            _forget(asked)
+            raise
         sections, rows = gathered.sections, gathered.rows
         if sum(map(len, sections)) > self._most:
             gathered.fit(self._most)
@@ -101,8 +105,12 @@ class FederationService:
         written = [wire.embedded(_SECTIONS, section) for section in sections]
         return wire.embedded(_QUERY_ID, plan.query_id.encode()) + b"".join(written)
 
-    def _ask(self, plan: Plan, call: Call, told: Callable[[Ask, Outcome], None]) -> None:
-        """Ask the departments of a plan; `told` is given each ask with what came of it, as each answers."""
+    def _ask(self, plan: Plan, call: Call, told: Callable[[Ask, Outcome], None]) -> list[Callable[[], object]]:
+        """Ask the departments of a plan; `told` is given each ask with what came of it, as each answers.
+
+        Gives what is to be called where nobody waits for that any more.
+        """
+        asked: list[Callable[[], object]] = []
         wait, rest = _inner_deadline(call), plan.rest
         if call.trace is not None and call.trace.told:
             rest += wire.embedded(_TRACEPARENT, call.trace.parent.encode())
@@ -111,7 +119,8 @@ class FederationService:
             if department is None:
                 told(ask, Unavailable(Reason.DEPARTMENT_UNREACHABLE, "this gateway knows no such department"))
             else:
-                department.ask(plan.svid, ask.question, rest, wait, partial(told, ask))
+                asked.append(department.ask(plan.svid, ask.question, rest, wait, partial(told, ask)))
+        return asked
 
     async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
         """Answer section by section, as departments answer; the next section waits until this one is taken.
@@ -146,18 +155,21 @@ class FederationService:
         def note(ask: Ask, outcome: Outcome) -> None:
             told.put_nowait((ask, outcome))
 
-        self._ask(plan, call, note)
-        for part in plan.parts:
-            if part.denied:
-                yield part, part.refused, 0
-        gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
-        for _ in plan.asks:
-            ask, outcome = await plan.wait(told.get())
-            gathered.put(ask, outcome)
-            for part in ask.parts:
-                # The one before may have waited long to be taken.
-                plan.still()
-                yield part, gathered.sections[part.index], gathered.rows[part.index]
+        asked = self._ask(plan, call, note)
+        try:
+            for part in plan.parts:
+                if part.denied:
+                    yield part, part.refused, 0
+            gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
+            for _ in plan.asks:
+                ask, outcome = await plan.wait(told.get())
+                gathered.put(ask, outcome)
+                for part in ask.parts:
+                    # The one before may have waited long to be taken.
+                    plan.still()
+                    yield part, gathered.sections[part.index], gathered.rows[part.index]
+        finally:
+            _forget(asked)
 
     async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
         """Tell the decisions; no department is asked and no record read."""
@@ -189,6 +201,12 @@ def _note(call: Call, plan: Plan) -> None:
     """Note what is asked, for the log."""
     call.facts.asked(call.caller, plan.context, plan.subject, plan.query_id)
     call.facts.granted(plan.grant)
+
+
+def _forget(asked: list[Callable[[], object]]) -> None:
+    """Wait for departments no longer: those that have not answered need not go on."""
+    for forget in asked:
+        forget()
 
 
 def _inner_deadline(call: Call) -> float:

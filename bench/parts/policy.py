@@ -23,6 +23,7 @@ from services.kit.clock import system_clock
 from services.kit.policy import loader, schema
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
+from services.kit.policy.policies import Standing
 from services.kit.records import catalogue, values
 from services.kit.records.values import Kind
 
@@ -69,8 +70,17 @@ def _decisions(setup: Setup) -> dict[str, Any]:
     def decide() -> object:
         return cedarpy.is_authorized(request, parsed, entities, typed)  # pyright: ignore[reportUnknownMemberType]
 
+    now = system_clock()
+    standing = Standing(engine.policies, now, engine.settled_until(now, None))
     return _interleaved(
-        setup, {"look-up of a mask": lambda: engine.mask(_CALLER, _PUBLIC, kind), "one decision of Cedar's": decide}
+        setup,
+        {
+            "look-up of what was decided, each time a prepared question is asked": lambda: standing.holds(
+                engine.policies, now
+            ),
+            "look-up of a mask, by caller, context and type": lambda: engine.mask(_CALLER, _PUBLIC, kind),
+            "one decision of Cedar's": decide,
+        },
     )
 
 
@@ -93,6 +103,7 @@ def _cuts(setup: Setup) -> dict[str, Any]:
         setup,
         {
             "parse and write": parse_and_write,
+            "cut at the department": lambda: disclose(message.FromString(raw)),
             "cut at the department, with its digest": at_the_department,
             "cut again at the gateway": lambda: trim(sent),
         },

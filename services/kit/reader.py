@@ -22,7 +22,7 @@ from services.kit.log import named as names
 from services.kit.log.facts import Named, Subject
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
-from services.kit.policy.policies import PolicySet
+from services.kit.policy.policies import PolicySet, Standing
 from services.kit.records import envelopes
 from services.kit.records.catalogue import RecordType
 from services.kit.records.pages import PageTokens
@@ -80,9 +80,7 @@ class _Lookup:
 class _Decided:
     """What was decided of an asking, and for how long that stands."""
 
-    policies: PolicySet
-    made_at: dt.datetime
-    until: dt.datetime
+    standing: Standing
     scope: Scope | None
     """Of the authorization that it was decided under."""
     mask: ReadMask
@@ -94,8 +92,8 @@ class _Decided:
     """By scheme."""
 
     def stands(self, policies: PolicySet, now: dt.datetime, scope: Scope | None) -> bool:
-        """A clock that was set back makes it as stale as one that ran past the boundary."""
-        return self.policies is policies and self.made_at <= now < self.until and self.scope is scope
+        """An authorization that was changed has another scope."""
+        return self.standing.holds(policies, now) and self.scope is scope
 
 
 @dataclass(slots=True)
@@ -289,10 +287,10 @@ class Reader:
     def _decided(self, asking: Asking, grant: Grant | None, now: dt.datetime) -> _Decided:
         origin, engine = asking.origin, self._engine
         mask = self.mask(origin, asking.record_type, asking.fields, grant)
-        until = engine.settled_until(now, mask.expires_at)
+        standing = Standing(engine.policies, now, engine.settled_until(now, mask.expires_at))
         scope = None if grant is None else grant.scope
         always = mask.conditions == ((),)
-        return _Decided(engine.policies, now, until, scope, mask, self.params(origin), Cutting(mask), always)
+        return _Decided(standing, scope, mask, self.params(origin), Cutting(mask), always)
 
     def _lookup(self, asking: Asking, decided: _Decided, subject: Subject | None) -> _Lookup:
         mask = decided.mask

@@ -7,12 +7,13 @@ refusal leaves before the log holds it. Transports (`services.kit.transport`) ca
 """
 
 import re
+import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
@@ -30,6 +31,9 @@ from services.kit.errors import (
 )
 from services.kit.log import receipts
 from services.kit.log.facts import Facts
+
+MESSAGE_BYTES: Final = 64 * 1024
+"""A message of a stream of requests may have so many bytes, though single requests may have fewer."""
 
 
 class Traced(Protocol):
@@ -73,6 +77,8 @@ class Call:
     """Raises where the peer's certificate no longer stands: asked before every message of a stream."""
     facts: Facts = field(default_factory=Facts)
     """What the handler tells for the log."""
+    answer_bytes: int = sys.maxsize
+    """An answer that has more is refused before it is logged."""
     run: "Run | None" = None
     """Runs a call inside this one, a stream (`services.kit.sessions`); it is traced, checked and logged by itself."""
 
@@ -201,6 +207,11 @@ def _serialized(reply: Reply) -> bytes:
     return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
 
+def _too_large(answer: bytes, most: int) -> ResourceExhausted:
+    message = f"the answer has {len(answer)} bytes; the limit is {most}"
+    return ResourceExhausted(Reason.ANSWER_TOO_LARGE, message, limit_bytes=str(most))
+
+
 class Dispatcher:
     """Runs rpcs: bytes in, bytes out, `HutongError` raised.
 
@@ -239,6 +250,8 @@ class Dispatcher:
             self._access(call, rpc)
             self._context(call, rpc)
             answer = _serialized(await work())
+            if len(answer) > call.answer_bytes:
+                raise _too_large(answer, call.answer_bytes)
             return answer + await self._receipt(rpc, answer, call) if rpc.receipt else answer
         except Exception as error:
             ended = error = await self._refused(rpc, call, error)
@@ -315,12 +328,12 @@ class Dispatcher:
         return cast("Message", request)
 
     def _parse(self, rpc: Rpc, raw: bytes) -> Message:
-        if len(raw) > self._request_bytes:
-            raise ResourceExhausted(
-                Reason.REQUEST_TOO_LARGE,
-                f"the request has {len(raw)} bytes; the limit is {self._request_bytes}",
-                limit_bytes=str(self._request_bytes),
-            )
+        most = self._request_bytes
+        if rpc.shape is Shape.BIDI and most < MESSAGE_BYTES:
+            most = MESSAGE_BYTES
+        if len(raw) > most:
+            message = f"the request has {len(raw)} bytes; the limit is {most}"
+            raise ResourceExhausted(Reason.REQUEST_TOO_LARGE, message, limit_bytes=str(most))
         try:
             return rpc.request.FromString(raw)
         except DecodeError:

@@ -12,9 +12,9 @@ import pytest
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit.config import LimitsSection
 from services.kit.errors import HutongError, Reason
-from services.kit.rpc import Call, bind
+from services.kit.rpc import Call, Reply, bind
 from tests.exchange.mesh import QUERY, STREAM, Mesh, question
-from tests.exchange.records import EXPORTER
+from tests.exchange.records import EXPORTER, OTHER
 from tests.exchange.standin import SOURCE, Standin, answered, bare, stuck
 from tests.zone import now
 
@@ -166,6 +166,71 @@ async def test_a_question_that_is_given_up_is_forgotten(own: Mesh, caplog: pytes
         assert customs.status == UNAVAILABLE
         assert taxation.status == OK
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("how", ["query", "stream"])
+async def test_departments_hear_that_nobody_waits_any_more(own: Mesh, how: str) -> None:
+    reached, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: record_source_pb2.FetchRequest, __: Call) -> record_source_pb2.FetchResponse:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError("unreachable")
+
+    access = f"{SOURCE.full_name}: {{FetchSession: ['gateway/*'], Fetch: ['gateway/*']}}"
+    async with own.zone.serving(bind(SOURCE, Standin(wait)), access, LimitsSection(drain=dt.timedelta())) as host:
+        await own.replace_gateway(customs=host.address)
+        client = own.client(WHO)
+        if how == "query":
+            asking = asyncio.ensure_future(client.unary(QUERY, BOTH, federation_pb2.QueryResponse, timeout=60))
+            await reached.wait()
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        else:
+            asked = federation_pb2.StreamQueryRequest(query=BOTH)
+            stream: Any = client.stream(STREAM, asked, federation_pb2.StreamQueryResponse, timeout=60)
+            assert (await anext(stream)).section.agency == "taxation"
+            await reached.wait()
+            await stream.aclose()
+        # Long before its deadline, which is the session's ten seconds.
+        async with asyncio.timeout(5):
+            await ended.wait()
+
+
+async def test_an_answer_the_gateway_could_not_take_costs_its_own_section(own: Mesh) -> None:
+    """And no session: whatever else is asked at that moment is answered on the same one."""
+    own.limits = LimitsSection(response_bytes=200_000)
+    opened, begun, free = 0, asyncio.Event(), asyncio.Event()
+
+    async def fetch(request: record_source_pb2.FetchRequest, _: Call) -> record_source_pb2.FetchResponse:
+        large = request.subject.value == EXPORTER
+        if not large:
+            begun.set()
+            await free.wait()
+        reason = "x" * 300_000 if large else ""
+        return record_source_pb2.FetchResponse(sections=[exchange_pb2.Section(status=OK, reason=reason)])
+
+    class Counted(Standin):
+        def fetch_session(self, requests: AsyncIterator[Any], call: Call) -> AsyncIterator[Reply]:
+            nonlocal opened
+            opened += 1
+            return super().fetch_session(requests, call)
+
+    access = f"{SOURCE.full_name}: {{FetchSession: ['gateway/*'], Fetch: ['gateway/*']}}"
+    async with own.zone.serving(bind(SOURCE, Counted(fetch)), access, LimitsSection(drain=dt.timedelta())) as host:
+        await own.replace_gateway(customs=host.address)
+        other = question(f"cn.uscc:{OTHER}", "customs.Operator:uscc", **PUBLIC)
+        waiting = asyncio.ensure_future(sections(own, other))
+        await begun.wait()
+        customs, taxation = await sections(own)
+        assert (customs.status, customs.reason) == (UNAVAILABLE, Reason.ANSWER_TOO_LARGE)
+        assert taxation.status == OK
+        free.set()
+        assert (await waiting)[0].status != UNAVAILABLE
+        assert opened == 1
 
 
 async def test_who_was_renewed_asks_over_another_session(own: Mesh) -> None:

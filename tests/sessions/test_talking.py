@@ -1,7 +1,9 @@
 """What is said in a session: numbers, ids, deadlines, the order of answers, and how much may wait."""
 
 import asyncio
+import contextlib
 import datetime as dt
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit.config import LimitsSection
 from services.kit.errors import HutongError, InvalidArgument, Reason
-from services.kit.rpc import Call, bind
+from services.kit.rpc import MESSAGE_BYTES, Call, bind
 from services.kit.sessions import serving
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import EXPORTER, OTHER
@@ -244,3 +246,122 @@ async def test_about_nobody_is_refused_as_it_is_alone(mesh: Mesh) -> None:
         empty.asks.add(id=2, prepared=0, subject=common_pb2.SubjectId())
         talk.say(empty)
         assert await reason(talk, 2) is Reason.SUBJECT_MISSING
+
+
+def fetching(*asks: int, cancels: tuple[int, ...] = (), largest: int = 0) -> record_source_pb2.FetchSessionRequest:
+    """Ask a stand-in: what is prepared says nothing."""
+    request = record_source_pb2.FetchSessionRequest(cancels=cancels, max_message_bytes=largest)
+    request.prepare.add(id=0)
+    for number in asks:
+        request.asks.add(id=number)
+    return request
+
+
+@contextlib.asynccontextmanager
+async def fetched(mesh: Mesh, standin: Standin, limits: LimitsSection | None = None) -> AsyncGenerator[Talk]:
+    """Talk to a stand-in for a department, as the gateway does."""
+    async with (
+        mesh.zone.serving(bind(SOURCE, standin), ACCESS, limits) as host,
+        mesh.zone.client(host, "gateway/main") as client,
+        Talk(client, FETCH_SESSION) as talk,
+    ):
+        yield talk
+
+
+@pytest.mark.parametrize(("said", "fits"), [(50_000, 40_000), (0, 4_000_000), (2**32 - 1, 900_000)])
+async def test_an_answer_the_asker_could_not_take_is_refused_by_itself(mesh: Mesh, said: int, fits: int) -> None:
+    """Sent, it would end the session, and with it everybody else's questions."""
+    sizes = {1: fits, 2: fits + 300_000, 3: fits}
+    most = LimitsSection(response_bytes=1_000_000 if fits == 900_000 else 16_000_000, drain=dt.timedelta())
+
+    async def sized(request: record_source_pb2.FetchRequest, _: Call) -> Fetched:
+        return Fetched(sections=[exchange_pb2.Section(reason="x" * sizes[int(request.query_id)])])
+
+    asked = fetching(largest=said)
+    for number in sizes:
+        asked.asks.add(id=number, query_id=str(number))
+    async with fetched(mesh, Standin(sized), most) as talk:
+        talk.say(asked)
+        assert await reason(talk, 2) is Reason.ANSWER_TOO_LARGE
+        for number in (1, 3):
+            got = await talk.raw(number)
+            assert isinstance(got, bytes)
+            assert len(got) > fits
+        talk.end()
+        assert await talk.ended() is None
+
+
+async def test_what_nobody_waits_for_any_more_is_cut(mesh: Mesh) -> None:
+    slow = Slow()
+    async with fetched(mesh, slow) as talk:
+        talk.say(fetching(1, 2, 3))
+        await slow.until(3)
+        # One that runs, one that was never asked, and one that comes with its own end.
+        talk.say(fetching(4, cancels=(1, 4, 99)))
+        await slow.until(4)
+        talk.say(fetching(1))
+        await slow.until(5)
+        slow.free.set()
+        for number in (1, 2, 3):
+            assert isinstance(await talk.raw(number), bytes)
+        talk.end()
+        assert await talk.ended() is None
+        assert 4 not in talk.answered
+
+
+async def test_a_message_of_a_session_may_be_larger_than_a_request(mesh: Mesh) -> None:
+    slow, limits = Slow(), LimitsSection(request_bytes=1024)
+    slow.free.set()
+    async with fetched(mesh, slow, limits) as talk:
+        asked = fetching(*range(900))
+        for each in asked.asks:
+            each.query_id = "x" * 60
+        assert 50_000 < asked.ByteSize() < MESSAGE_BYTES
+        talk.say(asked)
+        for number in range(900):
+            assert isinstance(await talk.raw(number), bytes)
+        for each in asked.asks:
+            each.id += 900
+            each.query_id = "x" * 150
+        talk.say(asked)
+        error = await talk.ended()
+    assert error is not None
+    assert error.reason is Reason.REQUEST_TOO_LARGE
+
+
+def preparing(number: int, size: int) -> record_source_pb2.FetchSessionRequest:
+    """Prepare about so many bytes."""
+    request = record_source_pb2.FetchSessionRequest()
+    request.prepare.add(id=number).fetch.known_policy_version = "x" * size
+    return request
+
+
+async def test_what_is_prepared_is_bounded(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MOST_KEPT", 30_000)
+    slow = Slow()
+    slow.free.set()
+    async with mesh.zone.serving(bind(SOURCE, slow), ACCESS) as host:
+
+        async def session(*sizes: int, number: int = 0) -> Reason | None:
+            async with Talk(client, FETCH_SESSION) as talk:
+                for size in sizes:
+                    talk.say(preparing(number, size))
+                talk.end()
+                error = await talk.ended()
+                return None if error is None else error.reason
+
+        async with mesh.zone.client(host, "gateway/main") as client, mesh.zone.client(host, "gateway/two") as other:
+            assert await session(serving.LARGEST_PREPARED + 1) is Reason.REQUEST_TOO_LARGE
+            # What takes another's place, and what a session had that has ended, counts no more.
+            for _ in range(3):
+                assert await session(16_000, 16_000, 16_000) is None
+            async with Talk(client, FETCH_SESSION) as one, Talk(other, FETCH_SESSION) as two:
+                for talk in (one, two):
+                    talk.say(preparing(1, 16_000), fetching(1))
+                    assert isinstance(await talk.raw(1), bytes)
+                assert await session(15_000) is Reason.REQUEST_TOO_LARGE
+                # It cost nobody else anything.
+                for talk in (one, two):
+                    talk.say(fetching(2))
+                    assert isinstance(await talk.raw(2), bytes)
+            assert await session(15_000) is None

@@ -114,3 +114,19 @@ class PolicySet:
     def __iter__(self) -> Iterator[Policy]:
         for agency in self.agencies.values():
             yield from agency.policies.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """For how long what was decided stands: while these policies are in force, and between these moments.
+
+    It is all that a prepared question looks up, each time it is asked: whatever changes makes one of the three differ.
+    """
+
+    policies: PolicySet
+    made_at: dt.datetime
+    until: dt.datetime
+
+    def holds(self, policies: PolicySet, now: dt.datetime) -> bool:
+        """A clock that was set back makes it as stale as one that ran past the boundary."""
+        return self.policies is policies and self.made_at <= now < self.until

@@ -15,13 +15,16 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError, Message
 
 from services.kit import wire
-from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
+from services.kit.rpc import MESSAGE_BYTES
 from services.kit.sessions.deadlines import Deadlines
-from services.kit.sessions.serving import MESSAGE_BYTES, MOST_PREPARED
+from services.kit.sessions.serving import LARGEST_PREPARED, MOST_PREPARED
 from services.kit.transport.seam import Channel
 
 _PREPARE: Final = 1
 _ASKS: Final = 2
+_CANCELS: Final = 3
+_MAX_MESSAGE_BYTES: Final = 4
 _ID: Final = 1
 _QUESTION: Final = 2
 _PREPARED: Final = 2
@@ -55,7 +58,9 @@ class AskingSession:
         """What is prepared on the session that is open, by its question; the one used least lately first."""
         self._waiting: dict[int, _Asked] = {}
         self._next = 0
-        self._out: list[bytes] = []
+        self._head = wire.whole(_MAX_MESSAGE_BYTES, channel.response_bytes)
+        """What every session begins with."""
+        self._out = [self._head]
         self._fresh: set[int] = set()
         """Numbers that questions not yet sent rely on: not to be prepared anew in the same message."""
         self._news = asyncio.Event()
@@ -63,6 +68,8 @@ class AskingSession:
         self._running: asyncio.Task[None] | None = None
         self._opened = 0
         """How many sessions there were: what feeds a former one must not take what is meant for this one."""
+        self._talking = False
+        """The session has come as far as a connection."""
         self._closing = False
 
     @property
@@ -70,27 +77,52 @@ class AskingSession:
         """How many questions are not yet answered."""
         return len(self._waiting)
 
-    def ask(self, question: bytes, rest: bytes, wait: float, told: Told) -> None:
+    def ask(self, question: bytes, rest: bytes, wait: float, told: Told) -> int:
         """Ask, and have `told` called once: with the answer's message, or with the `HutongError` in its place.
 
         `question` is what several questions have in common, serialized as `Prepare` wants it; `rest` is the ask's own
-        fields beside its id and number, serialized; `wait` is in seconds.
+        fields beside its id and number, serialized; `wait` is in seconds. Gives the number that `forget` wants.
         """
+        self._next += 1
+        number = self._next
         if self._closing:
             told(_closed())
+        elif len(question) > LARGEST_PREPARED or len(rest) > LARGEST_PREPARED:
+            # All that is asked over the session would be refused with it.
+            message = f"over a session a question has at most {LARGEST_PREPARED} bytes: ask it by itself"
+            told(ResourceExhausted(Reason.REQUEST_TOO_LARGE, message))
+        else:
+            tick = self._deadlines.add(number, time.monotonic() + wait)
+            asked = self._waiting[number] = _Asked(question, rest, told, tick)
+            self._send(number, asked)
+        return number
+
+    def forget(self, number: int) -> None:
+        """Wait no longer for an answer: `told` is not called, and the other side need not go on."""
+        asked = self._waiting.pop(number, None)
+        if asked is None:
             return
-        self._next += 1
-        asked = _Asked(question, rest, told, 0)
-        asked.tick = self._deadlines.add(self._next, time.monotonic() + wait)
-        self._waiting[self._next] = asked
-        self._send(self._next, asked)
+        self._deadlines.discard(number, asked.tick)
+        self._out.append(wire.whole(_CANCELS, number))
+        self._news.set()
+        self._answered_all()
 
     async def close(self) -> None:
         """End the session once its questions are answered, or have expired."""
         self._closing = True
-        self._news.set()
+        self._answered_all()
         if self._running is not None:
             await asyncio.gather(self._running, return_exceptions=True)
+        self._deadlines.close()
+
+    def _answered_all(self) -> None:
+        """Have a session that is to be closed end, if nothing waits any more."""
+        if not self._closing or self._waiting:
+            return
+        self._news.set()
+        if not self._talking and self._running is not None:
+            # There is nobody who could be told that it ends.
+            self._running.cancel()
 
     def cut(self) -> None:
         """End the session now: whatever waits is told that there is no answer."""
@@ -146,6 +178,7 @@ class AskingSession:
 
     async def _session(self) -> None:
         self._opened += 1
+        self._talking = False
         raws = self._channel.stream(self._method, self._messages(self._opened), None)
         async with aclosing(raws):  # type: ignore[type-var]  # pyright: ignore
             async for raw in raws:
@@ -157,6 +190,7 @@ class AskingSession:
                     self._answered(answer)
 
     async def _messages(self, session: int) -> AsyncIterator[bytes]:
+        self._talking = True
         while session == self._opened:
             if self._out:
                 yield self._take()
@@ -185,22 +219,20 @@ class AskingSession:
         if asked is None:
             return
         self._deadlines.discard(answer.id, asked.tick)
-        if self._closing and not self._waiting:
-            self._news.set()
+        self._answered_all()
         asked.told(answer.response if answer.HasField("response") else wire.read_status(answer.status))
 
     def _expire(self, number: int) -> None:
         asked = self._waiting.pop(number, None)
         if asked is not None:
-            if self._closing and not self._waiting:
-                self._news.set()
+            self._answered_all()
             asked.told(DeadlineExceeded(Reason.DEPARTMENT_TIMEOUT, "there was no answer in time"))
 
     def _again(self, error: HutongError) -> None:
         """Ask what is unanswered once more on the next session, where that may help; tell the others why not."""
         self._opened += 1
         self._numbers.clear()
-        self._out.clear()
+        self._out = [self._head]
         self._fresh.clear()
         retried = isinstance(error, Unavailable)
         for number, asked in list(self._waiting.items()):

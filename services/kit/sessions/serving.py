@@ -8,7 +8,7 @@ again (`Call.check`); access, policy and authorization are checked for each ques
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -16,12 +16,25 @@ from typing import Any, Final, Generic, TypeVar
 from google.protobuf.message import Message
 
 from services.kit import wire
-from services.kit.errors import DeadlineExceeded, HutongError, Internal, InvalidArgument, Reason
+from services.kit.errors import (
+    DeadlineExceeded,
+    HutongError,
+    Internal,
+    InvalidArgument,
+    Reason,
+    ResourceExhausted,
+)
 from services.kit.rpc import Call, Reply, Rpc
 from services.kit.sessions.deadlines import Deadlines
 
 MOST_PREPARED: Final = 256
 """Numbers that a session may prepare questions under."""
+
+LARGEST_PREPARED: Final = 16 * 1024
+"""Bytes of a prepared question: a session keeps it, and all its questions share its messages."""
+
+MOST_KEPT: Final = 16 * 1024 * 1024
+"""Bytes of prepared questions that all sessions of one caller may keep."""
 
 MOST_UNANSWERED: Final = 1024
 """Questions of one session that may be unanswered; it is not read further until there are fewer."""
@@ -29,8 +42,14 @@ MOST_UNANSWERED: Final = 1024
 MOST_UNSENT: Final = 4 * 1024 * 1024
 """Bytes of answers that may wait to be sent, with whatever runs at that moment; as above."""
 
-MESSAGE_BYTES: Final = 256 * 1024
+ANSWERS_BYTES: Final = 256 * 1024
 """A message of answers is sent once it has this many bytes; a single answer may have more."""
+
+MESSAGE_UNSAID: Final = 4 * 1024 * 1024
+"""Bytes of the largest message that an asker takes who does not say."""
+
+ROOM: Final = 4 * 1024
+"""Bytes of a message beside the one answer in it: its receipt, its id."""
 
 _ANSWERS: Final = 1
 _ID: Final = 1
@@ -48,6 +67,8 @@ class Prepared(Generic[P]):
 
     question: Any
     """The message: `QueryRequest` or `FetchRequest`."""
+    size: int
+    """Its bytes."""
     made: P | None = None
     """What the service makes of it, and keeps for as long as that stands."""
 
@@ -64,10 +85,12 @@ class Sessions:
         self._inner = inner
         self._answerer = answerer
         self._open: set[_Session] = set()
+        self._kept: Counter[str] = Counter()
+        """Bytes that each caller has prepared, in all its sessions."""
 
     async def serve(self, requests: AsyncIterator[Message], call: Call) -> AsyncIterator[Reply]:
         """Serve one session, until its questions end and all are answered."""
-        session = _Session(self._inner, self._answerer, call)
+        session = _Session(self._inner, self._answerer, call, self._kept)
         self._open.add(session)
         reading = asyncio.ensure_future(session.read(requests))
         try:
@@ -91,9 +114,13 @@ class Sessions:
 class _Session:
     """One session."""
 
-    def __init__(self, inner: Rpc, answerer: Answerer, call: Call) -> None:
+    def __init__(self, inner: Rpc, answerer: Answerer, call: Call, kept: Counter[str]) -> None:
+        """`kept` counts the bytes that each caller has prepared, in all its sessions."""
         if call.run is None:
             raise AssertionError("sessions are run by a dispatcher")
+        self._most = min(MESSAGE_UNSAID, call.answer_bytes)
+        """Bytes of the largest message that may leave."""
+        self._kept = kept
         self._inner = inner
         self._answerer = answerer
         self._call = call
@@ -118,6 +145,8 @@ class _Session:
             async for request in requests:
                 if self._call.check is not None:
                     self._call.check()
+                if request.max_message_bytes:
+                    self._most = min(request.max_message_bytes, self._call.answer_bytes)
                 for prepare in request.prepare:
                     self._prepare(prepare)
                 for ask in request.asks:
@@ -127,6 +156,8 @@ class _Session:
                         await self._room.wait()
                 # Messages may lie ready, one behind the other: what was begun must run, or nobody knows its size.
                 await asyncio.sleep(0)
+                for number in request.cancels:
+                    self._cancel(number)
         except Exception as error:
             self._failure = error
         finally:
@@ -157,8 +188,11 @@ class _Session:
             await self._news.wait()
 
     async def close(self) -> None:
-        """Cut what still runs."""
+        """Cut what still runs, and keep nothing more."""
         self._deadlines.close()
+        for prepared in self._prepared.values():
+            self._forget(prepared)
+        self._prepared.clear()
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -166,8 +200,8 @@ class _Session:
 
     def _take(self) -> bytes:
         taken: list[bytes] = []
-        size = 0
-        while self._answers and (not taken or size + len(self._answers[0]) <= MESSAGE_BYTES):
+        size, most = 0, min(ANSWERS_BYTES, self._most)
+        while self._answers and (not taken or size + len(self._answers[0]) <= most):
             answer = self._answers.popleft()
             taken.append(answer)
             size += len(answer)
@@ -179,7 +213,27 @@ class _Session:
         if prepare.id >= MOST_PREPARED:
             raise InvalidArgument(Reason.MALFORMED_REQUEST, f"prepared questions have numbers below {MOST_PREPARED}")
         question = prepare.query if prepare.DESCRIPTOR.fields_by_name.get("query") else prepare.fetch
-        self._prepared[prepare.id] = Prepared(question)
+        prepared: Prepared[Any] = Prepared(question, question.ByteSize())
+        if prepared.size > LARGEST_PREPARED:
+            raise ResourceExhausted(
+                Reason.REQUEST_TOO_LARGE, f"what is prepared has at most {LARGEST_PREPARED} bytes: ask it by itself"
+            )
+        caller = self._call.caller.spiffe_id
+        former = self._prepared.get(prepare.id)
+        if former is not None:
+            self._forget(former)
+        self._prepared[prepare.id] = prepared
+        self._kept[caller] += prepared.size
+        if self._kept[caller] > MOST_KEPT:
+            raise ResourceExhausted(
+                Reason.REQUEST_TOO_LARGE, f"all that one caller prepares has at most {MOST_KEPT} bytes"
+            )
+
+    def _forget(self, prepared: Prepared[Any]) -> None:
+        caller = self._call.caller.spiffe_id
+        self._kept[caller] -= prepared.size
+        if not self._kept[caller]:
+            del self._kept[caller]
 
     def _begin(self, ask: Any) -> None:
         number = ask.id
@@ -194,6 +248,7 @@ class _Session:
             certificate=outer.certificate,
             deadline=self._deadline(ask),
             metadata={"traceparent": ask.traceparent} if ask.traceparent else {},
+            answer_bytes=max(0, self._most - ROOM),
         )
         tick = 0 if call.deadline is None else self._deadlines.add(number, call.deadline)
         # What is prepared under its number now: the next message may say something else.
@@ -210,6 +265,12 @@ class _Session:
         task = self._running.get(number)
         if task is not None:
             self._expired.add(number)
+            # A task that is cancelled before it has begun never comes to the end that tells of it.
+            self._loop.call_soon(task.cancel)
+
+    def _cancel(self, number: int) -> None:
+        task = self._running.get(number)
+        if task is not None:
             task.cancel()
 
     async def _answer(self, number: int, tick: int, prepared: Prepared[Any] | None, ask: Any, call: Call) -> None:

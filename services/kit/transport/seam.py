@@ -45,6 +45,11 @@ class Server(Protocol):
 class Channel(Protocol):
     """A connection to one node, made with one certificate; connects by itself, again and again."""
 
+    @property
+    def response_bytes(self) -> int:
+        """Bytes of the largest message that it takes."""
+        ...
+
     async def unary(self, method: str, request: bytes, timeout: float | None, metadata: Metadata = ()) -> bytes:
         """Make a unary call; raises the `HutongError` the other side answered with."""
         ...
@@ -81,6 +86,7 @@ class Admission:
     def __init__(self, verifier: Verifier, limits: LimitsSection) -> None:
         self._verifier = verifier
         self._most_each = max(1, limits.concurrent_calls // 2)
+        self._response_bytes = limits.response_bytes
         self._running: dict[str, int] = {}
         """Calls running now, by caller."""
 
@@ -105,6 +111,7 @@ class Admission:
             certificate=certificate,
             deadline=None if remaining is None else time.monotonic() + remaining,
             metadata=metadata,
+            answer_bytes=self._response_bytes,
             check=None if rpc.shape is Shape.UNARY else lambda: self.identify(certificate),
         )
 

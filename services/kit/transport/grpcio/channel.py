@@ -1,7 +1,7 @@
 """The channel on grpcio."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import grpc
 import grpc.aio
@@ -22,6 +22,8 @@ class GrpcChannel:
 
     def __init__(self, target: str, server: SpiffeId, svid: Svid, response_bytes: int) -> None:
         """Connect lazily to `target`, which must prove to be `server`."""
+        self.response_bytes: Final = response_bytes
+        """Bytes of the largest message that it takes."""
         self._channel = grpc.aio.secure_channel(
             target,
             channel_credentials(svid),

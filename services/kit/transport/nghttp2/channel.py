@@ -49,7 +49,8 @@ class NgChannel:
         self._name = server_name(server)
         self._svid = svid
         self._context: ssl.SSLContext | None = None
-        self._most = response_bytes
+        self.response_bytes: Final = response_bytes
+        """Bytes of the largest message that it takes."""
         self.heads = Heads(self._name)
         self._deadlines: Deadlines[Call] = Deadlines(self._expire)
         self._waiting: dict[Call, None] = {}
@@ -73,7 +74,7 @@ class NgChannel:
         """Make a unary call; raises the `HutongError` the other side answered with."""
         deadline = None if timeout is None else time.monotonic() + timeout
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        call = UnaryCall(method, request, deadline, metadata, self._most, answer)
+        call = UnaryCall(method, request, deadline, metadata, self.response_bytes, answer)
         self._begin(call, timeout)
         try:
             return await answer
@@ -90,7 +91,7 @@ class NgChannel:
     ) -> AsyncIterator[bytes]:
         """Make a streaming call; see `seam.Channel`."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        call = StreamCall(method, requests, deadline, metadata, self._most)
+        call = StreamCall(method, requests, deadline, metadata, self.response_bytes)
         self._begin(call, timeout)
         try:
             async for message in call:

@@ -30,7 +30,7 @@ from hutong.api.exchange.v1 import exchange_pb2 as hutong_dot_api_dot_exchange_d
 from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*hutong/api/exchange/v1/record_source.proto\x12\x16hutong.api.exchange.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xc5\x02\n\x0c\x46\x65tchRequest\x12\x38\n\tdelegated\x18\x01 \x01(\x0b\x32%.hutong.api.exchange.v1.SignedContext\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x04 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14known_policy_version\x18\x06 \x01(\t\x12\x10\n\x08query_id\x18\x07 \x01(\t\"o\n\rFetchResponse\x12\x31\n\x08sections\x18\x01 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xbc\x03\n\x13\x46\x65tchSessionRequest\x12\x44\n\x07prepare\x18\x01 \x03(\x0b\x32\x33.hutong.api.exchange.v1.FetchSessionRequest.Prepare\x12=\n\x04\x61sks\x18\x02 \x03(\x0b\x32/.hutong.api.exchange.v1.FetchSessionRequest.Ask\x1aJ\n\x07Prepare\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x05\x66\x65tch\x18\x02 \x01(\x0b\x32$.hutong.api.exchange.v1.FetchRequest\x1a\xd3\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08prepared\x18\x02 \x01(\r\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x10\n\x08query_id\x18\x07 \x01(\t\"\xbb\x01\n\x14\x46\x65tchSessionResponse\x12\x44\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x33.hutong.api.exchange.v1.FetchSessionResponse.Answer\x1a]\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32%.hutong.api.exchange.v1.FetchResponse\x12\x0e\n\x06status\x18\x03 \x01(\x0c\"\xe1\x01\n\x0cWatchRequest\x12\x38\n\tdelegated\x18\x01 \x01(\x0b\x32%.hutong.api.exchange.v1.SignedContext\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x34\n\tselection\x18\x03 \x01(\x0b\x32!.hutong.api.exchange.v1.Selection\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x12\n\nfrom_start\x18\x05 \x01(\x08\"\xa4\x01\n\rWatchResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x11\n\x0f\x44\x65scribeRequest\"x\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x61gency\x18\x01 \x01(\t\x12<\n\x0crecord_types\x18\x02 \x03(\x0b\x32&.hutong.api.exchange.v1.RecordTypeInfo\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t2\x91\x03\n\x13RecordSourceService\x12T\n\x05\x46\x65tch\x12$.hutong.api.exchange.v1.FetchRequest\x1a%.hutong.api.exchange.v1.FetchResponse\x12m\n\x0c\x46\x65tchSession\x12+.hutong.api.exchange.v1.FetchSessionRequest\x1a,.hutong.api.exchange.v1.FetchSessionResponse(\x01\x30\x01\x12V\n\x05Watch\x12$.hutong.api.exchange.v1.WatchRequest\x1a%.hutong.api.exchange.v1.WatchResponse0\x01\x12]\n\x08\x44\x65scribe\x12\'.hutong.api.exchange.v1.DescribeRequest\x1a(.hutong.api.exchange.v1.DescribeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*hutong/api/exchange/v1/record_source.proto\x12\x16hutong.api.exchange.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xc5\x02\n\x0c\x46\x65tchRequest\x12\x38\n\tdelegated\x18\x01 \x01(\x0b\x32%.hutong.api.exchange.v1.SignedContext\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x04 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14known_policy_version\x18\x06 \x01(\t\x12\x10\n\x08query_id\x18\x07 \x01(\t\"o\n\rFetchResponse\x12\x31\n\x08sections\x18\x01 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xe8\x03\n\x13\x46\x65tchSessionRequest\x12\x44\n\x07prepare\x18\x01 \x03(\x0b\x32\x33.hutong.api.exchange.v1.FetchSessionRequest.Prepare\x12=\n\x04\x61sks\x18\x02 \x03(\x0b\x32/.hutong.api.exchange.v1.FetchSessionRequest.Ask\x12\x0f\n\x07\x63\x61ncels\x18\x03 \x03(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x1aJ\n\x07Prepare\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x05\x66\x65tch\x18\x02 \x01(\x0b\x32$.hutong.api.exchange.v1.FetchRequest\x1a\xd3\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08prepared\x18\x02 \x01(\r\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\x12\x10\n\x08query_id\x18\x07 \x01(\t\"\xbb\x01\n\x14\x46\x65tchSessionResponse\x12\x44\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x33.hutong.api.exchange.v1.FetchSessionResponse.Answer\x1a]\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32%.hutong.api.exchange.v1.FetchResponse\x12\x0e\n\x06status\x18\x03 \x01(\x0c\"\xe1\x01\n\x0cWatchRequest\x12\x38\n\tdelegated\x18\x01 \x01(\x0b\x32%.hutong.api.exchange.v1.SignedContext\x12\x37\n\x07\x63ontext\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x34\n\tselection\x18\x03 \x01(\x0b\x32!.hutong.api.exchange.v1.Selection\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\x12\x12\n\nfrom_start\x18\x05 \x01(\x08\"\xa4\x01\n\rWatchResponse\x12%\n\x07records\x18\x01 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x11\n\x0f\x44\x65scribeRequest\"x\n\x10\x44\x65scribeResponse\x12\x0e\n\x06\x61gency\x18\x01 \x01(\t\x12<\n\x0crecord_types\x18\x02 \x03(\x0b\x32&.hutong.api.exchange.v1.RecordTypeInfo\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t2\x91\x03\n\x13RecordSourceService\x12T\n\x05\x46\x65tch\x12$.hutong.api.exchange.v1.FetchRequest\x1a%.hutong.api.exchange.v1.FetchResponse\x12m\n\x0c\x46\x65tchSession\x12+.hutong.api.exchange.v1.FetchSessionRequest\x1a,.hutong.api.exchange.v1.FetchSessionResponse(\x01\x30\x01\x12V\n\x05Watch\x12$.hutong.api.exchange.v1.WatchRequest\x1a%.hutong.api.exchange.v1.WatchResponse0\x01\x12]\n\x08\x44\x65scribe\x12\'.hutong.api.exchange.v1.DescribeRequest\x1a(.hutong.api.exchange.v1.DescribeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,23 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FETCHRESPONSE']._serialized_start=593
   _globals['_FETCHRESPONSE']._serialized_end=704
   _globals['_FETCHSESSIONREQUEST']._serialized_start=707
-  _globals['_FETCHSESSIONREQUEST']._serialized_end=1151
-  _globals['_FETCHSESSIONREQUEST_PREPARE']._serialized_start=863
-  _globals['_FETCHSESSIONREQUEST_PREPARE']._serialized_end=937
-  _globals['_FETCHSESSIONREQUEST_ASK']._serialized_start=940
-  _globals['_FETCHSESSIONREQUEST_ASK']._serialized_end=1151
-  _globals['_FETCHSESSIONRESPONSE']._serialized_start=1154
-  _globals['_FETCHSESSIONRESPONSE']._serialized_end=1341
-  _globals['_FETCHSESSIONRESPONSE_ANSWER']._serialized_start=1248
-  _globals['_FETCHSESSIONRESPONSE_ANSWER']._serialized_end=1341
-  _globals['_WATCHREQUEST']._serialized_start=1344
-  _globals['_WATCHREQUEST']._serialized_end=1569
-  _globals['_WATCHRESPONSE']._serialized_start=1572
-  _globals['_WATCHRESPONSE']._serialized_end=1736
-  _globals['_DESCRIBEREQUEST']._serialized_start=1738
-  _globals['_DESCRIBEREQUEST']._serialized_end=1755
-  _globals['_DESCRIBERESPONSE']._serialized_start=1757
-  _globals['_DESCRIBERESPONSE']._serialized_end=1877
-  _globals['_RECORDSOURCESERVICE']._serialized_start=1880
-  _globals['_RECORDSOURCESERVICE']._serialized_end=2281
+  _globals['_FETCHSESSIONREQUEST']._serialized_end=1195
+  _globals['_FETCHSESSIONREQUEST_PREPARE']._serialized_start=907
+  _globals['_FETCHSESSIONREQUEST_PREPARE']._serialized_end=981
+  _globals['_FETCHSESSIONREQUEST_ASK']._serialized_start=984
+  _globals['_FETCHSESSIONREQUEST_ASK']._serialized_end=1195
+  _globals['_FETCHSESSIONRESPONSE']._serialized_start=1198
+  _globals['_FETCHSESSIONRESPONSE']._serialized_end=1385
+  _globals['_FETCHSESSIONRESPONSE_ANSWER']._serialized_start=1292
+  _globals['_FETCHSESSIONRESPONSE_ANSWER']._serialized_end=1385
+  _globals['_WATCHREQUEST']._serialized_start=1388
+  _globals['_WATCHREQUEST']._serialized_end=1613
+  _globals['_WATCHRESPONSE']._serialized_start=1616
+  _globals['_WATCHRESPONSE']._serialized_end=1780
+  _globals['_DESCRIBEREQUEST']._serialized_start=1782
+  _globals['_DESCRIBEREQUEST']._serialized_end=1799
+  _globals['_DESCRIBERESPONSE']._serialized_start=1801
+  _globals['_DESCRIBERESPONSE']._serialized_end=1921
+  _globals['_RECORDSOURCESERVICE']._serialized_start=1924
+  _globals['_RECORDSOURCESERVICE']._serialized_end=2325
 # @@protoc_insertion_point(module_scope)

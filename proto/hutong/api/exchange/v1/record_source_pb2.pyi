@@ -114,7 +114,7 @@ Global___FetchResponse: _TypeAlias = FetchResponse  # noqa: Y015
 
 @_typing.final
 class FetchSessionRequest(_message.Message):
-    """Requests, as many as there are just now."""
+    """Requests, as many as there are just now. A message has at most 64 KiB."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -196,6 +196,12 @@ class FetchSessionRequest(_message.Message):
 
     PREPARE_FIELD_NUMBER: _builtins.int
     ASKS_FIELD_NUMBER: _builtins.int
+    CANCELS_FIELD_NUMBER: _builtins.int
+    MAX_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
+    max_message_bytes: _builtins.int
+    """Most bytes of a message that the asker takes: an answer that would not fit into one is refused by itself, with
+    ANSWER_TOO_LARGE. Holds from here on; until it is said, 4 MiB, which gRPC clients take by default.
+    """
     @_builtins.property
     def prepare(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchSessionRequest.Prepare]:
         """Holds for the requests below and for those of later messages."""
@@ -204,15 +210,21 @@ class FetchSessionRequest(_message.Message):
     def asks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FetchSessionRequest.Ask]:
         """The requests."""
 
+    @_builtins.property
+    def cancels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of requests whose answers nobody waits for any more: what is not answered yet is cut, and never will be."""
+
     def __init__(
         self,
         *,
         prepare: _abc.Iterable[Global___FetchSessionRequest.Prepare] | None = ...,
         asks: _abc.Iterable[Global___FetchSessionRequest.Ask] | None = ...,
+        cancels: _abc.Iterable[_builtins.int] | None = ...,
+        max_message_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "prepare", b"prepare"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asks", b"asks", "cancels", b"cancels", "max_message_bytes", b"max_message_bytes", "prepare", b"prepare"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
