@@ -34,8 +34,9 @@ dev: .venv/dev.stamp ## install everything tests, lint and types need
 demo: .venv/app.stamp ## a running mesh, told as a story and checked; leaves nothing running
 	$(BIN)/hutong demo
 
+# A file's tests stay together: its meshes and databases are made once.
 test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --dist=loadfile
 
 FUZZ_SECONDS ?= 120
 

@@ -68,8 +68,8 @@ class AskingSession:
         self._running: asyncio.Task[None] | None = None
         self._opened = 0
         """How many sessions there were: what feeds a former one must not take what is meant for this one."""
-        self._talking = False
-        """The session has come as far as a connection."""
+        self._heard = False
+        """The other side has answered something on the session that is open."""
         self._closing = False
 
     @property
@@ -120,8 +120,8 @@ class AskingSession:
         if not self._closing or self._waiting:
             return
         self._news.set()
-        if not self._talking and self._running is not None:
-            # There is nobody who could be told that it ends.
+        if not self._heard and self._running is not None:
+            # Perhaps there is nobody who could be told that it ends.
             self._running.cancel()
 
     def cut(self) -> None:
@@ -178,10 +178,11 @@ class AskingSession:
 
     async def _session(self) -> None:
         self._opened += 1
-        self._talking = False
+        self._heard = False
         raws = self._channel.stream(self._method, self._messages(self._opened), None)
         async with aclosing(raws):  # type: ignore[type-var]  # pyright: ignore
             async for raw in raws:
+                self._heard = True
                 try:
                     answers = self._response.FromString(raw)
                 except DecodeError:
@@ -190,7 +191,6 @@ class AskingSession:
                     self._answered(answer)
 
     async def _messages(self, session: int) -> AsyncIterator[bytes]:
-        self._talking = True
         while session == self._opened:
             if self._out:
                 yield self._take()
