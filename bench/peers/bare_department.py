@@ -12,13 +12,11 @@ from pathlib import Path
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
-import grpc
 import grpc.aio
 import uvloop
 
-from bench.peers import contract
+from bench.peers import bare_server, contract
 from certs.svid import SvidFiles
-from certs.tls import server_credentials
 from services.kit.records import catalogue
 from services.kit.records.tables import table_name
 
@@ -47,15 +45,7 @@ class Department:
 async def main(record_type: str, database: Path, files: SvidFiles, port: int) -> None:
     """Serve until killed."""
     department = Department(record_type, database)
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "Get": grpc.unary_unary_rpc_method_handler(department.get)
-    }
-    service = contract.service_of(contract.agency_of(record_type))
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    server.add_secure_port(f"127.0.0.1:{port}", server_credentials(files))
-    await server.start()
-    await server.wait_for_termination()
+    await bare_server.serve(contract.get(contract.agency_of(record_type)), department.get, files, port)
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from pathlib import Path
 import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
 # isort: split
-import grpc
 import grpc.aio
 import uvloop
 
-from bench.peers import contract
+from bench.peers import bare_server, contract
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from certs.tls import channel_credentials, server_credentials, server_name
+from certs.tls import channel_credentials, server_name
 from services.kit import wire
 
 
@@ -49,15 +48,7 @@ class Gateway:
 async def main(zone: str, files: SvidFiles, port: int, targets: list[str]) -> None:
     """Serve until killed."""
     gateway = Gateway(zone, files, targets)
-    service, method = contract.QUERY.strip("/").split("/")
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        method: grpc.unary_unary_rpc_method_handler(gateway.query)
-    }
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    server.add_secure_port(f"127.0.0.1:{port}", server_credentials(files))
-    await server.start()
-    await server.wait_for_termination()
+    await bare_server.serve(contract.QUERY, gateway.query, files, port)
 
 
 if __name__ == "__main__":

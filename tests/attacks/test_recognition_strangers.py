@@ -261,7 +261,7 @@ def asked_of_the_store(folder: Path) -> Generator[list[str]]:
         remove(sa.Engine, "before_cursor_execute", heard)
 
 
-@pytest.mark.parametrize("who", [enterprise(firm()), QUALITY])
+@pytest.mark.parametrize("who", [enterprise(firm()), QUALITY], ids=["enterprise", "agency"])
 async def test_what_is_anothers_takes_as_long_as_what_is_not_there(tmp_path: Path, who: str) -> None:
     """The store is asked the same in the same order: what is not done for the one is not done for the other."""
     mesh = Mesh(tmp_path)
