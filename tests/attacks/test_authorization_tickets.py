@@ -132,7 +132,7 @@ async def test_tickets_that_do_not_fit(supervised: Supervised) -> None:
         ({"issuer": f"spiffe://{ZONE}/customs"}, Reason.TICKET_INVALID),
         ({"issuer": "spiffe://other.example/supervision"}, Reason.TICKET_INVALID),
         # From before its key was.
-        ({"issued_at": issued - 6 * MINUTE, "expires_at": issued - MINUTE}, Reason.TICKET_INVALID),
+        ({"issued_at": issued - 999 * MINUTE, "expires_at": issued - 995 * MINUTE}, Reason.TICKET_INVALID),
         ({"expires_at": issued + 6 * MINUTE}, Reason.TICKET_INVALID),
         ({"issued_at": issued + 2 * MINUTE, "expires_at": issued + 3 * MINUTE}, Reason.TICKET_INVALID),
         ({"expires_at": issued - SECOND}, Reason.TICKET_INVALID),
