@@ -29,6 +29,8 @@ HINTS: Final[Mapping[str, str]] = {
     "FILTER_INVALID": "write conditions as field = 'value' AND …; parentheses where AND and OR meet",
     "ANSWER_TOO_LARGE": "ask for fewer types, fields or records at once: --page-size, or one question per type",
     "CALLS_TOO_MANY": "too many calls of this system run at once: wait for some to end",
+    "RATE_EXCEEDED": "wait as long as `retry_after` says; the node's operator can give this system another rate",
+    "OVERLOADED": "the node has too much to do: try again in a moment, and less at once",
     "STREAMS_TOO_MANY": "end some of this system's watches first",
     # decisions on fields
     "LOOKUP_FIELD_NOT_READABLE": "for this purpose the identifier itself is kept from you; ask by another one",

@@ -123,6 +123,14 @@ class LimitsSection(Section):
     """Most connections at a time, of which one caller may have half."""
     connection_age: Duration = Field(default=dt.timedelta(hours=1), gt=dt.timedelta())
     """How long a connection is used before its caller is asked to open another one."""
+    rate: float = Field(default=10_000, gt=0)
+    """Calls a second of one caller, questions of sessions among them."""
+    rates: dict[str, float] = {}
+    """The same for those who need another rate, by `agency/system` or `agency/*`; the more exact one counts."""
+    refusals: float = Field(default=100, gt=0)
+    """Refusals a second of one caller for which it is to blame; ten seconds' worth may come at once."""
+    late: Duration = Field(default=dt.timedelta(milliseconds=500), gt=dt.timedelta())
+    """How late the event loop may run before calls are turned away."""
     deadline: Duration = dt.timedelta(seconds=10)
     """Deadline of calls that state none, and the longest one granted to unary calls."""
     drain: Duration = dt.timedelta(seconds=10)

@@ -34,10 +34,12 @@ from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.policy.transforms import MIN_SECRET
+from services.kit.rates import Rates
 from services.kit.records import migrations
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import Database
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
+from services.kit.shedding import Lateness, Shedding
 from services.kit.telemetry import Telemetry, Trace
 from services.kit.transport import choice
 from services.kit.transport.seam import Admission, Server
@@ -80,6 +82,7 @@ class Host:
         )
         self.metrics_port = 0
         self._verifier = PeerVerifier(config.node.zone, RevocationList(config.tls.revoked, config.tls.bundle), clock)
+        self._lateness = Lateness(config.limits.late.total_seconds())
         self._closing: list[Closing] = []
         self._server: Server | None = None
         self._health: Health | None = None
@@ -192,8 +195,10 @@ class Host:
         self.served = served(everything)
         allowed = AccessList(access.read(*lists), self.served)
         limits = self.config.limits
+        self._lateness.start()
         dispatcher = Dispatcher(
             Trace(self.telemetry),
+            Shedding(Rates(limits.rate, limits.refusals, limits.rates), self._lateness),
             Access(allowed),
             Errors(),
             Context(limits.deadline.total_seconds()),
@@ -201,7 +206,7 @@ class Host:
             self._recorder or self.recording,
         )
         make = choice.server(self.config.node.transport)
-        admission = Admission(self._verifier, limits)
+        admission = Admission(self._verifier, limits, self.telemetry.calls.refused)
         self._server = make(self.config.node.listen, everything, dispatcher, admission, self.files, limits)
         self._observe()
         await self._server.start()
@@ -232,7 +237,11 @@ class Host:
         def left() -> float:
             return (self.files.load().not_after - self.clock()).total_seconds()
 
-        self.telemetry.gauge("hutong_certificate_seconds_left", "Time until the node's certificate ends", left)
+        gauge, lateness = self.telemetry.gauge, self._lateness
+        gauge("hutong_certificate_seconds_left", "Time until the node's certificate ends", left)
+        gauge("hutong_clock_seconds", "What the node's clock shows, since 1970", lambda: self.clock().timestamp())
+        gauge("hutong_late_seconds", "How late the event loop runs", lambda: lateness.seconds)
+        gauge("hutong_overloaded", "Whether calls are turned away", lambda: int(lateness.overloaded))
 
     async def stop(self) -> None:
         """Say so in health, let running calls end within the drain time, close what the node holds."""
@@ -240,6 +249,7 @@ class Host:
             await self._health.set(False)
         if self._server:
             await self._server.stop(self.config.limits.drain.total_seconds())
+        self._lateness.stop()
         for close in reversed(self._closing):
             await close()
         self._closing.clear()

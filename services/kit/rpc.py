@@ -32,6 +32,9 @@ from services.kit.errors import (
 from services.kit.log import receipts
 from services.kit.log.facts import Facts
 
+_UNLOGGED: Final = frozenset({Reason.LOG_UNAVAILABLE, Reason.RATE_EXCEEDED, Reason.OVERLOADED})
+"""Refusals that are not recorded: a log that is away cannot hold them, nor must one grow by what is kept out."""
+
 MESSAGE_BYTES: Final = 64 * 1024
 """A message of a stream of requests may have so many bytes, though single requests may have fewer."""
 
@@ -116,6 +119,18 @@ class Check(Protocol):
 
     def __call__(self, call: Call, rpc: "Rpc", /) -> None:
         """Raise `HutongError` to refuse."""
+        ...
+
+
+class Gate(Protocol):
+    """Lets a call in or turns it away, before anything else (`services.kit.shedding`)."""
+
+    def __call__(self, call: Call, rpc: "Rpc", /) -> None:
+        """Raise `HutongError` to turn away: that is counted, and not logged."""
+        ...
+
+    def refused(self, call: Call, error: HutongError) -> None:
+        """Know of a refusal of a call that was let in."""
         ...
 
 
@@ -216,13 +231,14 @@ class Dispatcher:
     """Runs rpcs: bytes in, bytes out, `HutongError` raised.
 
     Around every call, from the outside in: it is traced, whatever comes of it; what comes of it is recorded; what
-    nobody expected becomes INTERNAL before it is seen; nobody unlisted gets further; the deadline is bounded last, next
-    to the handler.
+    nobody expected becomes INTERNAL before it is seen; whom the gate turns away gets no further, nor does anybody
+    unlisted; the deadline is bounded last, next to the handler.
     """
 
     def __init__(
         self,
         trace: Tracer,
+        gate: Gate,
         access: Check,
         errors: Translator,
         context: Check,
@@ -231,6 +247,7 @@ class Dispatcher:
     ) -> None:
         """`request_bytes` is the size of the largest request."""
         self._trace = trace
+        self._gate = gate
         self._access = access
         self._errors = errors
         self._context = context
@@ -247,6 +264,7 @@ class Dispatcher:
         self._trace.begin(call, rpc)
         ended: BaseException | None = None
         try:
+            self._gate(call, rpc)
             self._access(call, rpc)
             self._context(call, rpc)
             answer = _serialized(await work())
@@ -267,6 +285,7 @@ class Dispatcher:
         self._trace.begin(call, rpc)
         ended: BaseException | None = None
         try:
+            self._gate(call, rpc)
             self._access(call, rpc)
             self._context(call, rpc)
             yield
@@ -313,8 +332,8 @@ class Dispatcher:
     async def _refused(self, rpc: Rpc, call: Call, error: Exception) -> HutongError:
         """Record a refusal; gives the error that leaves."""
         known = error if isinstance(error, HutongError) else self._errors(error, call, rpc)
-        # That the log is away is nothing that it can hold.
-        if rpc.receipt and self._recorder is not None and known.reason is not Reason.LOG_UNAVAILABLE:
+        self._gate.refused(call, known)
+        if rpc.receipt and self._recorder is not None and known.reason not in _UNLOGGED:
             try:
                 await self._recorder.refused(call, rpc, known)
             except HutongError as unlogged:

@@ -15,7 +15,9 @@ from services.kit.access import AccessList
 from services.kit.clock import system_clock
 from services.kit.config import LimitsSection, TelemetrySection
 from services.kit.interceptors import Access, Context, Errors
+from services.kit.rates import Rates
 from services.kit.rpc import Call, Dispatcher, served
+from services.kit.shedding import Lateness, Shedding
 from services.kit.telemetry import Telemetry, Trace
 from services.kit.transport.nghttp2 import headers
 from services.kit.transport.nghttp2.framing import frame as framed
@@ -90,8 +92,10 @@ def made(zone: Zone, room: Echo, limits: LimitsSection = LIMITS, timing: Timing 
     verifier = PeerVerifier(ZONE, RevocationList(tls.revoked, tls.bundle), system_clock)
     context = Context(limits.deadline.total_seconds())
     trace = Trace(Telemetry("customs/node", TelemetrySection()))
-    dispatcher = Dispatcher(trace, Access(access), Errors(), context, limits.request_bytes)
-    admission = Admission(verifier, limits)
+    dispatcher = Dispatcher(
+        trace, Shedding(Rates(1e9, 1e9), Lateness(60)), Access(access), Errors(), context, limits.request_bytes
+    )
+    admission = Admission(verifier, limits, lambda _rpc, _reason: None)
     return NgServer("127.0.0.1:0", rpcs, dispatcher, admission, zone.files(NODE), limits, timing)
 
 

@@ -5,14 +5,21 @@ calls, and raises the `HutongError` that the other side answered with.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from certs.errors import CertificateError
 from certs.spiffe import SpiffeId
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
-from services.kit.errors import FailedPrecondition, Reason, ResourceExhausted, Unauthenticated, Unavailable
+from services.kit.errors import (
+    FailedPrecondition,
+    HutongError,
+    Reason,
+    ResourceExhausted,
+    Unauthenticated,
+    Unavailable,
+)
 from services.kit.rpc import Call, Rpc, Shape
 
 SLACK: Final = 64 * 1024
@@ -80,11 +87,17 @@ class Verifier(Protocol):
         ...
 
 
+Refused = Callable[[str, str], None]
+"""From the rpc and the reason."""
+
+
 class Admission:
     """Says who calls, before a byte of a request is parsed, and how many calls each caller may have running."""
 
-    def __init__(self, verifier: Verifier, limits: LimitsSection) -> None:
+    def __init__(self, verifier: Verifier, limits: LimitsSection, refused: Refused) -> None:
+        """`refused` counts what never becomes a call."""
         self._verifier = verifier
+        self.refused: Final = refused
         self._most_each = max(1, limits.concurrent_calls // 2)
         self._response_bytes = limits.response_bytes
         self._running: dict[str, int] = {}
@@ -105,9 +118,14 @@ class Admission:
 
     def call(self, rpc: Rpc, certificate: bytes, remaining: float | None, metadata: Mapping[str, str]) -> Call:
         """Make the call of a verified peer; `remaining` is seconds until its deadline. Raises as `identify` does."""
+        try:
+            identity = self.identify(certificate)
+        except HutongError as error:
+            self.refused(rpc.method, error.reason)
+            raise
         return Call(
             method=rpc.method,
-            caller=Caller.of(self.identify(certificate)),
+            caller=Caller.of(identity),
             certificate=certificate,
             deadline=None if remaining is None else time.monotonic() + remaining,
             metadata=metadata,
@@ -123,6 +141,7 @@ class Admission:
         caller = call.caller.spiffe_id
         running = self._running.get(caller, 0)
         if running >= self._most_each:
+            self.refused(call.method, Reason.CALLS_TOO_MANY)
             raise ResourceExhausted(Reason.CALLS_TOO_MANY, f"at most {self._most_each} calls of one caller at a time")
         return Share(self._running, caller)
 

@@ -45,6 +45,7 @@ from services.kit.errors import (
 )
 from services.kit.rpc import Call, Dispatcher, Rpc, Shape
 from services.kit.sessions.deadlines import Deadlines
+from services.kit.shedding import VITAL
 from services.kit.transport.nghttp2 import headers, tls
 from services.kit.transport.nghttp2.connection import Connection, Incoming, OnEvent
 from services.kit.transport.nghttp2.framing import MessageReader, frame
@@ -541,18 +542,19 @@ class ServerConnection(Connection):
     # What runs.
 
     def _begin(self, stream: ServedStream, work: Any) -> None:
-        problem = self._crowded()
+        problem = self._crowded(stream.rpc)
         if problem:
             work.close()
+            self._server.admission.refused(stream.rpc.method, Reason.CALLS_TOO_MANY)
             self._refuse(stream, ResourceExhausted(Reason.CALLS_TOO_MANY, problem))
             return
         self._count(1)
         stream.task = self.loop.create_task(work)
 
-    def _crowded(self) -> str:
+    def _crowded(self, rpc: Rpc) -> str:
         """Say why no further call may begin; empty where one may."""
         server = self._server
-        if server.running >= server.concurrent_calls:
+        if server.running >= server.concurrent_calls and rpc.method not in VITAL:
             return f"at most {server.concurrent_calls} calls at a time"
         # A call has its share (`Admission.share`) from its first step on: whoever begins very many in one go would take
         # everybody's place for that long.
