@@ -57,6 +57,7 @@ HINTS: Final[Mapping[str, str]] = {
     "SHUTTING_DOWN": "the node is draining; ask again",
     "ZONE_IN_USE": "one `hutong up` per zone folder; stop the other one, or use another --dir",
     "NODE_FAILED": "the node's own words are above; its whole log lies in the zone folder, under logs/",
+    "NODE_UNHEALTHY": "that node's own log says why; look at its certificate, its database, its address",
     "ROOM_UNKNOWN": "a room is a package of `services` with a service.py, or `gateway`",
     # what an operator or data officer wrote
     "ADDRESS_IN_USE": "stop what listens there, or change `listen` in the node's config",
