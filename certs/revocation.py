@@ -137,6 +137,11 @@ class RevocationList:
             return state.problem
         return f"lapsed at {state.next_update:%Y-%m-%d %H:%M:%S}Z" if now > state.next_update else ""
 
+    def seconds_left(self, now: dt.datetime) -> float:
+        """Say how long the list is good for still; 0 where none can be trusted."""
+        state = self._current(now)
+        return 0.0 if isinstance(state, _Bad) else max(0.0, (state.next_update - now).total_seconds())
+
     def _current(self, now: dt.datetime) -> _Good | _Bad:
         # A clock that was set back must not stop the looking, hence abs.
         if self._looked_at is None or abs(now - self._looked_at) >= LOOK_EVERY:

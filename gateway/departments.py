@@ -58,6 +58,12 @@ class Department:
         session = (self._session if svid is self._svid else None) or self._session_of(svid)
         return partial(session.forget, session.ask(question, rest, wait, told))
 
+    @property
+    def waiting(self) -> int:
+        """How many questions it has not answered yet."""
+        sessions = [*self._former.values(), *([self._session] if self._session else [])]
+        return len(self._alone) + sum(session.waiting for session in sessions)
+
     async def close(self) -> None:
         """End everything that is asked: whoever waits is told that there is no answer."""
         sessions = list(self._former.values())

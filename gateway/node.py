@@ -57,6 +57,8 @@ class GatewayNode:
         department = Department(self.host.client(section.target, identity), section.timeout.total_seconds())
         # Before the client's connections.
         self.host.on_stop(department.close)
+        gauge, what = self.host.telemetry.gauge, "Questions that wait for a department"
+        gauge("hutong_department_waiting", what, lambda: department.waiting, department=agency)
         return department
 
     async def stop(self) -> None:

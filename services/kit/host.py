@@ -16,7 +16,8 @@ from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from certs.verify import PeerVerifier
-from services.kit import access, health
+from hutong.api.node.v1 import node_pb2
+from services.kit import access, health, status
 from services.kit.access import AccessList
 from services.kit.client import Client
 from services.kit.clock import Clock, system_clock
@@ -81,7 +82,8 @@ class Host:
             f"{config.node.agency}/{config.node.system}", config.telemetry, processor=spans, sample=sample
         )
         self.metrics_port = 0
-        self._verifier = PeerVerifier(config.node.zone, RevocationList(config.tls.revoked, config.tls.bundle), clock)
+        self._revoked = RevocationList(config.tls.revoked, config.tls.bundle)
+        self._verifier = PeerVerifier(config.node.zone, self._revoked, clock)
         self._lateness = Lateness(config.limits.late.total_seconds())
         self._closing: list[Closing] = []
         self._server: Server | None = None
@@ -89,6 +91,8 @@ class Host:
         self._recorder = recorder
         self._pseudonyms = Pseudonyms(secrets.token_bytes(MIN_SECRET))
         self._serving: Serving | None = None
+        self._policies: PolicyEngine | None = None
+        self._started = clock()
         self.log: NodeLog | None = None
         """The node's log, once opened; None where its config describes none."""
         self.recording: Recording | None = None
@@ -115,6 +119,18 @@ class Host:
     def showing(self) -> Showing | None:
         """What shows the log to its witnesses, once started; None where there is no log."""
         return self._serving.showing if self._serving else None
+
+    def status(self) -> node_pb2.GetStatusResponse:
+        """Say how the node does, now."""
+        return status.of(
+            self.telemetry,
+            identity=str(self.identity),
+            transport=self.config.node.transport,
+            policies=self._policies.version if self._policies else "",
+            started=self._started,
+            now=self.clock(),
+            certified_until=self.files.load().not_after,
+        )
 
     def client(self, target: str, server: SpiffeId) -> Client:
         """Make a client that calls another node as this one; it is closed at the stop."""
@@ -147,6 +163,7 @@ class Host:
             self.log, self.recording = log, Recording(log)
             self.telemetry.gauge("hutong_log_entries", "Entries of the node's log", lambda: log.size)
             self.telemetry.gauge("hutong_log_failing", "Whether the log cannot be written", lambda: int(log.failing))
+            self.telemetry.gauge("hutong_log_waiting", "Entries that wait to be written", lambda: log.waiting)
         return self.log
 
     async def open_store(self, url: str, folder: Path, *, migrate: bool) -> Database:
@@ -170,7 +187,7 @@ class Host:
         policies that do not stand.
         """
         files = PolicyFiles(section.files, known, pack)
-        engine = PolicyEngine(files.policies, known, pack, secret, self.clock)
+        engine = self._policies = PolicyEngine(files.policies, known, pack, secret, self.clock)
         if self.recording is not None:
             self.recording.jurisdiction(pack)
             self.recording.policies(files.policies)
@@ -178,6 +195,9 @@ class Host:
         elif self.config.log is not None:
             raise AssertionError("policies decide before the log is open, which would keep none of them")
         self.on_stop(files.watch(engine, section.reload.total_seconds()))
+        counter = self.telemetry.counter
+        counter("hutong_masks_wanted", "Read masks that were wanted", lambda: engine.looked_up)
+        counter("hutong_masks_compiled", "Read masks that had to be compiled", lambda: engine.compiled)
         return files, engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
@@ -189,6 +209,7 @@ class Host:
             lists += serving.ACCESS
         elif any(rpc.receipt for rpc in own):
             raise _no_log()
+        own += status.rpcs(self.status)
         names = sorted(served(own))
         self._health = Health(names)
         everything = (*own, *health.rpcs(self._health, names))
@@ -208,7 +229,7 @@ class Host:
         make = choice.server(self.config.node.transport)
         admission = Admission(self._verifier, limits, self.telemetry.calls.refused)
         self._server = make(self.config.node.listen, everything, dispatcher, admission, self.files, limits)
-        self._observe()
+        self._observe(admission)
         await self._server.start()
         if self._serving:
             await self._serving.start()
@@ -233,7 +254,10 @@ class Host:
         await made.open()
         return made.rpcs
 
-    def _observe(self) -> None:
+    def _revocations_left(self) -> float:
+        return self._revoked.seconds_left(self.clock())
+
+    def _observe(self, admission: Admission) -> None:
         def left() -> float:
             return (self.files.load().not_after - self.clock()).total_seconds()
 
@@ -242,6 +266,8 @@ class Host:
         gauge("hutong_clock_seconds", "What the node's clock shows, since 1970", lambda: self.clock().timestamp())
         gauge("hutong_late_seconds", "How late the event loop runs", lambda: lateness.seconds)
         gauge("hutong_overloaded", "Whether calls are turned away", lambda: int(lateness.overloaded))
+        gauge("hutong_calls_running", "Calls that run, sessions among them", lambda: admission.running)
+        gauge("hutong_revocations_seconds_left", "Time until the revocation list lapses", self._revocations_left)
 
     async def stop(self) -> None:
         """Say so in health, let running calls end within the drain time, close what the node holds."""

@@ -10,7 +10,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from random import getrandbits
 from typing import Any
@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIServer
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Observation
+from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -44,6 +44,10 @@ _LOW_64 = (1 << 64) - 1
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
 # Not empty: the SDK takes an empty context for none and looks for the present one, which costs more than the rest.
 _NO_CONTEXT = Context({"hutong": True})
+
+
+Read = Callable[[], float]
+"""Gives a value as it is now; called in whatever thread scrapes."""
 
 
 class Telemetry:
@@ -75,13 +79,36 @@ class Telemetry:
         self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
         self.tracer = self._traces.get_tracer("hutong")
         self.meter = self._metrics.get_meter("hutong")
+        self._shown: dict[str, list[tuple[dict[str, str], Read]]] = {}
         self.calls = Calls()
         self.registry.register(self.calls)
         self._server: WSGIServer | None = None
 
-    def gauge(self, name: str, description: str, read: Any) -> None:
-        """Show a value that is read when somebody scrapes; `read` takes nothing and returns a number."""
-        self.meter.create_observable_gauge(name, [lambda _: [Observation(read())]], description=description)
+    def gauge(self, name: str, description: str, read: Read, **labels: str) -> None:
+        """Show a value that is read when somebody scrapes; one name may have several, by their labels."""
+        self._show(self.meter.create_observable_gauge, name, description, read, labels)
+
+    def counter(self, name: str, description: str, read: Read, **labels: str) -> None:
+        """Show a number that only grows, as `gauge` does; Prometheus adds `_total` to its name."""
+        self._show(self.meter.create_observable_counter, name, description, read, labels)
+
+    def _show(self, create: Any, name: str, description: str, read: Read, labels: dict[str, str]) -> None:
+        shown = self._shown.get(name)
+        if shown is None:
+            shown = self._shown[name] = []
+            found = shown
+
+            def observe(_: CallbackOptions) -> list[Observation]:
+                return [Observation(one(), of) for of, one in found]
+
+            create(name, [observe], description=description)
+        shown.append((labels, read))
+
+    def readings(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Give all values there are now: name, labels, value."""
+        for name, shown in self._shown.items():
+            for labels, read in shown:
+                yield name, labels, read()
 
     def serve(self, address: str) -> int:
         """Serve `/metrics`; returns the port. Raises `FailedPrecondition` ADDRESS_IN_USE."""
@@ -124,6 +151,11 @@ class Calls(Collector):
     def refused(self, rpc: str, reason: str) -> None:
         """Count a refusal by its reason."""
         self._refused[rpc, reason] += 1
+
+    @property
+    def refusals(self) -> dict[tuple[str, str], int]:
+        """How many calls were refused, by rpc and reason."""
+        return dict(self._refused)
 
     def collect(self) -> Iterable[Metric]:
         """Give what there is now; called by whoever scrapes, in a thread of its own."""

@@ -24,6 +24,8 @@ UNRECORDED = {
     # Between nodes and the service of authorizations: what is in force, and how many rows are left of it.
     "authorization.v1.AuthorizationService.FollowAuthorizations",
     "authorization.v1.AuthorizationService.ReserveRows",
+    # How a node does: no record, no caller.
+    "node.v1.NodeService.GetStatus",
 }
 
 SESSIONS = {"exchange.v1.FederationService.Session", "exchange.v1.RecordSourceService.FetchSession"}

@@ -112,6 +112,11 @@ class Batcher:
             self._thread = None
 
     @property
+    def waiting(self) -> int:
+        """How many wait while others are written."""
+        return len(self._waiting)
+
+    @property
     def failing(self) -> bool:
         """The last batch could not be written."""
         return self._failing

@@ -141,6 +141,11 @@ class NodeLog:
         return self._writer.seen.size
 
     @property
+    def waiting(self) -> int:
+        """How many entries wait to be written."""
+        return self._batcher.waiting
+
+    @property
     def failing(self) -> bool:
         """The last write failed: answers are being refused."""
         return self._batcher.failing

@@ -86,6 +86,10 @@ class PolicyEngine:
         self._clock = clock
         self._cache_size = cache_size
         self._kept: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
+        self.looked_up = 0
+        """How often a mask was wanted."""
+        self.compiled = 0
+        """How often it had to be compiled for that."""
         self._entities: dict[str, cedarpy.Entities] = {}
 
     @property
@@ -162,7 +166,9 @@ class PolicyEngine:
         now = self._clock()
         key = self._key(caller, context, record_type, authorized)
         kept = self._kept.get(key)
+        self.looked_up += 1
         if kept is None or not kept.stands(now):
+            self.compiled += 1
             self.check_context(context)
             kept = _Kept(self._compile(caller, context, record_type, authorized, now), now)
             self._kept[key] = kept

@@ -103,6 +103,11 @@ class Admission:
         self._running: dict[str, int] = {}
         """Calls running now, by caller."""
 
+    @property
+    def running(self) -> int:
+        """Calls that run."""
+        return sum(list(self._running.values()))
+
     def identify(self, certificate: bytes) -> SpiffeId:
         """Verify a peer's certificate, PEM; raises `Unauthenticated` or `Unavailable` REVOCATION_UNKNOWN."""
         try:

@@ -1,0 +1,144 @@
+"""How nodes do, as they say it themselves, and the light that each has for that."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Self
+
+from certs.spiffe import SpiffeId
+from certs.svid import SvidFiles
+from hutong.api.node.v1 import node_pb2
+from services.kit.client import Client
+from services.kit.errors import HutongError
+
+GET: Final = "/hutong.api.node.v1.NodeService/GetStatus"
+WAIT: Final = 3.0
+"""Seconds that a node has to answer in."""
+
+_CERTIFICATE_SOON: Final = 6 * 3600.0
+"""Seconds: certificates of a day are renewed at half their life; one that has a quarter left was not."""
+_REVOCATIONS_SOON: Final = 24 * 3600.0
+_CLOCK: Final = 2.0
+_LATE: Final = 0.1
+
+
+class Light(StrEnum):
+    """How a node does."""
+
+    GREEN = "green"
+    YELLOW = "yellow"
+    RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A node to be asked, and who asks."""
+
+    target: str
+    identity: SpiffeId
+    credentials: SvidFiles
+
+    @classmethod
+    def of(cls, zone: str, agency: str, system: str, target: str, credentials: SvidFiles) -> Self:
+        """Name a node by its parts."""
+        return cls(target, SpiffeId.of(zone, agency, system), credentials)
+
+    @property
+    def path(self) -> str:
+        """`agency/system`."""
+        return f"{self.identity.agency}/{self.identity.system}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What came of asking a node."""
+
+    asked: Asked
+    status: node_pb2.GetStatusResponse | None
+    error: HutongError | None
+    clock: float
+    """How far its clock is ahead of ours, in seconds, give or take half of what the answer took."""
+
+    def value(self, name: str) -> float:
+        """Get a reading, 0 where the node has none; of several by label, the sum."""
+        if self.status is None:
+            return 0.0
+        return sum(reading.value for reading in self.status.readings if reading.name == name)
+
+    @property
+    def names(self) -> list[str]:
+        """The readings it has, each once."""
+        return [] if self.status is None else sorted({reading.name for reading in self.status.readings})
+
+    @property
+    def up(self) -> float:
+        """Seconds since it was started."""
+        return 0.0 if self.status is None else self.status.now.seconds - self.status.started_at.seconds
+
+    @property
+    def certified(self) -> float:
+        """Seconds until its certificate ends, by its own clock."""
+        return 0.0 if self.status is None else self.status.certified_until.seconds - self.status.now.seconds
+
+
+async def ask(nodes: list[Asked]) -> list[Standing]:
+    """Ask all nodes at once; one that does not answer keeps nobody waiting for long."""
+    return list(await asyncio.gather(*map(_ask, nodes)))
+
+
+async def _ask(asked: Asked) -> Standing:
+    client = Client(asked.target, asked.identity, asked.credentials)
+    try:
+        # The first call may make the connection; the second one's time says what the network takes.
+        await client.unary(GET, node_pb2.GetStatusRequest(), node_pb2.GetStatusResponse, timeout=WAIT)
+        begun = time.time()
+        status = await client.unary(GET, node_pb2.GetStatusRequest(), node_pb2.GetStatusResponse, timeout=WAIT)
+        middle = (begun + time.time()) / 2
+    except HutongError as error:
+        return Standing(asked, None, error, 0.0)
+    finally:
+        await client.close()
+    return Standing(asked, status, None, status.now.seconds + status.now.nanos / 1e9 - middle)
+
+
+def lights(standing: Standing) -> tuple[Light, list[str]]:
+    """Give a node's light, and why it is not green."""
+    if standing.error is not None:
+        return Light.RED, [f"{standing.error.reason}: {standing.error.message}"]
+    red, yellow = _red(standing), _yellow(standing)
+    return (Light.RED if red else Light.YELLOW if yellow else Light.GREEN), red + yellow
+
+
+def _red(standing: Standing) -> list[str]:
+    value = standing.value
+    wrong = {
+        "its certificate has ended": standing.certified <= 0,
+        "its revocation list has lapsed: it lets nobody in": not value("hutong_revocations_seconds_left"),
+        "its log cannot be written: it answers nothing": value("hutong_log_failing") > 0,
+        "it turns calls away: it has too much to do": value("hutong_overloaded") > 0,
+        "it has evidence against another node's log": value("hutong_logs_forked") > 0,
+        "a witness says its log was forked": value("hutong_log_witnesses_forked") > 0,
+        "histories of authorizations do not verify": value("hutong_authorizations_broken") > 0,
+    }
+    return [text for text, holds in wrong.items() if holds]
+
+
+def _yellow(standing: Standing) -> list[str]:
+    value = standing.value
+    away = [name for name in standing.names if name.endswith("_followed") and not value(name)]
+    wrong = {
+        "its certificate was not renewed": 0 < standing.certified < _CERTIFICATE_SOON,
+        "its revocation list lapses soon": 0 < value("hutong_revocations_seconds_left") < _REVOCATIONS_SOON,
+        f"its clock is {standing.clock:+.1f} s off ours": abs(standing.clock) > _CLOCK,
+        "its event loop runs late": value("hutong_late_seconds") > _LATE,
+        "a witness of its log is away": value("hutong_log_witnesses_away") > 0,
+        f"it does not hear of {', '.join(_followed(name) for name in away)}": bool(away),
+    }
+    return [text for text, holds in wrong.items() if holds]
+
+
+def _followed(name: str) -> str:
+    """Write `hutong_events_customs_followed` as `events of customs`."""
+    what = name.removeprefix("hutong_").removesuffix("_followed")
+    return f"events of {what.removeprefix('events_')}" if what.startswith("events_") else what

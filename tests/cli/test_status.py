@@ -1,0 +1,125 @@
+"""What operators are told of how nodes do, and by which light."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hutong.api.exchange.v1 import record_source_pb2
+from hutong.api.node.v1 import node_pb2
+from services.cli.main import app
+from services.cli.statuses import Asked, Light, Standing, ask, lights
+from services.kit.errors import Reason, Unavailable
+from services.kit.host import Host
+from services.kit.rpc import Call, bind
+from tests.exchange.standin import ACCESS, SOURCE, Standin
+from tests.zone import Zone
+
+DAY = 86_400
+WELL = {"hutong_revocations_seconds_left": 7.0 * DAY, "hutong_events_customs_followed": 1.0}
+
+
+@pytest.fixture
+def zone(tmp_path: Path) -> Zone:
+    return Zone(tmp_path)
+
+
+async def answer(_: record_source_pb2.FetchRequest, __: Call) -> record_source_pb2.FetchResponse:
+    return record_source_pb2.FetchResponse()
+
+
+def asked(host: Host, zone: Zone, who: str) -> Asked:
+    return Asked(host.address, host.identity, zone.files(who))
+
+
+async def test_a_node_tells_operators_how_it_does_and_nobody_else(zone: Zone) -> None:
+    async with zone.serving(bind(SOURCE, Standin(answer)), ACCESS) as host:
+        async with zone.client(host, "gateway/main") as client:
+            await client.raw(f"/{SOURCE.full_name}/Fetch", b"", timeout=5)
+        for _ in range(3):
+            (refused,) = await ask([asked(host, zone, "taxation/refund")])
+            assert refused.error is not None
+            assert refused.error.reason is Reason.CALLER_NOT_LISTED
+        (standing,) = await ask([asked(host, zone, "operator/admin")])
+        status = standing.status
+        assert status is not None
+        assert status.identity == "spiffe://ftz.example/customs/node"
+        assert 0 <= standing.up < 60
+        assert 0 < standing.certified <= DAY
+        assert standing.value("hutong_log_entries") == 1
+        assert abs(standing.clock) < 5
+        (refusals,) = status.refusals
+        assert (refusals.reason, refusals.count) == (Reason.CALLER_NOT_LISTED, 3)
+        assert refusals.rpc.endswith("NodeService/GetStatus")
+        assert lights(standing) == (Light.GREEN, [])
+        address = host.address
+    (gone,) = await ask([Asked(address, host.identity, zone.files("operator/admin"))])
+    assert lights(gone)[0] is Light.RED
+
+
+def standing(zone: Zone, certified: float = 0.7 * DAY, clock: float = 0.0, **values: float) -> Standing:
+    status = node_pb2.GetStatusResponse()
+    status.now.FromSeconds(1_000_000)
+    status.started_at.FromSeconds(990_000)
+    status.certified_until.FromSeconds(1_000_000 + int(certified))
+    for name, value in (WELL | values).items():
+        status.readings.add(name=name, value=value)
+    asked = Asked("localhost:1", zone.identity("customs/node"), zone.files("operator/admin"))
+    return Standing(asked, status, None, clock)
+
+
+def test_a_light_says_what_to_look_at(zone: Zone) -> None:
+    assert lights(standing(zone)) == (Light.GREEN, [])
+    red = [
+        {"certified": -5.0},
+        {"hutong_revocations_seconds_left": 0.0},
+        {"hutong_log_failing": 1.0},
+        {"hutong_overloaded": 1.0},
+        {"hutong_logs_forked": 2.0},
+        {"hutong_log_witnesses_forked": 1.0},
+        {"hutong_authorizations_broken": 1.0},
+    ]
+    yellow = [
+        {"certified": 3600.0},
+        {"hutong_revocations_seconds_left": 3600.0},
+        {"clock": -30.0},
+        {"hutong_late_seconds": 0.3},
+        {"hutong_log_witnesses_away": 1.0},
+        {"hutong_events_customs_followed": 0.0},
+    ]
+    for light, cases in ((Light.RED, red), (Light.YELLOW, yellow)):
+        for case in cases:
+            found, remarks = lights(standing(zone, **case))
+            assert found is light, case
+            assert len(remarks) == 1, case
+    # Whatever else there is to say, the worst of it counts.
+    found, remarks = lights(standing(zone, clock=9.0, hutong_log_failing=1.0))
+    assert (found, len(remarks)) == (Light.RED, 2)
+    broken = Standing(standing(zone).asked, None, Unavailable(Reason.DEPARTMENT_UNREACHABLE, "cannot connect"), 0.0)
+    assert lights(broken) == (Light.RED, ["DEPARTMENT_UNREACHABLE: cannot connect"])
+
+
+async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zone) -> None:
+    async with zone.serving(bind(SOURCE, Standin(answer)), ACCESS) as host:
+        files = zone.files("operator/admin")
+        where = ["--cert", str(files.certificate), "--key", str(files.key), "--bundle", str(files.bundle)]
+        here = ["--node", f"customs/node={host.address}"]
+
+        async def run(*arguments: str) -> tuple[int, str]:
+            done = await asyncio.to_thread(CliRunner().invoke, app, ["status", *arguments])
+            return done.exit_code, done.output
+
+        code, text = await run(*here, *where)
+        assert code == 0, text
+        assert "customs/node" in text
+        assert "1 nodes" in text
+        code, text = await run(*here, "--node", "taxation/node=127.0.0.1:1", *where, "--json")
+        assert code == 1
+        both = json.loads(text)
+        assert [node["light"] for node in both] == ["green", "red"]
+        assert both[0]["status"]["identity"] == "spiffe://ftz.example/customs/node"
+        code, text = await run("--node", "customs=1", *where)
+        assert code != 0
+        assert "agency/system=host:port" in text
