@@ -115,6 +115,7 @@ HINTS: Final[Mapping[str, str]] = {
     "EVENT_INVALID": "audience, kind and key of an event are printable text, its payload a JSON object",
     "EVENT_TOO_LARGE": "let an event refer to what is large instead of carrying it",
     "EVENTS_AHEAD": "the source's log ends earlier: was its database restored? Go on after 0; what is kept stays",
+    "BROKER_UNAVAILABLE": "is the broker of [nats] up, and does its config name this node? Events wait at their source",
     "CALENDAR_INVALID": "correct the file; docs/recognition/clock.md shows one, and nothing counts until all are right",
     "CALENDAR_UNKNOWN": "a procedure names a calendar by its id; your own ones go into the node's `calendars` folder",
     "RESULT_MALFORMED": "it is one text, from the beginning to the last ~; `hutong result sign --help` shows the file",

@@ -187,6 +187,46 @@ class PeerSection(Section):
     """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
 
 
+class EventsSection(PeerSection):
+    """A node whose events are followed."""
+
+    carrier: Literal["grpc", "nats"] = "grpc"
+    """What brings them: the node itself, or the broker of `[nats]`, whose gaps the node fills."""
+
+
+_NODE_PATH: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
+
+
+class NatsSection(Section):
+    """The broker that carries events, NATS JetStream."""
+
+    servers: list[Address] = Field(min_length=1)
+    """Where it listens; the first that answers is taken."""
+    agency: str = "broker"
+    system: str = "nats"
+    """The identity each of its servers must prove is `spiffe://<zone>/<agency>/<system>`."""
+
+
+class NatsPublishSection(NatsSection):
+    """The broker, of a node that publishes."""
+
+    readers: list[Annotated[str, Field(pattern=_NODE_PATH)]] = Field(min_length=1)
+    """The nodes (`agency/system`) that get their agencies' events over it; for nobody else is anything published."""
+    stream_bytes: int = Field(default=1024**3, ge=1024**2)
+    """Most bytes that it keeps for each reader; the oldest go first."""
+    stream_age: Duration = Field(default=dt.timedelta(days=7), ge=dt.timedelta(seconds=1))
+    """How long it keeps them."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """On how many of its servers."""
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        agencies = [reader.partition("/")[0] for reader in self.readers]
+        if len(set(agencies)) != len(agencies):
+            raise ValueError("readers: one node of each agency")
+        return self
+
+
 class LogSection(DatabaseSection):
     """The node's log of answers and refusals."""
 
@@ -270,8 +310,17 @@ class DepartmentConfig(NodeConfig):
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
     live: dict[str, LiveSection] = {}
     """Record types that are read live, by name."""
-    events: dict[str, PeerSection] = {}
+    events: dict[str, EventsSection] = {}
     """Whose events for this agency are followed, by the agency they come from, for example `[events.recognition]`."""
+    nats: NatsSection | None = None
+    """Absent, no events come over a broker."""
+
+    @model_validator(mode="after")
+    def _broker(self) -> Self:
+        for agency, followed in self.events.items():
+            if followed.carrier == "nats" and self.nats is None:
+                raise ValueError(f"events.{agency}: carrier is nats, but there is no [nats]")
+        return self
 
 
 C = TypeVar("C", bound=NodeConfig)

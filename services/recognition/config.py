@@ -4,7 +4,15 @@ import datetime as dt
 
 from pydantic import Field
 
-from services.kit.config import Duration, FilePath, NodeConfig, PolicySection, Section, StoreSection
+from services.kit.config import (
+    Duration,
+    FilePath,
+    NatsPublishSection,
+    NodeConfig,
+    PolicySection,
+    Section,
+    StoreSection,
+)
 
 
 class ContextSection(Section):
@@ -43,5 +51,7 @@ class RecognitionConfig(NodeConfig):
     """How far an event may lie in the past: agencies record what has happened, and not always at once."""
     agency: ContextSection = ContextSection(purpose="P-APPROVAL", legal_basis="CN-ADMIN-LICENSING")
     """On what terms agencies are shown what they have done."""
+    nats: NatsPublishSection | None = None
+    """Absent, no events go over a broker."""
     enterprise: ContextSection = ContextSection(purpose="P-SELF", legal_basis="CN-RIGHT-TO-KNOW")
     """On what terms enterprises are."""
