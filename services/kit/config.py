@@ -16,12 +16,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
 
 from services.kit.errors import FailedPrecondition, Reason
+from services.kit.records import urls
 from services.kit.records.catalogue import nearest
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -153,23 +155,73 @@ class DatabaseSection(Section):
     """SQLAlchemy URL without a password in it, for example `sqlite+aiosqlite:///customs.db`."""
     url_file: FilePath | None = None
     """File that holds the URL instead, where it carries a password."""
+    insecure: bool = False
+    """Connect to a server on another machine that need not prove who it is. For tests and closed networks."""
+    _base: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _remember(self, info: ValidationInfo) -> Self:
+        context: dict[str, Path] = info.context or {}
+        self._base = context.get("base")
+        return self
 
     def read_url(self, base: Path) -> str:
-        """Read the URL; a relative SQLite path is relative to the config file."""
-        url = self.url_file.read_text().strip() if self.url_file else self.url
+        """Read the URL; paths in it are relative to the config file, which lies in `base`.
+
+        Raises `FailedPrecondition`: CONFIG_INVALID where there is none or it is no URL, STORE_UNPROVEN where it leads
+        to another machine whose server need not prove who it is (`urls.check_proven`).
+        """
+        try:
+            url = self.url_file.read_text(encoding="utf-8").strip() if self.url_file else self.url
+        except (OSError, UnicodeDecodeError):
+            raise FailedPrecondition(Reason.CONFIG_INVALID, f"url_file: cannot read {self.url_file}") from None
         if not url:
             raise FailedPrecondition(Reason.CONFIG_INVALID, "a database: give url or url_file")
         scheme, found, path = url.partition(":///")
-        if found and scheme.startswith("sqlite") and not path.startswith("/"):
-            return f"{scheme}:///{base / path}"
-        return url
+        if found and scheme.startswith("sqlite"):
+            return url if path.startswith("/") else f"{scheme}:///{base / path}"
+        if "://" not in url:
+            return url
+        if not self.insecure:
+            urls.check_proven(url)
+        return urls.located(url, self._base or base)
 
 
-class StoreSection(DatabaseSection):
-    """Where records lie."""
+class OwnDatabaseSection(DatabaseSection):
+    """A database that is the node's own."""
 
     migrate: bool = False
     """Bring the schema up to date at start; otherwise an old schema stops the start."""
+    pool: int = Field(default=urls.USUAL.pool, ge=1, le=100)
+    """Connections for reading. Beside them a node has two: one writes, and one does what is shortest."""
+    statement_timeout: Duration = Field(
+        default=dt.timedelta(milliseconds=urls.USUAL.statement_ms), ge=dt.timedelta(milliseconds=100)
+    )
+    """How long a statement may take, waiting for locks included. PostgreSQL only."""
+    connect_timeout: Duration = Field(
+        default=dt.timedelta(seconds=urls.USUAL.connect_s), ge=dt.timedelta(seconds=2), le=dt.timedelta(minutes=5)
+    )
+    """How long connecting to a server may take, in whole seconds. PostgreSQL only."""
+
+    def read_url(self, base: Path) -> str:
+        """Read the URL as `DatabaseSection` does, and write into it how to connect where that is not the usual way."""
+        said = {
+            urls.POOL: self.pool,
+            urls.STATEMENT: int(self.statement_timeout / dt.timedelta(milliseconds=1)),
+            urls.CONNECT: int(self.connect_timeout.total_seconds()),
+        }
+        usual = {
+            urls.POOL: urls.USUAL.pool,
+            urls.STATEMENT: urls.USUAL.statement_ms,
+            urls.CONNECT: urls.USUAL.connect_s,
+        }
+        url = super().read_url(base)
+        unusual = {name: value for name, value in said.items() if value != usual[name]}
+        return urls.with_settings(url, unusual) if unusual else url
+
+
+class StoreSection(OwnDatabaseSection):
+    """Where records lie."""
 
 
 class LiveSection(DatabaseSection):
@@ -227,13 +279,11 @@ class NatsPublishSection(NatsSection):
         return self
 
 
-class LogSection(DatabaseSection):
+class LogSection(OwnDatabaseSection):
     """The node's log of answers and refusals."""
 
     url: Annotated[str, AfterValidator(_in_folder)] = ""
     """SQLAlchemy URL of a database of its own; a relative SQLite path is relative to the config file."""
-    migrate: bool = False
-    """Bring the schema up to date at start; otherwise an old schema stops the start."""
     key: FilePath
     """The log's private key (Ed25519, PEM): it signs checkpoints and receipts."""
     keys: FilePath

@@ -47,9 +47,9 @@ def test_durations_are_text(tmp_path: Path) -> None:
 
 
 def test_a_url_with_a_password_is_given_by_path(tmp_path: Path) -> None:
-    (tmp_path / "url").write_text("postgresql+psycopg://hutong:secret@db/customs\n")
+    (tmp_path / "url").write_text("postgresql+psycopg://hutong:secret@localhost/customs\n")
     found = read(tmp_path, GOOD.replace('url = "sqlite+aiosqlite:///customs.db"', 'url_file = "url"'))
-    assert found.store.read_url(tmp_path) == "postgresql+psycopg://hutong:secret@db/customs"
+    assert found.store.read_url(tmp_path) == "postgresql+psycopg://hutong:secret@localhost/customs"
 
 
 @pytest.mark.parametrize(

@@ -21,58 +21,79 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.kit.errors import Aborted, FailedPrecondition, HutongError, Internal, Reason, Unavailable
-from services.kit.records import short
+from services.kit.records import short, urls
 from services.kit.records.short import InPlace, Short, ShortReads, Together
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 
-READERS = 4
-"""Connections, and threads, for reading; more only help where the database has more than this to give."""
-
 _WRITER_BUSY_MS = 30_000
 _READER_BUSY_MS = 2_000
 """Only while another process repairs the file after a crash does a reader ever wait, and the whole node with it."""
 
-_STATEMENT_MS = 30_000
+_IDLE_MS = 10_000
+"""How long a transaction may wait for its own process: one that froze with the log's lock held must not hold up its
+replicas. Nothing is lost by it: what was not committed was not acknowledged."""
+
+_KEPT_ALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # milliseconds
+}
+"""So that a server whose machine is gone, or that a firewall has forgotten, is noticed within half a minute."""
+
 _MISSING = re.compile(r"^Undefined(Table|Column)|no such (table|column)|has no column named")
 _CONFLICT = re.compile(r"^(UniqueViolation|SerializationFailure|DeadlockDetected)|UNIQUE constraint failed")
+_GIVEN_UP = frozenset({"DeadlockDetected", "SerializationFailure"})
+"""Errors of PostgreSQL after which a transaction has changed nothing and may be run again."""
 _log = logging.getLogger(__name__)
 
 
 def sync_url(url: str) -> sa.URL:
-    """Read a database URL; async drivers are named by habit and mean the same database here.
+    """Read a database URL; raises as `urls.parse` does."""
+    return urls.parse(url)[0]
 
-    Raises `FailedPrecondition` for what is neither a SQLite file nor PostgreSQL.
+
+def engine(url: str, *, writer: bool, application: str = "hutong") -> sa.Engine:
+    """Make an engine. Readers commit every statement by itself; a writer's transaction holds the write lock at once.
+
+    `application` is what the server is told of who connects.
     """
-    try:
-        parsed = sa.make_url(url)
-    except exc.ArgumentError:
-        raise FailedPrecondition(Reason.CONFIG_INVALID, "the store's url is no database URL") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend == "sqlite" and parsed.database not in {None, "", ":memory:"}:
-        return parsed.set(drivername="sqlite")
-    raise FailedPrecondition(Reason.CONFIG_INVALID, "the store is a SQLite file or PostgreSQL, and nothing else")
-
-
-def engine(url: str, *, writer: bool, size: int = 1) -> sa.Engine:
-    """Make an engine. Readers commit every statement by itself; a writer's transaction holds the write lock at once."""
-    parsed = sync_url(url)
+    parsed, settings = urls.parse(url)
+    size = 1 if writer else settings.pool
     if parsed.get_backend_name() == "sqlite":
         made = _engine(parsed, writer, size, {"check_same_thread": False})
         _prepare_sqlite(made, writer)
         return made
     only = "off" if writer else "on"
-    options = f"-c timezone=UTC -c statement_timeout={_STATEMENT_MS} -c default_transaction_read_only={only}"
-    return _engine(parsed, writer, size, {"options": options, "application_name": "hutong"})
+    options = {
+        "timezone": "UTC",
+        "statement_timeout": settings.statement_ms,
+        "idle_in_transaction_session_timeout": _IDLE_MS,
+        "default_transaction_read_only": only,
+    }
+    connect_args: dict[str, object] = {
+        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+        "application_name": application,
+        "connect_timeout": settings.connect_s,
+        **_KEPT_ALIVE,
+    }
+    return _engine(parsed, writer, size, connect_args)
 
 
 def _engine(url: sa.URL, writer: bool, size: int, connect_args: dict[str, object]) -> sa.Engine:
     # Parameters are people's data: they stay out of error texts and logs.
     if writer:
-        return sa.create_engine(url, connect_args=connect_args, pool_size=size, hide_parameters=True)
+        # What was read may be read again where a server was restarted behind an idle connection; what was written may
+        # not, so a writer's connection is tried first.
+        return sa.create_engine(
+            url,
+            connect_args=connect_args,
+            pool_size=size,
+            hide_parameters=True,
+            pool_pre_ping=url.get_backend_name() == "postgresql",
+        )
     return sa.create_engine(
         url,
         connect_args=connect_args,
@@ -138,7 +159,8 @@ def not_migrated(why: str) -> FailedPrecondition:
     """Word the error of a database whose tables are not of this version."""
     return FailedPrecondition(
         Reason.STORE_NOT_MIGRATED,
-        f"the store's tables are not of this version ({why}): set `migrate = true` under [store] in the node's config",
+        f"the store's tables are not of this version ({why}): set `migrate = true` under [store] in the node's config, "
+        "or run `hutong db upgrade`",
     )
 
 
@@ -146,11 +168,11 @@ class Database:
     """One department's database."""
 
     def __init__(self, url: str) -> None:
-        self._reads = engine(url, writer=False, size=READERS)
+        self._reads = engine(url, writer=False)
         self._writes = engine(url, writer=True)
         self._inline = self._reads.dialect.name == "sqlite"
         self._short: ShortReads = InPlace(self._reads) if self._inline else Together(self._reads)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._readers = ThreadPoolExecutor(urls.parse(url)[1].pool, thread_name_prefix="store-read")
         # One at a time: writers of one process queue here instead of at the database's lock.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
 
@@ -178,7 +200,11 @@ class Database:
         return self._short
 
     async def write(self, work: Work[T]) -> T:
-        """Run a write as one transaction: all of it is kept, or nothing. Raises as `read` does."""
+        """Run a write as one transaction: all of it is kept, or nothing. Raises as `read` does.
+
+        Where the database gave it up for the sake of another transaction (a deadlock, or one that could not be put in
+        an order with others), it is run once more: so it must leave nothing behind but what it wrote.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
 
     def close(self) -> None:
@@ -204,5 +230,15 @@ class Database:
             return work(connection)
 
     def _write(self, work: Work[T]) -> T:
-        with translated(), self._writes.begin() as connection:
+        with translated():
+            try:
+                return self._write_once(work)
+            except exc.OperationalError as error:
+                if type(error.orig).__name__ not in _GIVEN_UP:
+                    raise
+                _log.warning("A write was given up for another one, and is run again: %s", type(error.orig).__name__)
+            return self._write_once(work)
+
+    def _write_once(self, work: Work[T]) -> T:
+        with self._writes.begin() as connection:
             return work(connection)

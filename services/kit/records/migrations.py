@@ -3,12 +3,22 @@
 A room's `migrations/versions/` holds files named `0001_initial.py`, `0002_….py`: the number is the revision, and each
 follows the one before. So the newest revision can be told without loading anything, and a node whose database is
 current starts without Alembic. Where two processes start at once, one migrates and the other waits and finds it done.
+
+While a version is replaced by the next one, both run on one database. So a revision after the first only adds (tables,
+columns that may be empty or have a default, indexes), or says at its top what else is true of it:
+
+    contract = "0.9.0"     it drops what nobody has used since that release
+    stop = "why"           nothing of the node may run meanwhile
+
+`docs/operations/upgrade.md` has the rule, and a test holds all revisions to it.
 """
 
 import io
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +37,12 @@ _LOCK = 0x48_75_74_6F_6E_67
 
 _SCRIPTS = Path(__file__).parent / "alembic"
 _NONE = ""
+_OURS = re.compile(r"\d{4}")
+_APPLICATION = "hutong-migrations"
+_SESSIONS = sa.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hutong'"
+)
+"""Whoever migrates has another name: nodes of the new version may start at once, and wait for each other."""
 
 
 def exists(url: str) -> bool:
@@ -43,14 +59,71 @@ def head(folder: Path) -> str:
     return found[-1]
 
 
+class Standing(StrEnum):
+    """How a database stands to this program."""
+
+    NEW = "NEW"
+    """There is nothing in it yet."""
+    BEHIND = "BEHIND"
+    CURRENT = "CURRENT"
+    NEWER = "NEWER"
+    """A newer version of the program has migrated it."""
+    FOREIGN = "FOREIGN"
+    """What is in it is not this room's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A revision that is to be run."""
+
+    revision: str
+    summary: str
+    """What it does, in a line."""
+    contract: str
+    """The release that last used what it drops; empty where it drops nothing."""
+    stop: str
+    """Why nothing of the node may run meanwhile; empty where it may."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What there is to know of a database's schema."""
+
+    standing: Standing
+    revision: str
+    """Empty where nothing ever migrated it."""
+    wanted: str
+    steps: tuple[Step, ...] = ()
+    """What an upgrade would run."""
+    why: str = ""
+    """Of one that is not ours, what tells."""
+
+
 def revision(url: str) -> str:
     """Get the revision a database is at; empty where nothing ever migrated it."""
     if not exists(url):
         return _NONE
-    reader = engine(url, writer=False)
+    with _reading(url) as connection:
+        return _revision(connection)
+
+
+def look(url: str, folder: Path) -> State:
+    """Look how a database stands to a room's migrations, thoroughly; changes nothing.
+
+    Raises `Unavailable` where it cannot be reached.
+    """
+    if not exists(url):
+        return State(Standing.NEW, _NONE, head(folder), _steps(folder, _NONE))
+    with _reading(url) as connection:
+        return _look(connection, folder)
+
+
+@contextmanager
+def _reading(url: str) -> Generator[sa.Connection]:
+    reader = engine(url, writer=False, application=_APPLICATION)
     try:
         with translated(), reader.connect() as connection:
-            return _revision(connection)
+            yield connection
     finally:
         reader.dispose()
 
@@ -61,28 +134,88 @@ def _revision(connection: sa.Connection) -> str:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() or _NONE
 
 
+def _look(connection: sa.Connection, folder: Path) -> State:
+    there, wanted = _revision(connection), head(folder)
+    tables_there = set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+    if not there:
+        if tables_there:
+            named = ", ".join(sorted(tables_there)[:3])
+            return State(Standing.FOREIGN, there, wanted, why=f"it holds {named}, and nothing here has migrated it")
+        return State(Standing.NEW, there, wanted, _steps(folder, there))
+    if not _OURS.fullmatch(there):
+        return State(Standing.FOREIGN, there, wanted, why=f"its revision {there!r} is none of this program's")
+    if there > wanted:
+        return State(Standing.NEWER, there, wanted)
+    if missing := sorted(_tables_at(folder, there) - tables_there):
+        named = ", ".join(missing[:3])
+        return State(Standing.FOREIGN, there, wanted, why=f"it is at revision {there}, but has no {named}")
+    steps = _steps(folder, there)
+    return State(Standing.BEHIND if steps else Standing.CURRENT, there, wanted, steps)
+
+
+def _tables_at(folder: Path, revision: str) -> set[str]:
+    """Say which tables a room's database has at a revision, by making one."""
+    from alembic import command  # noqa: PLC0415 - see `_migrate`
+
+    scratch = sa.create_engine("sqlite://")
+    try:
+        with scratch.begin() as connection:
+            command.upgrade(_config(folder, connection), revision)
+            return set(sa.inspect(connection).get_table_names()) - {"alembic_version"}
+    finally:
+        scratch.dispose()
+
+
+def _steps(folder: Path, there: str) -> tuple[Step, ...]:
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - see `_migrate`
+
+    found = ScriptDirectory(str(_SCRIPTS), version_locations=[str(folder / "versions")]).walk_revisions()
+    scripts = [script for script in found if script.revision > there]
+    return tuple(
+        Step(s.revision, s.doc, getattr(s.module, "contract", ""), getattr(s.module, "stop", ""))
+        for s in reversed(scripts)
+    )
+
+
 def check(url: str, folder: Path) -> None:
     """Check that a database is at the room's newest revision.
 
-    Raises `FailedPrecondition` with STORE_NOT_MIGRATED where it is behind, or ahead of this program.
+    Raises `FailedPrecondition`: STORE_NOT_MIGRATED where it is behind, STORE_NEWER where it is ahead of this program,
+    STORE_FOREIGN where its revision is none of ours.
     """
     there, wanted = revision(url), head(folder)
-    if there != wanted:
-        raise not_migrated(f"it is at revision {there or 'none'}, this program needs {wanted}")
+    if there == wanted:
+        return
+    _check_ours(there, wanted)
+    raise not_migrated(f"it is at revision {there or 'none'}, this program needs {wanted}")
+
+
+def _check_ours(there: str, wanted: str) -> None:
+    if there and not _OURS.fullmatch(there):
+        raise _foreign(f"its revision {there!r} is none of this program's")
+    if there > wanted:
+        raise FailedPrecondition(
+            Reason.STORE_NEWER,
+            f"the database is at revision {there}, and this program knows none after {wanted}: a newer one migrated it",
+        )
+
+
+def _foreign(why: str) -> FailedPrecondition:
+    return FailedPrecondition(Reason.STORE_FOREIGN, f"the database is not this node's: {why}")
 
 
 def upgrade(url: str, folder: Path, to: str = "") -> bool:
     """Bring a database to the room's newest revision (or `to`); gives whether there was anything to do.
 
-    All of it happens in one transaction, or nothing. Raises `Unavailable` where the database cannot be reached and
-    `FailedPrecondition` where it is ahead of this program.
+    All of it happens in one transaction, or nothing. Raises `Unavailable` where the database cannot be reached;
+    `FailedPrecondition`: STORE_NEWER where it is ahead of this program, STORE_FOREIGN where it is not this room's,
+    STORE_IN_USE where a revision needs the node to stand still and it does not.
     """
     target = to or head(folder)
     there = revision(url)
     if there == target:
         return False
-    if there > target:
-        raise not_migrated(f"it is at revision {there}, ahead of this program's {target}")
+    _check_ours(there, target)
     if (parsed := sync_url(url)).get_backend_name() == "sqlite":
         path = Path(str(parsed.database))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +233,8 @@ def _migrate(url: str, folder: Path, target: str, direction: Literal["upgrade", 
     with _locked(url) as connection:
         if _revision(connection) == target:
             return False
+        if direction == "upgrade":
+            _check_upgrade(connection, folder)
         # Loaded here and not above: a node whose database is current never needs it, nor its ten megabytes.
         from alembic import command  # noqa: PLC0415
 
@@ -107,15 +242,37 @@ def _migrate(url: str, folder: Path, target: str, direction: Literal["upgrade", 
         return True
 
 
+def _check_upgrade(connection: sa.Connection, folder: Path) -> None:
+    """Check that a database is ours, and that nothing uses it where it must not be used meanwhile."""
+    state = _look(connection, folder)
+    if state.standing is Standing.FOREIGN:
+        raise _foreign(state.why)
+    stopping = [step for step in state.steps if step.stop]
+    if state.revision and stopping and (count := in_use(connection)):
+        raise FailedPrecondition(
+            Reason.STORE_IN_USE,
+            f"revision {stopping[0].revision} needs the node to be stopped ({stopping[0].stop}), and {count} of its "
+            "connections are open",
+        )
+
+
+def in_use(connection: sa.Connection) -> int:
+    """Count the connections of running nodes, as far as the database can tell: SQLite cannot, and gives 0."""
+    if connection.dialect.name != "postgresql":
+        return 0
+    return int(connection.execute(_SESSIONS).scalar_one())
+
+
 @contextmanager
 def _locked(url: str) -> Generator[sa.Connection]:
     """Begin the one transaction that may change this database's schema; others wait for its end."""
-    writer = engine(url, writer=True)
+    writer = engine(url, writer=True, application=_APPLICATION)
     try:
         # SQLite's BEGIN IMMEDIATE is the lock already.
         with translated(), writer.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+                connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
             yield connection
     finally:
@@ -138,13 +295,9 @@ def differences(url: str, catalogue: Catalogue) -> list[Any]:
     from alembic import autogenerate  # noqa: PLC0415 - see `_migrate`
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    reader = engine(url, writer=False)
-    try:
-        with translated(), reader.connect() as connection:
-            context = MigrationContext.configure(connection)
-            return list(autogenerate.compare_metadata(context, tables.derive(catalogue).metadata))
-    finally:
-        reader.dispose()
+    with _reading(url) as connection:
+        context = MigrationContext.configure(connection)
+        return list(autogenerate.compare_metadata(context, tables.derive(catalogue).metadata))
 
 
 def revise(url: str, folder: Path, catalogue: Catalogue, message: str = "initial") -> Path:

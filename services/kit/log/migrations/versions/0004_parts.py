@@ -9,6 +9,7 @@ revision: str = "0004"
 down_revision: str | None = "0003"
 branch_labels: str | None = None
 depends_on: str | None = None
+stop: str = "the version before writes an index that this one replaces"
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
