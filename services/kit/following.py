@@ -6,7 +6,7 @@ A stream that ends, fails or falls silent is opened anew, after pauses that grow
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import ClassVar, Final
 
 from services.kit.errors import HutongError, Reason
 
@@ -16,6 +16,10 @@ _log = logging.getLogger(__name__)
 
 class Following(ABC):
     """Follows one stream; what comes of it is for `_follow` to say."""
+
+    found: ClassVar[str] = "are followed"
+    lost: ClassVar[str] = "cannot be followed now"
+    """How log lines go on."""
 
     def __init__(self, what: str, *, longest_pause: float, **fields: str) -> None:
         """`what` is followed, as log lines begin; `fields` stand in them. The longest pause is in seconds."""
@@ -48,7 +52,7 @@ class Following(ABC):
         self._pause = _FIRST_PAUSE
         if not self.connected:
             self.connected, self._why = True, ""
-            _log.info("%s are followed", self._what, extra={"fields": self._fields})
+            _log.info("%s %s", self._what, self.found, extra={"fields": self._fields})
 
     async def _run(self) -> None:
         while True:
@@ -66,7 +70,7 @@ class Following(ABC):
             return Reason.DEPARTMENT_TIMEOUT
         except Exception:
             # Ours is the fault. Whatever it is, trying again is better than silence until somebody looks.
-            _log.exception("%s could not be followed", self._what, extra={"fields": self._fields})
+            _log.exception("%s %s: a mistake of ours", self._what, self.lost, extra={"fields": self._fields})
             return Reason.INTERNAL
         return Reason.SHUTTING_DOWN
 
@@ -75,4 +79,4 @@ class Following(ABC):
         if why != self._why:
             # Once for each cause, not for each try: the other side may be away for hours.
             self._why = why
-            _log.warning("%s cannot be followed now", self._what, extra={"fields": {**self._fields, "reason": why}})
+            _log.warning("%s %s", self._what, self.lost, extra={"fields": {**self._fields, "reason": why}})

@@ -16,17 +16,25 @@ from services.kit.events import inbox as inboxes
 from services.kit.events import outbox as outboxes
 from services.kit.events.follower import Follower, Remote
 from services.kit.events.inbox import Inbox
+from services.kit.events.jetstream.broker import Limits
+from services.kit.events.jetstream.carried import Carried
+from services.kit.events.jetstream.publisher import Publisher, recorded
 from services.kit.events.outbox import NewEvent, Outbox
 from services.kit.events.seam import Batch, Event, EventSource
 from services.kit.events.service import EventService
 from services.kit.host import Host
+from services.kit.log import keys
+from services.kit.log.notes import Signer, VerifierKey
 from services.kit.records.database import Database, T, Work, engine
 from services.kit.rpc import bind
+from tests.events.natsd import Natsd, way
 from tests.zone import Zone, now
 
 SOURCE = "recognition/node"
 EVENTS = event_pb2.DESCRIPTOR.services_by_name["EventService"]
 ACCESS = "hutong.api.exchange.v1.EventService: {Follow: ['*/*']}"
+READERS = ("customs", "taxation", "quality", "courts")
+LIMITS = Limits(64 * 1024 * 1024, 3600.0)
 NEVER = 1e9
 """Seconds that no test lasts."""
 
@@ -154,6 +162,91 @@ async def source_node(zone: Zone, log: Log, address: str = "127.0.0.1:0") -> Asy
             await log.close()
 
 
+class OverJetStream(OverGrpc):
+    """A broker, and the embedded transport where it lacks something."""
+
+    def __init__(self, zone: Zone, host: Host, stack: contextlib.AsyncExitStack, server: Natsd) -> None:
+        super().__init__(zone, host, stack)
+        self.server = server
+        self.sources: list[Carried] = []
+
+    def source(self, agency: str) -> EventSource:
+        key = zone_key(self._zone)
+        made = Carried(
+            self.server.broker(f"{agency}/node"),
+            way(SOURCE, agency),
+            lambda: key,
+            super().source(agency),
+            now,
+            quiet=NEVER,
+        )
+        self.sources.append(made)
+        return made
+
+
+def zone_key(zone: Zone) -> VerifierKey:
+    """Find the published key of the source's log."""
+    return keys.find(zone.folder / "logs" / "keys", way(SOURCE, "").origin)
+
+
+def signer(zone: Zone) -> Signer:
+    return keys.read(zone.log(SOURCE).key, way(SOURCE, "").origin)
+
+
+def publisher(
+    zone: Zone, host: Host, log: Log, server: Natsd, agency: str = "customs", *, patience: float = 0.05
+) -> Publisher:
+    """Make what publishes for an agency."""
+    assert host.recording is not None
+    reader = zone.identity(f"{agency}/node")
+    return Publisher(
+        server.broker(SOURCE),
+        zone.identity(SOURCE),
+        reader,
+        log.outbox,
+        signer(zone),
+        recorded(host.recording),
+        LIMITS,
+        now,
+        patience=patience,
+    )
+
+
+@contextlib.asynccontextmanager
+async def publishing(*publishers: Publisher) -> AsyncGenerator[None]:
+    """Publish, from the moment that all are connected."""
+    for each in publishers:
+        each.start()
+    try:
+        async with asyncio.timeout(20):
+            while not all(each.connected for each in publishers):
+                await asyncio.to_thread(int)
+        yield
+    finally:
+        for each in publishers:
+            await each.stop()
+
+
+@contextlib.asynccontextmanager
+async def over_jetstream(zone: Zone, log: Log, folder: Path) -> AsyncGenerator[OverJetStream]:
+    """Run a source node, a broker, and publishers for all agencies."""
+    server = Natsd(zone, folder / "nats", SOURCE, [f"{agency}/node" for agency in READERS])
+    server.start()
+    try:
+        async with (
+            source_node(zone, log) as host,
+            contextlib.AsyncExitStack() as stack,
+            publishing(*(publisher(zone, host, log, server, agency) for agency in READERS)),
+        ):
+            made = OverJetStream(zone, host, stack, server)
+            yield made
+            log.outbox.stop()
+            # Otherwise it is the embedded transport that was tested.
+            assert not sum(source.fetched + source.refused for source in made.sources)
+    finally:
+        server.stop()
+
+
 @contextlib.asynccontextmanager
 async def transport(kind: str, log: Log, folder: Path) -> AsyncGenerator[Transport]:
     """Put one way or another in front of a log."""
@@ -162,6 +255,10 @@ async def transport(kind: str, log: Log, folder: Path) -> AsyncGenerator[Transpo
         await log.close()
         return
     zone = Zone(folder)
+    if kind == "jetstream":
+        async with over_jetstream(zone, log, folder) as way_over:
+            yield way_over
+        return
     async with source_node(zone, log) as host, contextlib.AsyncExitStack() as stack:
         yield OverGrpc(zone, host, stack)
         # Before the clients close: the node's drain must find no stream running.

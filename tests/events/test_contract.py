@@ -16,7 +16,7 @@ from services.kit.records.database import engine
 from tests.events.bed import NEVER, Log, Transport, create, event, numbers, take, transport
 from tests.zone import now
 
-TRANSPORTS = ["in-process", "grpc"]
+TRANSPORTS = ["in-process", "grpc", "jetstream"]
 MANY = 10_000
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from hutong.api.exchange.v1 import event_pb2
 from services.kit import config
-from services.kit.config import DepartmentConfig, PeerSection
+from services.kit.config import DepartmentConfig, EventsSection
 from services.kit.department import DepartmentNode
 from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
 from services.kit.events import outbox
@@ -32,7 +32,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
 
 async def start(mesh: Mesh, listen: str = "127.0.0.1:0", **events: str) -> DepartmentNode:
     """Start customs, following the nodes at these addresses."""
-    sections = {agency: PeerSection(target=target) for agency, target in events.items()}
+    sections = {agency: EventsSection(target=target) for agency, target in events.items()}
     settings = mesh.config("customs", listen).model_copy(update={"events": sections})
     node = DepartmentNode(ROOMS["customs"], settings, mesh.url("customs"), mesh.zone.frame(settings))
     await node.start()
@@ -143,7 +143,7 @@ target = "127.0.0.1:5006"
     path = tmp_path / "node.toml"
     path.write_text(written)
     assert config.read(path, DepartmentConfig).events == {
-        "recognition": PeerSection(target="127.0.0.1:5006", system="node")
+        "recognition": EventsSection(target="127.0.0.1:5006", system="node")
     }
     for wrong, reason in (("target = 1", Reason.CONFIG_INVALID), ("tagret = '1'", Reason.CONFIG_UNKNOWN_KEY)):
         path.write_text(written.replace('target = "127.0.0.1:5006"', wrong))

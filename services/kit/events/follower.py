@@ -37,27 +37,29 @@ class Remote:
         responses = self._client.stream(_FOLLOW, request, event_pb2.FollowResponse, timeout=None)
         async with aclosing(cast("AsyncGenerator[event_pb2.FollowResponse]", responses)) as stream:
             async for response in stream:
-                yield Batch(tuple(self._events(response.events)), response.until)
+                yield Batch(tuple(read_events(response.events, self._node)), response.until)
 
-    def _events(self, messages: Iterable[event_pb2.Event]) -> Iterator[Event]:
-        for message in messages:
-            try:
-                recorded_at = message.recorded_at.ToDatetime(dt.UTC)
-            except ValueError:
-                fields = {"source": self._node, "sequence": message.sequence}
-                _log.error("An event was refused: no calendar has its moment", extra={"fields": fields})
-                continue
-            yield Event(
-                event_id=message.event_id,
-                sequence=message.sequence,
-                audience=message.audience,
-                kind=message.kind,
-                key=message.key,
-                recorded_at=recorded_at,
-                payload=message.payload,
-                # What the certificate proved, not what the message says.
-                source=self._node,
-            )
+
+def read_events(messages: Iterable[event_pb2.Event], source: str) -> Iterator[Event]:
+    """Read events of a source, `agency/system`, as it was verified; what no event can be is left out and logged."""
+    for message in messages:
+        try:
+            recorded_at = message.recorded_at.ToDatetime(dt.UTC)
+        except ValueError:
+            fields = {"source": source, "sequence": message.sequence}
+            _log.error("An event was refused: no calendar has its moment", extra={"fields": fields})
+            continue
+        yield Event(
+            event_id=message.event_id,
+            sequence=message.sequence,
+            audience=message.audience,
+            kind=message.kind,
+            key=message.key,
+            recorded_at=recorded_at,
+            payload=message.payload,
+            # What was proved, not what the message says.
+            source=source,
+        )
 
 
 class Follower(Following):

@@ -202,6 +202,10 @@ class Outbox:
         self._stopping = True
         self.ring()
 
+    async def end(self) -> int:
+        """Get the sequence of the last event there is; 0 where there is none yet."""
+        return await self._store.read(last)
+
     async def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
         """Give the events for an agency after a sequence; see `EventSource`."""
         if after > await self._store.read(last):
