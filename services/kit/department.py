@@ -22,6 +22,8 @@ from services.kit.doors import RecordSourceService, TypedService
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.follower import Follower, Remote
 from services.kit.events.inbox import Inbox
+from services.kit.events.jetstream import joining as jetstream
+from services.kit.events.seam import EventSource
 from services.kit.events.service import InboxService
 from services.kit.host import Host
 from services.kit.log.reads import ReadsService
@@ -157,7 +159,10 @@ class DepartmentNode:
         identity = SpiffeId.parse(f"spiffe://{node.zone}/{agency}/{section.system}")
         client = host.client(section.target, identity)
         source = f"{agency}/{section.system}"
-        follower = Follower(source, node.agency, Remote(client, source), inbox)
+        way: EventSource = Remote(client, source)
+        if section.carrier == "nats" and self._config.nats is not None:
+            way = jetstream.carried(host, self._config.nats, identity, way)
+        follower = Follower(source, node.agency, way, inbox)
         name = "".join(letter if letter.isalnum() else "_" for letter in agency)
         host.telemetry.gauge(
             f"hutong_events_{name}_followed", f"Whether events of {source} are followed now", lambda: follower.connected

@@ -15,6 +15,8 @@ from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.department import read_secret
 from services.kit.doors import RecordSourceService
 from services.kit.errors import FailedPrecondition, Reason
+from services.kit.events.jetstream import joining as jetstream
+from services.kit.events.jetstream.publisher import Publisher
 from services.kit.events.outbox import Outbox
 from services.kit.events.seam import Event
 from services.kit.events.service import EventService
@@ -89,6 +91,7 @@ class RecognitionNode:
         self._watching: Watching | None = None
         self._outbox: Outbox | None = None
         self._source: RecordSourceService | None = None
+        self._publishers: list[Publisher] = []
 
     async def start(self) -> None:
         """Load the rules, open the store, look after what becomes due, serve."""
@@ -137,6 +140,11 @@ class RecognitionNode:
             ],
             [config.access or ACCESS],
         )
+        if config.nats is not None:
+            self._publishers = jetstream.publishers(host, config.nats, outbox, self._about, door.terms.of)
+        # A broker that is away is no reason not to serve: what is for it waits in the outbox.
+        for publisher in self._publishers:
+            publisher.start()
 
     def _cases(self, database: Database, rules: Rules, calendars: Calendars, published: PublishedKeys) -> Cases:
         return Cases(
@@ -152,10 +160,10 @@ class RecognitionNode:
         )
 
     def _events(self, outbox: Outbox, door: Door) -> EventService:
-        async def about(sent: Sequence[Event]) -> Named:
-            return await self.database.read(lambda connection: noting.told(connection, sent))
+        return EventService(outbox, f"{AGENCY}/{self._config.node.system}", about=self._about, why=door.terms.of)
 
-        return EventService(outbox, f"{AGENCY}/{self._config.node.system}", about=about, why=door.terms.of)
+    async def _about(self, sent: Sequence[Event]) -> Named:
+        return await self.database.read(lambda connection: noting.told(connection, sent))
 
     def _look_after(self, cases: Cases) -> None:
         """Look after what becomes due, until the node stops."""
@@ -174,6 +182,8 @@ class RecognitionNode:
         for part in (self._watching, self._outbox, self._source):
             if part is not None:
                 part.stop()
+        for publisher in self._publishers:
+            await publisher.stop()
         await self.host.stop()
 
 

@@ -12,14 +12,14 @@ somebody reads, and from here on nobody but the broker decides. Each statement b
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 from certs.spiffe import SpiffeId
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.errors import HutongError
+from services.kit.errors import HutongError, Unavailable
 from services.kit.events.jetstream.broker import Broker, Connection, Limits, unavailable
 from services.kit.events.jetstream.statement import seal, unseal
 from services.kit.events.jetstream.way import Way
@@ -129,6 +129,9 @@ class Publisher(Following):
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
+            except asyncio.CancelledError:
+                await self._farewell(connection)
+                raise
             finally:
                 for task in tasks:
                     task.cancel()
@@ -157,8 +160,7 @@ class Publisher(Following):
                     place = await self._carry(connection, place, part)
                 await self._beat(connection)
                 self._heard()
-        # Whoever listens need not wait for a silence to know.
-        await connection.say(self._way.beats)
+        await self._farewell(connection)
 
     async def _carry(self, connection: Connection, place: int, part: Batch) -> int:
         """Publish some events, unless somebody did already; gives the last place of the stream."""
@@ -190,6 +192,11 @@ class Publisher(Following):
         answer = event_pb2.FollowResponse(until=self._until).SerializeToString()
         sealed = seal(self._way, self._reached, answer, self._clock(), self._signer)
         await connection.say(self._way.beats, sealed.data, sealed.headers)
+
+    async def _farewell(self, connection: Connection) -> None:
+        """Say that nothing more comes: whoever listens need not wait for a silence to know."""
+        with suppress(Unavailable):
+            await connection.say(self._way.beats)
 
     async def _begin(self, connection: Connection) -> int:
         """Have the stream, and find where to go on; gives its last place."""
