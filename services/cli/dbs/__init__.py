@@ -1,0 +1,1 @@
+"""What `hutong db` does, a module for each command."""
