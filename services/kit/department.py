@@ -22,7 +22,6 @@ from services.kit.doors import RecordSourceService, TypedService
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.follower import Follower, Remote
 from services.kit.events.inbox import Inbox
-from services.kit.events.jetstream import joining as jetstream
 from services.kit.events.seam import EventSource
 from services.kit.events.service import InboxService
 from services.kit.host import Host
@@ -161,7 +160,10 @@ class DepartmentNode:
         source = f"{agency}/{section.system}"
         way: EventSource = Remote(client, source)
         if section.carrier == "nats" and self._config.nats is not None:
-            way = jetstream.carried(host, self._config.nats, identity, way)
+            # Loaded where a broker is used only: a client takes a while to load.
+            from services.kit.events.jetstream import joining  # noqa: PLC0415
+
+            way = joining.carried(host, self._config.nats, identity, way)
         follower = Follower(source, node.agency, way, inbox)
         name = "".join(letter if letter.isalnum() else "_" for letter in agency)
         host.telemetry.gauge(

@@ -15,11 +15,10 @@ from services.kit.credentials.keys import PublishedKeys, SigningKeys
 from services.kit.department import read_secret
 from services.kit.doors import RecordSourceService
 from services.kit.errors import FailedPrecondition, Reason
-from services.kit.events.jetstream import joining as jetstream
-from services.kit.events.jetstream.publisher import Publisher
 from services.kit.events.outbox import Outbox
 from services.kit.events.seam import Event
 from services.kit.events.service import EventService
+from services.kit.following import Following
 from services.kit.host import Host
 from services.kit.log.facts import Named
 from services.kit.log.reads import ReadsService
@@ -91,7 +90,7 @@ class RecognitionNode:
         self._watching: Watching | None = None
         self._outbox: Outbox | None = None
         self._source: RecordSourceService | None = None
-        self._publishers: list[Publisher] = []
+        self._publishers: Sequence[Following] = ()
 
     async def start(self) -> None:
         """Load the rules, open the store, look after what becomes due, serve."""
@@ -141,7 +140,10 @@ class RecognitionNode:
             [config.access or ACCESS],
         )
         if config.nats is not None:
-            self._publishers = jetstream.publishers(host, config.nats, outbox, self._about, door.terms.of)
+            # Loaded where a broker is used only: a client takes a while to load.
+            from services.kit.events.jetstream import joining  # noqa: PLC0415
+
+            self._publishers = joining.publishers(host, config.nats, outbox, self._about, door.terms.of)
         # A broker that is away is no reason not to serve: what is for it waits in the outbox.
         for publisher in self._publishers:
             publisher.start()
