@@ -54,6 +54,9 @@ def health(
         str, typer.Option("--address", metavar="HOST:PORT", help="Where it is; absent, where its config says.")
     ] = "",
     peers: Annotated[bool, typer.Option("--peers", help="Ask every node too that its config names.")] = False,
+    alive: Annotated[
+        bool, typer.Option("--alive", help="Be content with any answer: a node that drains is not dead.")
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer.", min=0.1)] = 3.0,
     as_json: AsJson = False,
 ) -> None:
@@ -74,15 +77,15 @@ def health(
         raise FailedPrecondition(
             Reason.CONFIG_INVALID, f"{file} is no node's config ({error}); `hutong serve … --check-config` says more"
         ) from None
-    wrong = {str(asked.identity): answer for asked in everyone if (answer := _ask(asked, svid, timeout))}
+    wrong = {str(asked.identity): answer for asked in everyone if (answer := _ask(asked, svid, timeout, alive))}
     if wrong:
         said = "; ".join(f"{identity} {answer}" for identity, answer in wrong.items())
         raise Unavailable(Reason.NODE_UNHEALTHY, said)
     if as_json:
-        print_json([{"identity": str(asked.identity), "target": asked.target, "serving": True} for asked in everyone])
+        print_json([{"identity": str(asked.identity), "target": asked.target} for asked in everyone])
         return
     for asked in everyone:
-        typer.echo(f"{asked.identity} serves at {asked.target}")
+        typer.echo(f"{asked.identity} {'answers' if alive else 'serves'} at {asked.target}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def _peers(raw: dict[str, Any], zone: str) -> Iterator[Asked]:
     yield from dict.fromkeys(found)
 
 
-def _ask(asked: Asked, svid: Svid, timeout: float) -> str:
+def _ask(asked: Asked, svid: Svid, timeout: float, alive: bool) -> str:
     """Ask one node; gives what is wrong with it, nothing where it serves."""
     # What the library has to say of a refused connection on standard error is in our own words below.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -132,5 +135,7 @@ def _ask(asked: Asked, svid: Svid, timeout: float) -> str:
             answer = check(b"", timeout=timeout)
         except grpc.RpcError as error:
             call: Any = error
+            if alive and call.code() not in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+                return ""
             return f"does not answer at {asked.target}: {call.code().name}: {call.details()}"
-    return "" if answer == _SERVING else f"at {asked.target} does not serve now"
+    return "" if alive or answer == _SERVING else f"at {asked.target} does not serve now"

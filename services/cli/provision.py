@@ -13,6 +13,7 @@ of which a node gets `authority/svid/AGENCY/SYSTEM`, `trust`, `keys` and its own
 
 import datetime as dt
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final
@@ -49,6 +50,9 @@ def provision(
     system: Annotated[
         list[str] | None, typer.Option(metavar="AGENCY/SYSTEM", help="A system that calls; repeat it.")
     ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Further published keys: *.jwks.json and *.vkey.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make what nodes and systems hold in private, and renew the certificates that are due.
@@ -74,7 +78,11 @@ def provision(
     authority.publish_revocations(now)
     for name in node:
         _private(folder, zone, name, now)
-    _deliver(authority.layout, folder / "trust")
+    layout = authority.layout
+    # Where nothing else lies: a node's volume must not show the authority's key.
+    _deliver((layout.bundle, layout.revoked), folder / "trust")
+    if publish:
+        _deliver((*publish.glob(f"*{SUFFIX}"), *publish.glob(f"*{log_keys.SUFFIX}")), folder / "keys")
     if as_json:
         print_json({"zone": zone, "dir": str(folder), "issued": issued, "renewed": renewed})
         return
@@ -115,8 +123,8 @@ def _private(folder: Path, zone: str, name: str, now: dt.datetime) -> None:
             SigningKeys.open(own / "signing").publish(published)
 
 
-def _deliver(layout: Layout, trust: Path) -> None:
-    """Copy what everybody reads to where nothing else is: a node's volume must not show the authority's key."""
-    make_folder(trust)
-    for source in (layout.bundle, layout.revoked):
-        write_atomically(trust / source.name, source.read_bytes(), PUBLIC)
+def _deliver(sources: Iterable[Path], folder: Path) -> None:
+    """Copy what everybody may read."""
+    make_folder(folder)
+    for source in sources:
+        write_atomically(folder / source.name, source.read_bytes(), PUBLIC)

@@ -1,0 +1,239 @@
+"""A release as processes: what the chart renders starts, is probed, answers a question, follows its files, stops."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cli import sample
+from services.cli.sample import Subject
+from tests.databases import Postgres
+from tests.helm.chart import AGENCIES, PREFIX, SERVICES, render, zone
+from tests.helm.cluster import HUTONG, Cluster
+
+CALLER = "taxation/refund"
+REBATE = ("--purpose", "P-REBATE", "--basis", "CN-VAT-REBATE")
+DECLARATION = ("--select", "customs.Declaration:declaration_no,lines.hs10")
+ONE = {"replicas": 1}
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic zone."""
+    folder = tmp_path_factory.mktemp("sample")
+    sample.write(folder, sample.Setting(enterprises=80))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exporter(records: Path) -> Subject:
+    return sample.story(records).exporter
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, records: Path) -> Iterator[Cluster]:
+    """A whole zone on PostgreSQL, with certificates of our own issuer, running."""
+    values = zone(defaults=ONE, certificates={"issuer": {"claim": "authority", "systems": [CALLER]}})
+    with ExitStack() as stack:
+        made = Cluster(render(values), tmp_path_factory.mktemp("release"))
+        for node in (*AGENCIES, *SERVICES):
+            names = ("log-url",) if node == "gateway" else ("store-url", "log-url")
+            urls = {name: stack.enter_context(postgres_server.fresh()).encode() for name in names}
+            made.secrets[f"{PREFIX}-{node}-database"] = urls
+        cluster = stack.enter_context(made)
+        issued = cluster.run_job(f"{PREFIX}-issuer")
+        assert issued.returncode == 0, issued.stderr
+        cluster.start()
+        load(cluster, records)
+        yield cluster
+
+
+def load(cluster: Cluster, records: Path) -> None:
+    """Load declarations, through the very config that was rendered."""
+    table = sample.manifest(records)["tables"]["customs.Declaration"]
+    config = cluster.pods[f"{PREFIX}-customs"].here("/etc/hutong/node/node.toml")
+    source = str(records / table["path"])
+    command = [*HUTONG, "load", "customs", "--config", config, "--mapping", "auto:customs.Declaration", source]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def ask(cluster: Cluster, exporter: Subject, *more: str) -> tuple[int, dict[str, Any]]:
+    """Ask the gateway, as a caller outside of the release does: with what is on the claim for it."""
+    claim = cluster.claim("authority")
+    identity = claim / "authority" / "svid" / CALLER / "credential-bundle.private-key.pem"
+    gateway = cluster.addresses[f"{PREFIX}-gateway"]
+    command = [*HUTONG, "query", "--gateway", f"{gateway}:50051", "--cert", str(identity)]
+    command += ["--bundle", str(claim / "trust" / "bundle.crt"), "--subject", exporter.text, *REBATE, *more, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout or done.stderr)
+
+
+def test_one_question_goes_through_the_gateway_to_a_department(release: Cluster, exporter: Subject) -> None:
+    code, answer = ask(release, exporter, *DECLARATION)
+    assert code == 0, answer
+    (section,) = answer["sections"]
+    assert section["status"] in {"SECTION_STATUS_OK", "SECTION_STATUS_PARTIAL"}
+    assert section["records"][0]["declaration_no"]
+
+
+@pytest.mark.parametrize("probe", ["startup", "readiness", "liveness"])
+@pytest.mark.parametrize("node", ["customs", "recognition", "supervision", "gateway"])
+def test_every_probe_is_answered(release: Cluster, node: str, probe: str) -> None:
+    done = release.pods[f"{PREFIX}-{node}"].probe(probe)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_hook_asks_everyone_whom_the_gateway_calls(release: Cluster) -> None:
+    done = release.run_pod(f"{PREFIX}-test")
+    assert done.returncode == 0, done.stderr
+    for name in (*AGENCIES, "recognition", "supervision"):
+        assert f"spiffe://port.example/{name}/node serves" in done.stdout
+    assert "spiffe://port.example/gateway/main serves" in done.stdout
+
+
+def test_a_changed_policy_counts_without_a_restart(release: Cluster, exporter: Subject) -> None:
+    name = f"{PREFIX}-policy"
+    delivered = release.rendered.of("ConfigMap")[name]["data"]
+    closed = delivered | {"customs.cedar": delivered["customs.cedar"] + CLOSED}
+    try:
+        release.write_config_map(name, closed)
+        wait_for(lambda: statuses(release, exporter) == {"SECTION_STATUS_DENIED"})
+    finally:
+        release.write_config_map(name, delivered)
+    wait_for(lambda: statuses(release, exporter) != {"SECTION_STATUS_DENIED"})
+
+
+CLOSED = """
+@id("closed")
+@title("Closed for the moment")
+forbid (
+    principal,
+    action == Hutong::Action::"read",
+    resource in Hutong::RecordType::"customs.Declaration"
+)
+when { context.purpose == "P-REBATE" };
+"""
+
+
+def statuses(cluster: Cluster, exporter: Subject) -> set[str]:
+    return {section["status"] for section in ask(cluster, exporter, *DECLARATION)[1]["sections"]}
+
+
+def wait_for(holds: Callable[[], bool], within: float = 30) -> None:
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end
+
+
+def test_certificates_are_renewed_by_the_same_job(release: Cluster) -> None:
+    """Nothing is due yet: it changes no identity, and signs the revocation list anew where nodes see it."""
+    claim = release.claim("authority")
+    identity = claim / "authority" / "svid" / "customs" / "node" / "credential-bundle.private-key.pem"
+    before, listed = identity.read_bytes(), (claim / "trust" / "revoked.crl").read_bytes()
+    cron = release.rendered.of("CronJob")[f"{PREFIX}-issuer"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    job = release.rendered.of("Job")[f"{PREFIX}-issuer"]["spec"]["template"]["spec"]
+    assert cron == job
+    assert release.run_job(f"{PREFIX}-issuer").returncode == 0
+    assert identity.read_bytes() == before
+    assert (claim / "trust" / "revoked.crl").read_bytes() != listed
+    assert release.pods[f"{PREFIX}-customs"].probe("readiness").returncode == 0
+
+
+def test_a_node_sees_nothing_of_the_claim_but_its_own(release: Cluster) -> None:
+    for pod in release.pods.values():
+        for mount in pod.container["volumeMounts"]:
+            if mount["name"] == "authority":
+                assert mount["readOnly"]
+                assert mount["subPath"] in {
+                    "trust",
+                    "keys",
+                    f"nodes/{pod.name.removeprefix(f'{PREFIX}-')}",
+                    f"nodes/{pod.name.removeprefix(f'{PREFIX}-')}/signing",
+                    f"authority/svid/{pod.name.removeprefix(f'{PREFIX}-')}/node",
+                    "authority/svid/gateway/main",
+                }
+
+
+def test_probes_tell_a_frozen_node_and_one_that_is_gone(release: Cluster) -> None:
+    pod = release.pods[f"{PREFIX}-quality"]
+    assert pod.process is not None
+    pod.process.send_signal(signal.SIGSTOP)
+    try:
+        for kind in ("readiness", "liveness"):
+            done = pod.probe(kind)
+            assert done.returncode == 1
+            assert "NODE_UNHEALTHY" in done.stderr
+            assert "spiffe://port.example/quality/node does not answer" in done.stderr
+    finally:
+        pod.process.send_signal(signal.SIGCONT)
+    pod.wait_until_started()
+    assert pod.stop() == 0
+    assert "DEADLINE_EXCEEDED" not in pod.probe("liveness").stderr
+    assert pod.probe("liveness").returncode == 1
+    hook = release.run_pod(f"{PREFIX}-test")
+    assert hook.returncode == 1
+    assert "quality/node does not answer" in hook.stderr
+    assert "customs/node does not answer" not in hook.stderr
+    pod.start()
+    pod.wait_until_started()
+
+
+SMALL = {
+    "zone": "port.example",
+    "agencies": [{"name": "customs"}],
+    "recognition": {"enabled": True},
+    "supervision": {"enabled": False},
+    "defaults": {"replicas": 1, "database": {"kind": "sqlite"}},
+    "keys": {"configMap": "published"},
+}
+
+
+@pytest.mark.parametrize("source", ["certManager", "spire"])
+def test_identities_from_elsewhere(source: str, tmp_path: Path, records: Path, exporter: Subject) -> None:
+    """What cert-manager writes into Secrets, or SPIRE's helper into a folder, is what a node starts with."""
+    certificates: dict[str, Any] = {"source": source, "revocations": {"configMap": "revoked"}}
+    if source == "certManager":
+        certificates["certManager"] = {"issuerRef": {"name": "zone"}}
+    nodes = ("customs", "recognition", "gateway")
+    # All that these authorities make, made by ours.
+    claim = tmp_path / "cluster" / "claims" / "authority"
+    arguments = ["provision", str(claim), "--zone=port.example", *(f"--node={name}" for name in nodes)]
+    subprocess.run([*HUTONG, *arguments, f"--system={CALLER}"], check=True, capture_output=True)
+    with Cluster(render(SMALL | {"certificates": certificates}), tmp_path / "cluster") as cluster:
+        cluster.config_maps["revoked"] = {"revoked.crl": (claim / "trust" / "revoked.crl").read_text()}
+        cluster.config_maps["published"] = {path.name: path.read_text() for path in (claim / "keys").iterdir()}
+        for name in nodes:
+            private = claim / "nodes" / name
+            files = {path.name: path.read_bytes() for path in private.iterdir() if path.is_file()}
+            cluster.secrets[f"{PREFIX}-{name}-private"] = files
+            if (private / "signing").exists():
+                signing = {path.name: path.read_bytes() for path in (private / "signing").iterdir()}
+                cluster.secrets[f"{PREFIX}-{name}-private-signing"] = signing
+            system = "main" if name == "gateway" else "node"
+            pem = (claim / "authority/svid" / name / system / "credential-bundle.private-key.pem").read_bytes()
+            key, chain = pem[: pem.index(b"-----BEGIN CERT")], pem[pem.index(b"-----BEGIN CERT") :]
+            roots = (claim / "trust" / "bundle.crt").read_bytes()
+            cluster.secrets[f"{PREFIX}-{name}-identity"] = {"tls.crt": chain, "tls.key": key, "ca.crt": roots}
+            if source == "spire":
+                helper = cluster.rendered.of("ConfigMap")[f"{PREFIX}-spiffe-helper"]["data"]["helper.conf"]
+                written = dict(re.findall(r'^(svid\w*_file_name) = "(.+)"$', helper, re.MULTILINE))
+                folder = tmp_path / "cluster" / "pods" / f"{PREFIX}-{name}" / "volumes" / "identity"
+                folder.mkdir(parents=True)
+                (folder / written["svid_file_name"]).write_bytes(chain)
+                (folder / written["svid_bundle_file_name"]).write_bytes(roots)
+                (folder / written["svid_key_file_name"]).write_bytes(key)
+                (folder / written["svid_key_file_name"]).chmod(0o400)
+        cluster.start()
+        load(cluster, records)
+        code, answer = ask(cluster, exporter, *DECLARATION)
+        assert code == 0, answer
+        assert answer["sections"][0]["records"]
+        assert all(pod.stop() == 0 for pod in cluster.pods.values())
