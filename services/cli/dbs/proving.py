@@ -75,7 +75,7 @@ def prove_log(
         size, findings.root = whole.size, whole.root.hex()
         findings.newest = _time(connection, size)
     findings.entries = size
-        _prove_openings(connection, findings)
+    _prove_openings(connection, findings)
     hashes = reading.stored_hashes(connection)
     for one in (signed.checkpoint for signed in witnessed):
         if one.size > size:
