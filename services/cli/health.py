@@ -69,6 +69,25 @@ def health(
       hutong health --config .hutong/customs/node.toml
       hutong health --config /etc/hutong/node/node.toml --address gateway:50051 --peers
     """
+    everyone = answers(file, address, peers=peers, alive=alive, timeout=timeout)
+    wrong = {str(asked.identity): answer for asked, answer in everyone if answer}
+    if wrong:
+        said = "; ".join(f"{identity} {answer}" for identity, answer in wrong.items())
+        raise Unavailable(Reason.NODE_UNHEALTHY, said)
+    if as_json:
+        print_json([{"identity": str(asked.identity), "target": asked.target} for asked, _ in everyone])
+        return
+    for asked, _ in everyone:
+        typer.echo(f"{asked.identity} {'answers' if alive else 'serves'} at {asked.target}")
+
+
+def answers(
+    file: Path, address: str = "", *, peers: bool = False, alive: bool = False, timeout: float = 3.0
+) -> list[tuple[Asked, str]]:
+    """Ask a node, and with `peers` every other that its config names; gives what is wrong with each, "" where nothing.
+
+    With `alive` nothing is wrong with whoever answers. `timeout` is seconds for each. Raises `FailedPrecondition` for a config that is none, `CertificateError` where its certificate does not stand.
+    """
     raw = _read(file)
     try:
         svid = _files(raw["tls"], file.parent.absolute()).load()
@@ -77,15 +96,7 @@ def health(
         raise FailedPrecondition(
             Reason.CONFIG_INVALID, f"{file} is no node's config ({error}); `hutong serve … --check-config` says more"
         ) from None
-    wrong = {str(asked.identity): answer for asked in everyone if (answer := _ask(asked, svid, timeout, alive))}
-    if wrong:
-        said = "; ".join(f"{identity} {answer}" for identity, answer in wrong.items())
-        raise Unavailable(Reason.NODE_UNHEALTHY, said)
-    if as_json:
-        print_json([{"identity": str(asked.identity), "target": asked.target} for asked in everyone])
-        return
-    for asked in everyone:
-        typer.echo(f"{asked.identity} {'answers' if alive else 'serves'} at {asked.target}")
+    return [(asked, _ask(asked, svid, timeout, alive)) for asked in everyone]
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class Hutong(LazyGroup):
         Entry("provision", "services.cli.provision", "Make and renew what the nodes of a zone hold in private.", _RUN),
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
         Entry("status", "services.cli.status", "Show every node of a zone at a glance, by lights.", _RUN),
+        Entry("doctor", "services.cli.doctor", "Look at what a node needs, and say what to do.", _RUN),
         Entry("db", "services.cli.db", "Check, upgrade, back up and restore the databases of a node.", _KEEP),
         Entry("load", "services.cli.load", "Load a source into an agency's store through a mapping.", _KEEP),
         Entry("quarantine", "services.cli.quarantine", "Look at rows that could not be loaded; try again.", _KEEP),

@@ -13,14 +13,13 @@ from certs.svid import SvidFiles
 from services.cli.answer import as_dict
 from services.cli.output import AsJson, console, print_json, table
 from services.cli.question import Bundle, Cert, Folder, Key
-from services.cli.statuses import Asked, Light, Standing, ask, lights
+from services.cli.statuses import STYLES, Asked, Light, Standing, ask, lights
 from services.cli.zone import DEFAULT_FOLDER, Zone
 from services.kit.errors import FailedPrecondition, Reason
 
 app = typer.Typer(rich_markup_mode="rich")
 
 OPERATOR = "operator/admin"
-_STYLES = {Light.GREEN: "green", Light.YELLOW: "yellow", Light.RED: "red"}
 _COLUMNS = ("", "Node", "Version", "Up", "Certificate", "Late", "Calls", "Log", "What to look at")
 
 As = Annotated[str, typer.Option("--as", metavar="AGENCY/SYSTEM", help="An operator, from the zone folder.")]
@@ -107,8 +106,8 @@ def _shown(found: list[Standing]) -> Group:
 
 def _row(standing: Standing) -> list[str | Text]:
     light, remarks = lights(standing)
-    said = Text("; ".join(remarks) or "–", style=_STYLES[light] if remarks else "dim")
-    head: list[str | Text] = [Text("●", style=_STYLES[light]), standing.asked.path]
+    said = Text("; ".join(remarks) or "–", style=STYLES[light] if remarks else "dim")
+    head: list[str | Text] = [Text("●", style=STYLES[light]), standing.asked.path]
     status = standing.status
     if status is None:
         return [*head, "", "", "", "", "", "", said]

@@ -31,6 +31,10 @@ class Light(StrEnum):
     RED = "red"
 
 
+STYLES: Final = {Light.GREEN: "green", Light.YELLOW: "yellow", Light.RED: "red"}
+"""The colour of each, for tables."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A node to be asked, and who asks."""

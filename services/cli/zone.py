@@ -41,8 +41,7 @@ from certs.layout import Layout
 from certs.register import State
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from gateway.config import GatewayConfig
-from services.cli import node_files
+from services.cli import configs, node_files
 from services.cli.node_files import AUDIT, HOST, Place, Surroundings
 from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION, policies, rooms
 from services.kit import config
@@ -154,11 +153,7 @@ class Zone:
 
     def node(self, name: str) -> NodeConfig:
         """Read the config of a department, of recognition, of supervision or of the gateway."""
-        if name == RECOGNITION:
-            return self.recognition()
-        if name == SUPERVISION:
-            return self.supervision()
-        return config.read(self.config_file(name), GatewayConfig) if name == GATEWAY else self.department(name)
+        return configs.read(name, self.config_file(name))
 
     def store_url(self, agency: str) -> str:
         """Give the URL of the store of a department, or of the recognition service."""

@@ -15,7 +15,7 @@ from services.kit.errors import Reason, Unavailable
 from services.kit.host import Host
 from services.kit.rpc import Call, bind
 from tests.exchange.standin import ACCESS, SOURCE, Standin
-from tests.zone import Zone
+from tests.zone import ZONE, Zone
 
 DAY = 86_400
 WELL = {"hutong_revocations_seconds_left": 7.0 * DAY, "hutong_events_customs_followed": 1.0}
@@ -45,7 +45,7 @@ async def test_a_node_tells_operators_how_it_does_and_nobody_else(zone: Zone) ->
         (standing,) = await ask([asked(host, zone, "operator/admin")])
         status = standing.status
         assert status is not None
-        assert status.identity == "spiffe://ftz.example/customs/node"
+        assert status.identity == f"spiffe://{ZONE}/customs/node"
         assert 0 <= standing.up < 60
         assert 0 < standing.certified <= DAY
         assert standing.value("hutong_log_entries") == 1
@@ -119,7 +119,7 @@ async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zon
         assert code == 1
         both = json.loads(text)
         assert [node["light"] for node in both] == ["green", "red"]
-        assert both[0]["status"]["identity"] == "spiffe://ftz.example/customs/node"
+        assert both[0]["status"]["identity"] == f"spiffe://{ZONE}/customs/node"
         code, text = await run("--node", "customs=1", *where)
         assert code != 0
         assert "agency/system=host:port" in text
