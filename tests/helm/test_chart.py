@@ -1,0 +1,350 @@
+"""The chart: what it renders keeps every rule and fits the versions of Kubernetes; what is wrong is refused."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import kubernetes_validate  # pyright: ignore[reportMissingTypeStubs]
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.cli import rooms
+from tests.helm import rules
+from tests.helm.chart import (
+    AGENCIES,
+    CHART,
+    KUBERNETES,
+    NAMESPACE,
+    PREFIX,
+    REPOSITORY,
+    SERVICES,
+    RefusedByHelm,
+    helm,
+    render,
+    zone,
+)
+
+EXAMPLES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
+OUTSIDE = {"zone-keys", "zone-revocations"}
+OURS = {"Certificate", "ServiceMonitor"}
+"""Kinds that come with operators: their schemas are not Kubernetes' own."""
+
+
+def example(name: str) -> str:
+    return (CHART / "ci" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_lint(name: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", CHART, "--values", CHART / "ci" / name)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_keep_every_rule(name: str) -> None:
+    rules.check(render(example(name)), OUTSIDE)
+
+
+@pytest.mark.parametrize("minor", [25, 29, 30, 37])
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_documents_fit_the_version_of_kubernetes(name: str, minor: int) -> None:
+    if name.startswith("spire") and minor < 29:
+        with pytest.raises(RefusedByHelm, match=r"spire needs Kubernetes 1\.29"):
+            render(example(name), f"1.{minor}.0")
+        return
+    rendered = render(example(name), f"1.{minor}.0")
+    for document in rendered.documents:
+        if document["kind"] not in OURS:
+            kubernetes_validate.validate(document, f"1.{minor}", strict=True)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    with pytest.raises(RefusedByHelm, match="kubeVersion"):
+        render(zone(), "1.24.0")
+
+
+SAFE = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
+texts = st.dictionaries(st.from_regex(r"CN-20[0-9]{2}\.yaml", fullmatch=True), st.text(SAFE, min_size=1), max_size=2)
+
+
+@st.composite
+def values(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw the values of some zone, which may be odd but not wrong."""
+    names = draw(st.lists(st.sampled_from(AGENCIES), min_size=1, unique=True))
+    source = draw(st.sampled_from(["issuer", "certManager", "spire"]))
+    sqlite = draw(st.booleans())
+    agencies: list[dict[str, Any]] = []
+    for name in names:
+        agency: dict[str, Any] = {"name": name}
+        if draw(st.booleans()):
+            cidrs = draw(st.lists(st.sampled_from(["192.0.2.0/24", "2001:db8::/32"]), unique=True))
+            agency["external"] = {"target": f"{name}.example:{draw(st.integers(1, 65535))}", "cidrs": cidrs}
+        elif not sqlite:
+            agency["replicas"] = draw(st.integers(1, 5))
+            agency["autoscaling"] = {"enabled": draw(st.booleans())}
+        agencies.append(agency)
+    officers = draw(st.lists(st.sampled_from([*AGENCIES, "audit", "fiu"]), unique=True))
+    limits = {"request_bytes": draw(st.integers(1024, 2**30)), "deadline": draw(st.sampled_from(["500ms", "2.5s"]))}
+    return {
+        "zone": draw(st.from_regex(r"[a-z]([a-z0-9-]{0,9}[a-z0-9])?(\.[a-z]{1,5}){0,2}", fullmatch=True)),
+        "agencies": agencies,
+        "recognition": {"enabled": draw(st.booleans()), "calendars": draw(texts)},
+        "supervision": {"enabled": draw(st.booleans())},
+        "gateway": {"config": {"limits": limits}},
+        "defaults": {"replicas": 1, "database": {"kind": "sqlite" if sqlite else "postgresql"}},
+        "certificates": {
+            "source": source,
+            "issuer": {"claim": "authority", "systems": ["taxation/refund"]},
+            "certManager": {"issuerRef": {"name": "authority"}},
+            "revocations": {"configMap": "zone-revocations"},
+        },
+        "keys": {"configMap": "zone-keys"},
+        "officers": {name: {"issuer": f"spiffe://z/{name}", "jwks": '{"keys": []}'} for name in officers},
+        "tiles": {"enabled": draw(st.booleans())},
+        "service": {"type": draw(st.sampled_from(["ClusterIP", "LoadBalancer"]))},
+        "networkPolicy": {"enabled": draw(st.booleans())},
+        "policy": {"files": draw(st.dictionaries(st.sampled_from(names), st.text(SAFE, min_size=1)))},
+    }
+
+
+@given(values())
+@settings(max_examples=40)
+def test_whatever_the_values_the_rules_hold(drawn: dict[str, Any]) -> None:
+    rendered = render(drawn)
+    rules.check(rendered, OUTSIDE)
+    here = {agency["name"] for agency in drawn["agencies"] if "external" not in agency}
+    asked = rules.configs(rendered)["gateway"]["departments"]
+    assert {*rules.configs(rendered)} & {*AGENCIES} == here
+    for agency in drawn["agencies"]:
+        expected = agency.get("external", {}).get("target", f"{PREFIX}-{agency['name']}.{NAMESPACE}.svc:50051")
+        assert asked[agency["name"]]["target"] == expected
+    for name, text in drawn["recognition"]["calendars"].items():
+        if drawn["recognition"]["enabled"]:
+            assert rendered.of("ConfigMap")[f"{PREFIX}-recognition-calendars"]["data"][name] == text
+
+
+# What is wrong, and how it is named.
+BAD: Mapping[str, tuple[dict[str, Any], str]] = {
+    "a typo at the top": ({"agencis": []}, "additional properties 'agencis' not allowed"),
+    "a typo below": ({"gateway": {"replica": 2}}, "at '/gateway': additional properties 'replica' not allowed"),
+    "a typo in a node's config": (
+        {"gateway": {"config": {"limits": {"deadlin": "5s"}}}},
+        "at '/gateway/config/limits': additional properties 'deadlin' not allowed",
+    ),
+    "a setting of another kind of node": (
+        {"gateway": {"config": {"break_glass": True}}},
+        "at '/gateway/config': additional properties 'break_glass' not allowed",
+    ),
+    "what the chart itself fills in": (
+        {"defaults": {"config": {"node": {"zone": "other.example"}}}},
+        "at '/defaults/config': additional properties 'node' not allowed",
+    ),
+    "a duration that is none": ({"gateway": {"config": {"limits": {"deadline": "5 s"}}}}, "'5 s' does not match"),
+    "an unknown agency": ({"agencies": [{"name": "custms"}]}, "at '/agencies/0/name': value must be one of"),
+    "a service where an agency should be": ({"agencies": [{"name": "gateway"}]}, "at '/agencies/0/name'"),
+    "no agency": ({"agencies": []}, "at '/agencies': minItems"),
+    "agencies that are all switched off": (
+        {"agencies": [{"name": "customs", "enabled": False}]},
+        "agencies: all are switched off",
+    ),
+    "two agencies with one name": (
+        {"agencies": [{"name": "customs"}, {"name": "quality"}, {"name": "customs", "replicas": 3}]},
+        'agencies: two are called "customs", at positions 0 and 2',
+    ),
+    "no zone": ({"zone": ""}, "at '/zone': '' does not match"),
+    "a zone in capitals": ({"zone": "Port.example"}, "at '/zone': 'Port.example' does not match"),
+    "a zone that is too long": ({"zone": f"{'a' * 60}.{'b' * 10}"}, "at '/zone': maxLength"),
+    "a policy of nobody's": ({"policy": {"files": {"custms": "x"}}}, "policy.files.custms: there is no such agency"),
+    "a mapping that is not there": (
+        {"agencies": [{"name": "customs", "live": {"customs.Penalty": {"mapping": "a.yaml", "key": "url"}}}]},
+        'live customs.Penalty: there is no mapping "a.yaml"',
+    ),
+    "several replicas on one file": (
+        {"defaults": {"database": {"kind": "sqlite"}}},
+        "commerce: a SQLite file is one replica's",
+    ),
+    "bounds the wrong way round": (
+        {"gateway": {"autoscaling": {"enabled": True, "minReplicas": 9, "maxReplicas": 3}}},
+        "gateway: autoscaling.minReplicas is above maxReplicas",
+    ),
+    "no place for the authority": ({"certificates": {"source": "issuer"}}, "certificates.issuer.claim: name"),
+    "no revocation list": (
+        {"certificates": {"source": "certManager", "certManager": {"issuerRef": {"name": "a"}}}},
+        "certificates.revocations.configMap: with source certManager",
+    ),
+    "no published keys": (
+        {"certificates": {"source": "spire", "revocations": {"configMap": "a"}}},
+        "keys.configMap: with source spire",
+    ),
+    "an issuer without a name": (
+        {"certificates": {"source": "certManager", "revocations": {"configMap": "a"}}, "keys": {"configMap": "b"}},
+        "certificates.certManager.issuerRef.name",
+    ),
+    "an unknown source": ({"certificates": {"source": "vault"}}, "at '/certificates/source': value must be one of"),
+    "an identity provider without keys": (
+        {"officers": {"audit": {"issuer": "x"}}},
+        "at '/officers/audit': missing property 'jwks_url'",
+    ),
+    "keys over plain HTTP": (
+        {"officers": {"audit": {"issuer": "x", "jwks_url": "http://id.example"}}},
+        "at '/officers/audit/jwks_url'",
+    ),
+    "half an address": (
+        {"agencies": [{"name": "customs", "external": {"target": "customs.example"}}]},
+        "at '/agencies/0/external/target': 'customs.example' does not match",
+    ),
+    "no replica": ({"gateway": {"replicas": 0}}, "at '/gateway/replicas': minimum"),
+}
+
+
+@pytest.mark.parametrize("what", list(BAD))
+def test_what_is_wrong_is_named(what: str) -> None:
+    more, named = BAD[what]
+    with pytest.raises(RefusedByHelm) as refused:
+        render(zone(**more))
+    assert named in str(refused.value)
+
+
+def test_a_name_written_twice_by_hand_is_noticed() -> None:
+    """In a YAML map helm would keep the last of two and say nothing; agencies are a list for that reason."""
+    text = "zone: a.example\nagencies:\n  - name: customs\n  - name: customs\ncertificates: {issuer: {claim: a}}\n"
+    with pytest.raises(RefusedByHelm, match="two are called"):
+        render(text)
+
+
+def test_the_schema_is_fresh() -> None:
+    command = [sys.executable, str(REPOSITORY / "helm" / "schema.py"), "--check"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_policies_are_those_of_the_rooms() -> None:
+    delivered = {f"{owner}.cedar": path.read_bytes() for owner, path in rooms.policies().items()}
+    assert {path.name: path.read_bytes() for path in (CHART / "files" / "policy").iterdir()} == delivered
+
+
+def test_the_schema_is_closed_everywhere() -> None:
+    """A typo is refused at whatever depth: every object names its properties, but for those that Kubernetes checks."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    kubernetes = {"requests", "limits", "podSelector", "namespaceSelector", "ipBlock", "affinity", "global", "items"}
+    open_ones: set[str] = set()
+
+    def look(node: object, name: str) -> None:
+        if isinstance(node, dict):
+            found = cast("dict[str, Any]", node)
+            if found.get("type") == "object" and "additionalProperties" not in found:
+                open_ones.add(name)
+            for key, below in found.items():
+                look(below, key)
+        elif isinstance(node, list):
+            for below in cast("list[object]", node):
+                look(below, name)
+
+    look(schema, "")
+    assert open_ones == kubernetes
+
+
+def test_only_what_is_read_at_start_restarts_a_node() -> None:
+    """A policy, a calendar, an officer's key is followed by the running node; a limit, a procedure is not."""
+
+    def checksums(**more: Any) -> dict[str, str]:
+        rendered = render(zone(officers={"audit": {"issuer": "x", "jwks": more.pop("jwks", "{}")}}, **more))
+        templates = {name: each["spec"]["template"] for name, each in rendered.of("Deployment").items()}
+        return {name: hashlib.sha256(json.dumps(each).encode()).hexdigest() for name, each in templates.items()}
+
+    usual = checksums(recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "a"}})
+    followed = checksums(
+        recognition={"calendars": {"CN-2027.yaml": "b"}, "procedures": {"a.yaml": "a"}},
+        policy={"files": {"customs": "// another"}},
+        jwks='{"keys": []}',
+    )
+    assert followed == usual
+    other = checksums(recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "b"}})
+    assert {name for name in usual if usual[name] != other[name]} == {f"{PREFIX}-recognition"}
+    limits = checksums(
+        recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "a"}},
+        gateway={"config": {"limits": {"deadline": "3s"}}},
+    )
+    assert {name for name in usual if usual[name] != limits[name]} == {f"{PREFIX}-gateway"}
+
+
+def test_a_policy_of_the_values_takes_the_place_of_the_delivered_one() -> None:
+    data = render(zone(policy={"files": {"customs": "// none"}})).of("ConfigMap")[f"{PREFIX}-policy"]["data"]
+    assert data["customs.cedar"].strip() == "// none"
+    assert data["taxation.cedar"].strip() == rooms.policies()["taxation"].read_text(encoding="utf-8").strip()
+
+
+def test_an_agency_elsewhere_has_an_address_and_no_deployment() -> None:
+    rendered = render(example("production-values.yaml"))
+    assert {name.removeprefix(f"{PREFIX}-") for name in rendered.of("Deployment")} == {"commerce", "customs", *SERVICES}
+    gateway = rules.configs(rendered)["gateway"]
+    assert gateway["departments"]["taxation"] == {"target": "hutong.taxation.example:443", "timeout": "3s"}
+    assert "quality" not in gateway["departments"]
+    egress = rendered.of("NetworkPolicy")[f"{PREFIX}-gateway"]["spec"]["egress"]
+    assert {"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]} in egress
+
+
+def test_who_may_call_from_outside_the_release() -> None:
+    rendered = render(zone())
+    caller = {"podSelector": {"matchLabels": {"hutong/caller": "true"}}}
+    open_to = {
+        name.removeprefix(f"{PREFIX}-")
+        for name, policy in rendered.of("NetworkPolicy").items()
+        for rule in policy["spec"].get("ingress") or ()
+        if caller in rule["from"]
+    }
+    assert open_to == set(SERVICES)
+
+
+def test_load_moves_the_replicas_of_gateway_and_departments_only() -> None:
+    rendered = render(zone(defaults={"autoscaling": {"enabled": True}}))
+    assert set(rendered.of("HorizontalPodAutoscaler")) == {f"{PREFIX}-{name}" for name in (*AGENCIES, "gateway")}
+    assert rendered.of("Deployment")[f"{PREFIX}-recognition"]["spec"]["replicas"] == 2
+
+
+def test_several_zones_stand_beside_each_other() -> None:
+    """Releases share no name and no selector."""
+    found: list[set[tuple[str, str]]] = []
+    for release in ("north", "south"):
+        text = helm(
+            "template", release, CHART, "--values", CHART / "ci" / "trial-values.yaml", "--kube-version", KUBERNETES
+        )
+        documents = [each for each in yaml.safe_load_all(text) if each]
+        found.append({(each["kind"], each["metadata"]["name"]) for each in documents})
+    assert not found[0] & found[1]
+
+
+def test_a_certificate_of_cert_manager_is_what_nodes_take() -> None:
+    certificate = render(example("production-values.yaml")).of("Certificate")[f"{PREFIX}-gateway"]["spec"]
+    assert certificate["uris"] == ["spiffe://port.example/gateway/main"]
+    assert certificate["dnsNames"] == ["main.gateway.port.example"]
+    assert certificate["privateKey"]["algorithm"] == "ECDSA"
+    assert set(certificate["usages"]) == {"digital signature", "server auth", "client auth"}
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
+    text = (REPOSITORY / "docs" / "operator.md").read_text(encoding="utf-8")
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    assert queries
+    for query in queries:
+        names = [
+            word for word in query.replace("(", " ").replace("{", " ").replace("[", " ").split() if "hutong_" in word
+        ]
+        assert names, query
+        for name in names:
+            known = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
+            assert known in text, query
+
+
+def test_nothing_beside_the_chart_is_packed(tmp_path: Path) -> None:
+    helm("package", CHART, "--destination", tmp_path)
+    (package,) = tmp_path.iterdir()
+    listed = subprocess.run(["tar", "tzf", package], capture_output=True, text=True, check=True).stdout.split()
+    assert not [name for name in listed if "/ci/" in name or "/." in name]
+    assert "hutong/values.schema.json" in listed
