@@ -47,7 +47,7 @@ def _copy(source: sa.Connection, target: sa.Connection, table: sa.Table, progres
     # What migrations put in themselves, the one row of a clock say, comes from the source as well.
     target.execute(sa.delete(table))
     count = 0
-    found = source.execution_options(yield_per=_ROWS).execute(sa.select(table))
+    found = source.execute(sa.select(table).execution_options(yield_per=_ROWS))
     for rows in found.mappings().partitions():
         target.execute(sa.insert(table), [dict(row) for row in rows])
         count += len(rows)

@@ -125,7 +125,7 @@ def _prove_table(connection: sa.Connection, table: RecordTable, last: int, findi
     columns = (table.key, table.version, table.seq, table.superseded_at, table.digest, table.body)
     select = sa.select(*columns).order_by(table.key, table.version)
     key, version, in_force = "", 0, True
-    for row in connection.execution_options(yield_per=1000).execute(select):
+    for row in connection.execute(select.execution_options(yield_per=1000)):
         findings.records += 1
         if row[0] != key:
             if not in_force:

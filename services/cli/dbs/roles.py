@@ -98,8 +98,8 @@ def statements(node: Node, place: Place) -> Iterator[str]:
         exists = f"SELECT FROM pg_roles WHERE rolname = '{role}'"
         made = f"CREATE ROLE {quoted(role)} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"
         yield f"DO $$ BEGIN IF NOT EXISTS ({exists}) THEN {made}; END IF; END $$"
-    yield _on_database("REVOKE ALL ON DATABASE %I FROM PUBLIC")
-    yield _on_database(f"GRANT CONNECT ON DATABASE %I TO {quoted(owner)}, {quoted(own)}")
+    yield _on_database("REVOKE ALL ON DATABASE ", " FROM PUBLIC")
+    yield _on_database("GRANT CONNECT ON DATABASE ", f" TO {quoted(owner)}, {quoted(own)}")
     yield "REVOKE ALL ON SCHEMA public FROM PUBLIC"
     yield f"GRANT USAGE, CREATE ON SCHEMA public TO {quoted(owner)}"
     yield f"GRANT USAGE ON SCHEMA public TO {quoted(own)}"
@@ -118,8 +118,9 @@ def statements(node: Node, place: Place) -> Iterator[str]:
 _THRESHOLD: Final = "autovacuum_vacuum_threshold = 0"
 
 
-def _on_database(statement: str) -> str:
-    return f"DO $$ BEGIN EXECUTE format('{statement}', current_database()); END $$"
+def _on_database(before: str, after: str) -> str:
+    """Write a statement that names the database it is run in; no driver may take a part of it for a parameter."""
+    return f"DO $$ BEGIN EXECUTE '{before}' || quote_ident(current_database()) || '{after}'; END $$"
 
 
 def roles(

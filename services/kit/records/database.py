@@ -70,7 +70,7 @@ def engine(url: str, *, writer: bool, application: str = "hutong") -> sa.Engine:
     options = {
         "timezone": "UTC",
         "statement_timeout": settings.statement_ms,
-        "idle_in_transaction_session_timeout": _IDLE_MS,
+        "idle_in_transaction_session_timeout": min(_IDLE_MS, settings.statement_ms),
         "default_transaction_read_only": only,
     }
     connect_args: dict[str, object] = {
