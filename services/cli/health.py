@@ -86,7 +86,9 @@ def answers(
 ) -> list[tuple[Asked, str]]:
     """Ask a node, and with `peers` every other that its config names; gives what is wrong with each, "" where nothing.
 
-    With `alive` nothing is wrong with whoever answers. `timeout` is seconds for each. Raises `FailedPrecondition` for a config that is none, `CertificateError` where its certificate does not stand.
+    With `alive` nothing is wrong with whoever answers; `timeout` is seconds for each.
+
+    Raises `FailedPrecondition` for a config that is none, `CertificateError` where its certificate does not stand.
     """
     raw = _read(file)
     try:

@@ -109,7 +109,9 @@ class TelemetrySection(Section):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp: str | None = None
-    """OTLP/gRPC collector; absent exports no traces (trace ids cross the mesh all the same)."""
+    """OTLP/gRPC collector for traces and metrics; absent exports none (trace ids cross the mesh all the same)."""
+    every: Duration = Field(default=dt.timedelta(seconds=30), gt=dt.timedelta())
+    """How often it is sent metrics."""
     sample: float = Field(default=0.05, ge=0, le=1)
     """Share of traces that are recorded."""
 

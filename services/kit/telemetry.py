@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from random import getrandbits
-from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 from opentelemetry import trace
@@ -39,6 +38,8 @@ _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-(
 """W3C Trace Context, version 00; what does not match begins a new trace."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
+_PATIENCE = 3
+"""Seconds that a collector has to take what it is sent."""
 _IDS = RandomIdGenerator()
 _LOW_64 = (1 << 64) - 1
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
@@ -67,32 +68,46 @@ class Telemetry:
         self.sample_bound = round(ratio * (1 << 64))
         """Traces whose id's lower half lies below it are recorded."""
         self._traces = TracerProvider(sampler=ALWAYS_ON, resource=resource)
-        if section.otlp:
-            # Loaded where it is wanted: it costs every other node 10 MB.
-            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-
-            self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=section.otlp)))
         if processor:
             self._traces.add_span_processor(processor)
         self.registry = CollectorRegistry()
         reader = PrometheusMetricReader(disable_target_info=True, scope_info_enabled=False, registry=self.registry)
-        self._metrics = MeterProvider(metric_readers=[reader], resource=resource)
+        self._metrics = [MeterProvider(metric_readers=[reader], resource=resource)]
         self.tracer = self._traces.get_tracer("hutong")
-        self.meter = self._metrics.get_meter("hutong")
         self._shown: dict[str, list[tuple[dict[str, str], Read]]] = {}
         self.calls = Calls()
         self.registry.register(self.calls)
+        if section.otlp:
+            self._export(section.otlp, section.every.total_seconds(), resource)
         self._server: WSGIServer | None = None
+
+    def _export(self, endpoint: str, every: float, resource: Resource) -> None:
+        """Send traces, and every so many seconds metrics, to a collector."""
+        # Loaded where it is wanted: it costs every other node 10 MB.
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
+
+        self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        exporter = OTLPMetricExporter(endpoint=endpoint, timeout=_PATIENCE)
+        provider = MeterProvider([PeriodicExportingMetricReader(exporter, every * 1000)], resource)
+        self._metrics.append(provider)
+        # To Prometheus the calls are shown by themselves (`Calls.collect`); here by what they add up to.
+        meter, calls = provider.get_meter("hutong"), self.calls
+        meter.create_observable_counter("hutong_calls", [lambda _: calls.counted()], description="Calls served")
+        took = "Time of served calls, together"
+        meter.create_observable_counter("hutong_call_seconds", [lambda _: calls.timed()], "s", took)
+        meter.create_observable_counter("hutong_refusals", [lambda _: calls.turned_away()], description="Calls refused")
 
     def gauge(self, name: str, description: str, read: Read, **labels: str) -> None:
         """Show a value that is read when somebody scrapes; one name may have several, by their labels."""
-        self._show(self.meter.create_observable_gauge, name, description, read, labels)
+        self._show("create_observable_gauge", name, description, read, labels)
 
     def counter(self, name: str, description: str, read: Read, **labels: str) -> None:
         """Show a number that only grows, as `gauge` does; Prometheus adds `_total` to its name."""
-        self._show(self.meter.create_observable_counter, name, description, read, labels)
+        self._show("create_observable_counter", name, description, read, labels)
 
-    def _show(self, create: Any, name: str, description: str, read: Read, labels: dict[str, str]) -> None:
+    def _show(self, create: str, name: str, description: str, read: Read, labels: dict[str, str]) -> None:
         shown = self._shown.get(name)
         if shown is None:
             shown = self._shown[name] = []
@@ -101,7 +116,8 @@ class Telemetry:
             def observe(_: CallbackOptions) -> list[Observation]:
                 return [Observation(one(), of) for of, one in found]
 
-            create(name, [observe], description=description)
+            for provider in self._metrics:
+                getattr(provider.get_meter("hutong"), create)(name, [observe], description=description)
         shown.append((labels, read))
 
     def readings(self) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -127,7 +143,8 @@ class Telemetry:
             self._server.shutdown()
             self._server.server_close()
         self._traces.shutdown()
-        self._metrics.shutdown()
+        for provider in self._metrics:
+            provider.shutdown(timeout_millis=_PATIENCE * 1000)
 
 
 class Calls(Collector):
@@ -152,6 +169,18 @@ class Calls(Collector):
         """Count a refusal by its reason."""
         self._refused[rpc, reason] += 1
 
+    def counted(self) -> list[Observation]:
+        """How many there were, by rpc and status code."""
+        return [Observation(sum(ended.buckets), _labels(*of)) for of, ended in list(self._ended.items())]
+
+    def timed(self) -> list[Observation]:
+        """How many seconds they took, by rpc and status code."""
+        return [Observation(ended.seconds, _labels(*of)) for of, ended in list(self._ended.items())]
+
+    def turned_away(self) -> list[Observation]:
+        """How many were refused, by rpc and reason."""
+        return [Observation(count, {"rpc": rpc, "reason": why}) for (rpc, why), count in self.refusals.items()]
+
     @property
     def refusals(self) -> dict[tuple[str, str], int]:
         """How many calls were refused, by rpc and reason."""
@@ -169,6 +198,10 @@ class Calls(Collector):
         for (rpc, reason), count in list(self._refused.items()):
             refused.add_metric((reason, rpc), count)
         yield refused
+
+
+def _labels(rpc: str, code: str) -> dict[str, str]:
+    return {"rpc": rpc, "code": code}
 
 
 class _Ended:

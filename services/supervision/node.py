@@ -1,6 +1,7 @@
 """The supervision node: a host with the store of authorizations, what is in force, and the door."""
 
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from hutong.api.authorization.v1 import authorization_pb2
@@ -110,8 +111,14 @@ class SupervisionNode:
 
     def _books(self, signatures: Signatures, seals: Seals) -> Books:
         name, what = "hutong_authorizations_broken", "Authorizations read whose history did not verify"
-        broken = self.host.telemetry.meter.create_counter(name, description=what)
-        return Books(signatures, seals, catalogue.load(), lambda: broken.add(1))
+        found, lock = [0], Lock()
+
+        def broken() -> None:
+            with lock:
+                found[0] += 1
+
+        self.host.telemetry.counter(name, what, lambda: found[0])
+        return Books(signatures, seals, catalogue.load(), broken)
 
     def _observe(self, board: Board, moments: Moments) -> None:
         gauge = self.host.telemetry.gauge

@@ -1,9 +1,11 @@
 """What a node tells of itself, as a collector of traces hears it."""
 
+import asyncio
 import json
 import logging
 import re
 import socket
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,15 +13,31 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client import generate_latest
 
 from services.kit.config import NodeConfig, TelemetrySection
-from services.kit.errors import FailedPrecondition, Reason
+from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
 from services.kit.host import Host
 from services.kit.telemetry import JsonLines, Telemetry
 from tests.kit.test_server import ASK, OPEN, Mirror, Request, Response, mirrored
 from tests.zone import Zone
+
+
+class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
+    """Hears metrics, the last of each by name and labels."""
+
+    def __init__(self) -> None:
+        self.heard: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        for metric in (m for r in request.resource_metrics for scope in r.scope_metrics for m in scope.metrics):
+            for point in (metric.sum if metric.HasField("sum") else metric.gauge).data_points:
+                labels = frozenset((each.key, each.value.string_value) for each in point.attributes)
+                value = point.as_int if point.HasField("as_int") else point.as_double
+                self.heard[metric.name, labels] = value
+        return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -27,6 +45,7 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
+        self.metrics = Metrics()
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
         for batch in request.resource_spans:
@@ -40,6 +59,8 @@ async def collecting() -> AsyncGenerator[tuple[Collector, str]]:
     collector, server = Collector(), grpc.aio.server()
     generated: Any = trace_service_pb2_grpc
     generated.add_TraceServiceServicer_to_server(collector, server)
+    measured: Any = metrics_service_pb2_grpc
+    measured.add_MetricsServiceServicer_to_server(collector.metrics, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -65,11 +86,31 @@ async def test_a_collector_hears_of_every_sampled_call(tmp_path: Path) -> None:
         async with zone.client(host, "taxation/refund") as client:
             await client.unary(ASK, Request(), Response, timeout=5, traceparent=parent)
             await client.unary(ASK, Request(), Response, timeout=5)
+        async with zone.client(host, "operator/admin") as client:
+            with pytest.raises(PermissionDenied):
+                await client.unary(ASK, Request(), Response, timeout=5)
         await host.stop()
     assert {node for node, _ in collector.heard} == {"hutong/customs/node"}
-    first, second = (span for _, span in collector.heard)
+    first, second, _ = (span for _, span in collector.heard)
     assert (first.name, first.trace_id.hex()) == (ASK[1:], "0af7651916cd43dd8448eb211c80319c")
     assert first.trace_id != second.trace_id
+    heard = collector.metrics.heard
+    of_rpc = ("rpc", ASK)
+    assert heard["hutong_calls", frozenset({of_rpc, ("code", "OK")})] == 2
+    assert 0 < heard["hutong_call_seconds", frozenset({of_rpc, ("code", "OK")})] < 60
+    assert heard["hutong_refusals", frozenset({of_rpc, ("reason", "CALLER_NOT_LISTED")})] == 1
+    assert heard["hutong_overloaded", frozenset()] == 0
+    assert heard["hutong_certificate_seconds_left", frozenset()] > 0
+
+
+async def test_a_collector_that_is_away_keeps_no_node_from_stopping(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        telemetry = Telemetry("customs/node", TelemetrySection(otlp=f"http://127.0.0.1:{free.getsockname()[1]}"))
+        telemetry.gauge("hutong_some", "Something", lambda: 1.0)
+        began = time.monotonic()
+        await asyncio.to_thread(telemetry.close)
+        assert time.monotonic() - began < 20
 
 
 def test_log_lines_are_json_with_their_fields() -> None:
