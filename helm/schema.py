@@ -255,6 +255,7 @@ def schema() -> Schema:
         "metrics": closed(
             {
                 "serviceMonitor": closed({"enabled": YES_OR_NO, "interval": text(GO_DURATION), "labels": LABELS}),
+                "rules": closed({"enabled": YES_OR_NO, "labels": LABELS}),
                 "dashboard": closed({"enabled": YES_OR_NO, "labels": LABELS}),
             }
         ),

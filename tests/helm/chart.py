@@ -1,5 +1,6 @@
 """The chart, rendered by the real helm: what comes out, as documents that tests ask."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -80,7 +81,8 @@ def helm(*arguments: str | Path) -> str:
 def render(values: Values | str, kubernetes: str = KUBERNETES) -> Rendered:
     """Render the chart with values, or with the text of a values file; raises `RefusedByHelm`."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(values if isinstance(values, str) else yaml.safe_dump(dict(values)))
+        # JSON is YAML in which every text is quoted: helm's YAML takes a bare Y for yes.
+        file.write(values if isinstance(values, str) else json.dumps(dict(values), ensure_ascii=False))
         file.flush()
         text = helm(
             "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", file.name, "--kube-version", kubernetes
