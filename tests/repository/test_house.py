@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOP = {
     "pyproject.toml", "proto", "services", "gateway", "adapters", "certs", "tests", "helm",
-    "README.md", "Makefile", "docs", "bench", ".ci", "LICENSE", "CHANGELOG.md",
+    "README.md", "Makefile", "Containerfile", "docs", "bench", ".ci", "LICENSE", "CHANGELOG.md",
 }  # fmt: skip
 PINS = sorted((REPOSITORY / ".ci" / "requirements").glob("*.txt"))
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def test_the_top_level_is_the_one_that_was_agreed() -> None:
     top = {path.relative_to(REPOSITORY).parts[0] for path in committed()}
     dotfiles = {name for name in top if name.startswith(".") and (REPOSITORY / name).is_file()}
     assert top - dotfiles == TOP
-    assert dotfiles <= {".gitignore", ".gitattributes", ".editorconfig", ".dockerignore"}
+    assert dotfiles <= {".gitignore", ".gitattributes", ".editorconfig", ".containerignore"}
 
 
 def pins(file: Path) -> dict[str, tuple[Requirement, str]]:
