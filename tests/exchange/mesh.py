@@ -156,6 +156,7 @@ class Mesh:
     async def stop(self) -> None:
         for client in self._clients.values():
             await client.close()
+        self._clients.clear()
         if self.gateway:
             await self.gateway.stop()
         for node in self.departments.values():

@@ -69,7 +69,12 @@ class Front:
     def cut(self) -> None:
         """End every connection there is, as a restart of the server does."""
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (self._end(), done.set()))
+
+        def end() -> None:
+            self._end()
+            done.set()
+
+        self._loop.call_soon_threadsafe(end)
         done.wait()
 
     def close(self) -> None:

@@ -1,0 +1,116 @@
+"""Two replicas of a room on one PostgreSQL: one log, every record, every event and reminder once; also over a failure.
+
+What each part does by itself is tested beside it (`tests/log`, `tests/events`, `tests/recognition`,
+`tests/supervision`); here are whole nodes, and a server that ends their connections.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+from pathlib import Path
+
+from services.kit import config
+from services.kit.config import DepartmentConfig
+from services.kit.department import DepartmentNode
+from services.kit.errors import Unavailable
+from services.kit.events.inbox import Inbox
+from services.kit.events.seam import Batch, Event
+from services.kit.records import migrations
+from services.kit.records.store import RecordStore
+from services.recognition.scheduler import Scheduler
+from tests.databases import Postgres
+from tests.exchange.mesh import ROOMS
+from tests.exchange.records import EXPORTER, RECORDS, declaration
+from tests.exchange.test_doors import CLEARED_STATUS
+from tests.recognition.desk import Bed as Desk
+from tests.recognition.desk import build, desk
+from tests.recognition.test_cases import accepted
+from tests.state.bed import Bed, ask, two, value
+from tests.zone import now
+
+OFTEN = dt.timedelta(milliseconds=5)
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hutong'"
+
+
+async def test_departments_have_one_log_and_one_store(tmp_path: Path, postgres_server: Postgres) -> None:
+    """Two nodes answer and are loaded at once, while the server ends every connection now and then."""
+    with two(postgres_server) as (store, log):
+        bed = Bed(tmp_path / "node", store, log)
+        async with bed.serving(load=True) as mesh:
+            settings = config.read(bed.file, DepartmentConfig)
+            twin = DepartmentNode(ROOMS["customs"], settings, store, mesh.zone.frame(settings))
+            await twin.start()
+            first = mesh.departments["customs"]
+            asked = 0
+            try:
+                for number in range(6):
+                    # Whom the gateway asks takes turns.
+                    mesh.departments["customs"] = twin if number % 2 else first
+                    await mesh.replace_gateway()
+                    loads = [
+                        mesh.load("customs", [declaration(f"99992026900{n:03d}{number:04d}", EXPORTER, CLEARED_STATUS)])
+                        for n in range(4)
+                    ]
+                    answers = await asyncio.gather(*(ask(mesh) for _ in range(5)), *loads)
+                    assert all(answers[:5])
+                    asked += 5
+                    postgres_server.execute(CUT)
+            finally:
+                mesh.departments["customs"] = first
+                await twin.stop()
+        found = bed.told("verify")
+        assert found["ok"], found
+        assert found["compared"] >= asked
+        assert found["records"] == len(RECORDS["customs"]) + 24
+        assert value(store, "SELECT seq FROM change_clock") == found["records"]
+
+
+async def test_reminders_are_sent_once(tmp_path: Path, postgres_server: Postgres) -> None:
+    """Both look after what is due; each loses its connections in the middle of it."""
+    with postgres_server.fresh() as url:
+        async with desk(url, tmp_path) as bed:
+            twin = build(url, bed.folder, bed.clock)
+            cases = [await accepted(bed, subject=f"91350200M{number:09d}") for number in range(6)]
+            async with (
+                asyncio.timeout(60),
+                Scheduler(bed.cases, bed.clock, OFTEN).running(),
+                Scheduler(twin.cases, bed.clock, OFTEN).running(),
+            ):
+                for _ in range(10):
+                    bed.clock.move(days=3)
+                    postgres_server.execute(CUT)
+                    await _nothing_due(bed)
+            # Each told once to each agency, or this fails.
+            sent = await bed.reminded()
+            twin.database.close()
+        assert len(sent) == 8 * len(cases)
+
+
+async def _nothing_due(bed: Desk) -> None:
+    """Wait until what is due by now was done, by asking the store."""
+    due: dt.datetime | None = bed.clock()
+    while due is not None and due <= bed.clock():
+        with contextlib.suppress(Unavailable):
+            due = await bed.cases.next_due()
+
+
+async def test_events_are_kept_once(postgres_url: str) -> None:
+    """Two receivers follow one source; the batches that one has not kept, the other does, in whatever order."""
+    migrations.upgrade(postgres_url, ROOMS["customs"].migrations)
+    stores = [RecordStore(postgres_url, ROOMS["customs"].catalogue(), now) for _ in range(2)]
+    inboxes = [Inbox(store, "customs") for store in stores]
+    events = [Event(f"e{n}", n, "customs", "result.revoked", "k", now(), "{}") for n in range(1, 301)]
+    batches = [Batch(tuple(events[at : at + 10]), at + 10) for at in range(0, 300, 10)]
+    try:
+        kept = await asyncio.gather(*(inbox.keep("recognition/node", batch) for batch in batches for inbox in inboxes))
+        assert sorted(event.sequence for some in kept for event in some) == list(range(1, 301))
+        assert await inboxes[0].position("recognition/node") == 300
+        listed = await inboxes[1].list(limit=1000)
+        assert [event.event_id for event in listed.events] == sorted({e.event_id for e in listed.events}, key=_number)
+    finally:
+        for store in stores:
+            await store.close()
+
+
+def _number(name: str) -> int:
+    return int(name[1:])
