@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -61,6 +62,24 @@ def test_documents_fit_the_version_of_kubernetes(name: str, minor: int) -> None:
     for document in rendered.documents:
         if document["kind"] not in OURS:
             kubernetes_validate.validate(document, f"1.{minor}", strict=True)  # pyright: ignore[reportUnknownMemberType]
+
+
+def test_the_zone_that_the_documentation_shows() -> None:
+    text = (REPOSITORY / "docs" / "operations" / "install.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(# file: port\.yaml\n.*?)```", text, re.DOTALL)
+    rules.check(render(shown))
+
+
+def test_the_documentation_names_every_value_and_no_other() -> None:
+    """At the top at least: what lies below stands beside its top."""
+    text = (REPOSITORY / "docs" / "operations" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| ([^|]*) \|", text.partition("## Values")[2].partition("\n## ")[0])
+    shown = {
+        re.split(r"[.\[]", name)[0] for row in rows if "…" not in row for name in re.findall(r"`([^`.][^`]*)`", row)
+    }
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    assert {*schema["properties"]} - shown == {"global", "imagePullSecrets"}
+    assert shown <= {*schema["properties"]}
 
 
 def test_an_older_kubernetes_is_refused() -> None:
