@@ -195,7 +195,7 @@ class OwnDatabaseSection(DatabaseSection):
     migrate: bool = False
     """Bring the schema up to date at start; otherwise an old schema stops the start."""
     pool: int = Field(default=urls.USUAL.pool, ge=1, le=100)
-    """Connections for reading. Beside them a node has two: one writes, and one does what is shortest."""
+    """Connections for reading. Beside them are a few more: one writes, and one reads what is shortest."""
     statement_timeout: Duration = Field(
         default=dt.timedelta(milliseconds=urls.USUAL.statement_ms), ge=dt.timedelta(milliseconds=100)
     )

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from sqlalchemy import exc
 
 from services.kit.config import StoreSection
 from services.kit.errors import Aborted, HutongError, Reason, Unavailable
@@ -91,12 +92,12 @@ def test_a_server_that_does_not(case: str, front: Front, server: Pair, postgres_
         # It leads to the same address by a name that the certificate does not have.
         url = url.replace("@localhost:", "@db.internal:") + "&hostaddr=127.0.0.1"
     StoreSection(url=url).read_url(tmp_path)
-    with pytest.raises(sa.exc.OperationalError, match="certificate"):
+    with pytest.raises(exc.OperationalError, match="certificate"):
         value(url, "SELECT 1")
 
 
 def test_no_connection_goes_without(front: Front, server: Pair, postgres_url: str) -> None:
-    with pytest.raises(sa.exc.OperationalError):
+    with pytest.raises(exc.OperationalError):
         value(through(front, postgres_url, server.certificate, mode="disable"), "SELECT 1")
     assert front.plain == 1
 
@@ -162,7 +163,7 @@ async def test_a_replica_that_froze_does_not_hold_the_log(postgres_url: str) -> 
             connection.execute(sa.text("SELECT size FROM log_head FOR UPDATE"))
             async with asyncio.timeout(20):
                 assert (await log.append(draft(2))).index == 1
-            with pytest.raises(sa.exc.DBAPIError):
+            with pytest.raises(exc.DBAPIError):
                 connection.execute(sa.text("UPDATE log_head SET size = 0"))
             connection.invalidate()
         frozen.dispose()

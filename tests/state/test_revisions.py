@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from services.cli.rooms import rooms
 from services.kit.errors import FailedPrecondition, Reason, Unavailable
@@ -71,11 +72,11 @@ def heard() -> Generator[list[str]]:
     def hear(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
         found.append(statement)
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", hear)
+    event.listen(sa.Engine, "before_cursor_execute", hear)
     try:
         yield found
     finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", hear)
+        event.remove(sa.Engine, "before_cursor_execute", hear)
 
 
 def before(revision: str) -> str:
