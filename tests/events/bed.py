@@ -85,6 +85,7 @@ class Log:
     """A source's database with its outbox, as one replica of its node has it."""
 
     def __init__(self, url: str, *, poll: float = NEVER, heartbeat: float = NEVER) -> None:
+        self.database_url = url
         self.database = Counted(url)
         self.outbox = Outbox(self.database, poll=poll, heartbeat=heartbeat)
 
@@ -269,6 +270,7 @@ class Receiver:
     """An agency's node as far as events go: an inbox in a database, and a follower."""
 
     def __init__(self, url: str, agency: str = "customs") -> None:
+        self.url = url
         self.agency = agency
         self.database = Database(url)
         self.inbox = Inbox(self.database, agency)

@@ -13,6 +13,7 @@ from services.kit.events.jetstream.way import Way
 from tests.zone import ZONE, Zone
 
 BROKER = "broker/nats"
+OPERATOR = "broker/operator"
 
 
 class Natsd:
@@ -27,7 +28,10 @@ class Natsd:
         place = Place(f"127.0.0.1:{self.port}", files.certificate, files.key, files.bundle, self.store)
         self.config = folder / "nats.conf"
         folder.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(server_config(place, zone.identity(source), map(zone.identity, readers)))
+        text = server_config(place, zone.identity(source), map(zone.identity, readers))
+        # Whoever runs a broker may do anything there; the config that is delivered has no such user.
+        everything = f'  {{ user: "{zone.identity(OPERATOR)}" }}'
+        self.config.write_text("debug: true\n" + text.replace("users: [", f"users: [\n{everything}"))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,6 +69,14 @@ class Natsd:
         """Lose everything that it keeps; it must not be running."""
         assert self._process is None
         rmtree(self.store)
+
+    def connections(self) -> int:
+        """Count the connections that were ever let in."""
+        return (self.folder / "nats.log").read_text().count("Client connection created")
+
+    def violations(self) -> int:
+        """Count what was refused to those who were let in."""
+        return (self.folder / "nats.log").read_text().count("Violation")
 
     def broker(self, path: str) -> Broker:
         """Give the way to it for a node of the zone."""

@@ -7,7 +7,7 @@ the broker is `Unavailable` BROKER_UNAVAILABLE, whatever it was: what the node d
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -118,7 +118,7 @@ class Connection:
         """Get the first and the last place of a stream, the other way round of an empty one; None without one."""
         with translated():
             try:
-                state = (await self._js.stream_info(stream)).state
+                state = (await self._open(self._js.stream_info(stream))).state
             except NotFoundError:
                 return None
         return (state.first_seq, state.last_seq) if state.messages else (state.last_seq + 1, state.last_seq)
@@ -127,7 +127,7 @@ class Connection:
         """Get the first message kept at this place of a stream or after it; None where there is none."""
         with translated():
             try:
-                raw = await self._js.get_msg(stream, seq=first, subject=subject, next=True)
+                raw = await self._open(self._js.get_msg(stream, seq=first, subject=subject, next=True))
             except NotFoundError:
                 return None
         return Kept(raw.seq or first, raw.headers, raw.data or b"")
@@ -139,7 +139,8 @@ class Connection:
         """
         with translated():
             try:
-                return int((await self._js.publish(subject, data, headers=headers | {_LAST: str(last)})).seq)
+                sent = self._js.publish(subject, data, headers=headers | {_LAST: str(last)})
+                return int((await self._open(sent)).seq)
             except APIError as error:
                 _log.info("The broker refused a message", extra={"fields": {"code": error.err_code}})
                 return None
@@ -157,17 +158,30 @@ class Connection:
         )
         with translated():
             try:
-                there = (await self._js.stream_info(stream)).config
+                there = (await self._open(self._js.stream_info(stream))).config
             except NotFoundError:
-                await self._js.add_stream(wanted)
+                await self._open(self._js.add_stream(wanted))
             else:
                 if Limits(there.max_bytes, there.max_age, there.num_replicas) != limits:
-                    await self._js.update_stream(wanted)
+                    await self._open(self._js.update_stream(wanted))
+
+    async def _open(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """Wait for an answer while the connection is open; the client would wait on for one that cannot come."""
+        answer = asyncio.ensure_future(asked)
+        closed = asyncio.ensure_future(self.closed.wait())
+        try:
+            await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise unavailable()
+            return answer.result()
+        finally:
+            closed.cancel()
+            answer.cancel()
 
     async def purge(self, stream: str) -> None:
         """Empty a stream."""
         with translated():
-            await self._js.purge_stream(stream)
+            await self._open(self._js.purge_stream(stream))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ _OLDEST_BEAT: Final = dt.timedelta(minutes=2)
 _FIRST_HOLD: Final = 1.0
 _LONGEST_HOLD: Final = 30.0
 """Seconds that the source is followed directly before the broker is tried again, where it cannot be reached."""
+_SURE: Final = 5.0
+"""Seconds after a word of the source itself within which it is not asked whether its log began anew."""
 _ALL: Final = 1 << 63
 _LOOK: Final = 1.0
 """Seconds between looks at the connection and the certificate."""
@@ -58,6 +60,7 @@ class _Reading:
         self.ended = False
         """The source says that it stops."""
         self._beat: Statement | None = None
+        self._asked = -_SURE
 
     def hear(self, beat: Statement) -> None:
         """Keep a beat in place of the one before it."""
@@ -69,6 +72,16 @@ class _Reading:
         self.news.clear()
         beat, self._beat = self._beat, None
         return beat
+
+    @property
+    def sure(self) -> bool:
+        """The source itself was heard just now: a beat that knows less is of a publisher that is not so far yet."""
+        return time.monotonic() < self._asked + _SURE
+
+    def asked(self, batch: Batch) -> Batch:
+        """Note what the source itself gave."""
+        self._asked = time.monotonic()
+        return self.got(batch)
 
     def got(self, batch: Batch) -> Batch:
         """Note what is given on."""
@@ -169,14 +182,14 @@ class Carried:
         """Wait for the next beat; None where there is none for too long."""
         due = time.monotonic() + self._quiet
         while (left := due - time.monotonic()) > 0:
-            if await within(reading.news, min(_LOOK, left)):
-                if reading.ended:
-                    raise _Ended
-                return reading.take()
             if connection.closed.is_set():
                 raise unavailable()
             if self._broker.stale(connection):
                 raise _Stale
+            if await within(reading.news, min(_LOOK, left)):
+                if reading.ended:
+                    raise _Ended
+                return reading.take()
         return None
 
     async def _heed(self, connection: Connection, reading: _Reading, beat: Statement | None) -> AsyncGenerator[Batch]:
@@ -185,14 +198,13 @@ class Carried:
             async with aclosing(self._kept(connection, reading, beat.after)) as batches:
                 async for batch in batches:
                     yield batch
-        behind = beat is not None and beat.after > reading.after
-        if beat is None or behind or beat.until < reading.after:
+        if beat is None or beat.after > reading.after or (beat.until < reading.after and not reading.sure):
             # It is silent, or has lost what it was given, or knows less than we do.
             async with aclosing(self._directly(reading, beat.after if beat else 0)) as batches:
                 async for batch in batches:
                     yield batch
         else:
-            yield reading.got(Batch((), beat.until))
+            yield reading.got(Batch((), max(beat.until, reading.after)))
 
     async def _kept(self, connection: Connection, reading: _Reading, until: int) -> AsyncGenerator[Batch]:
         """Give what the stream has, up to a sequence at least; less where it ends before that."""
@@ -229,7 +241,7 @@ class Carried:
                     return
                 self.fetched += len(batch.events)
                 done = batch.until >= until and len(batch.events) < BATCH
-                yield reading.got(batch)
+                yield reading.asked(batch)
 
     async def _locate(self, connection: Connection, after: int) -> int:
         """Find the place of the first statement that says more than we know."""

@@ -113,6 +113,11 @@ class Publisher(Following):
         return self._way.audience
 
     async def _follow(self) -> None:
+        while await self._connected():
+            _log.info("A broker is shown a new certificate", extra={"fields": {"audience": self.audience}})
+
+    async def _connected(self) -> bool:
+        """Publish over one connection until the outbox stops; tells whether to go on with another one."""
         async with self._broker.connect() as connection:
             place = await self._begin(connection)
             asked = asyncio.Event()
@@ -123,12 +128,14 @@ class Publisher(Following):
             await connection.listen(self._way.asks, ask)
             tasks = [
                 asyncio.create_task(work)
-                for work in (self._publish(connection, place), self._answer(connection, asked), self._fresh(connection))
+                for work in (self._publish(connection, place), self._answer(connection, asked), self._watch(connection))
             ]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+                return not tasks[0].done()
             except asyncio.CancelledError:
                 await self._farewell(connection)
                 raise
@@ -137,12 +144,11 @@ class Publisher(Following):
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fresh(self, connection: Connection) -> None:
-        """End when this connection should no longer be used."""
-        while not await within(connection.closed, _LOOK):
-            if self._broker.stale(connection):
-                return
-        raise unavailable()
+    async def _watch(self, connection: Connection) -> None:
+        """Wait until the certificate was replaced; raises `Unavailable` where the connection is gone before."""
+        while not self._broker.stale(connection):
+            if await within(connection.closed, _LOOK):
+                raise unavailable()
 
     async def _answer(self, connection: Connection, asked: asyncio.Event) -> None:
         """Tell whoever asks how far the stream reaches; and look whether there is more."""

@@ -66,7 +66,7 @@ def unseal(way: Way, headers: Mapping[str, str] | None, data: bytes, key: Verifi
         Ed25519PublicKey.from_public_bytes(key.public).verify(signature, _text(way, after, at, data))
         said = event_pb2.FollowResponse.FromString(data)
         moment = dt.datetime.fromtimestamp(at, dt.UTC)
-    except (KeyError, ValueError, OverflowError, OSError, InvalidSignature, DecodeError):
+    except (KeyError, TypeError, ValueError, OverflowError, OSError, InvalidSignature, DecodeError):
         raise PermissionDenied(Reason.EVENT_INVALID, "the broker has something that the source did not say") from None
     return Statement(after, said.until, tuple(said.events), moment)
 
