@@ -5,12 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import exc
 
-from services.kit.records import urls
+from services.cli.dbs.places import recognition_metadata
+from services.cli.dbs.roles import grants
+from services.kit.records import migrations, urls
+from services.supervision import node as supervision
+from services.supervision import tables as supervision_tables
 from tests.databases import Postgres
 from tests.exchange.records import EXPORTER
-from tests.state.bed import Bed, ask, execute, two, user, value
+from tests.recognition.desk import desk
+from tests.recognition.test_cases import accepted
+from tests.state.bed import RECOGNITION_MIGRATIONS, Bed, ask, execute, two, user, value
+from tests.supervision import test_feed
 
 STORE, LOG = "hutong_customs_store", "hutong_customs_log"
 
@@ -129,3 +137,34 @@ def test_a_database_that_is_away(tmp_path: Path) -> None:
     ran = bed.run("check", "--json")
     assert ran.exit_code == 1
     assert '"AWAY"' in ran.stdout
+
+
+def granted(server: Postgres, url: str, folder: Path, metadata: sa.MetaData, role: str) -> str:
+    """Migrate a database, and connect as a role that may do what the running node needs."""
+    migrations.upgrade(url, folder)
+    server.execute(f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN")
+    execute(url, *grants(metadata, role))
+    return user(url, role)
+
+
+async def test_the_supervision_service_runs_under_its_role(tmp_path: Path, postgres_server: Postgres) -> None:
+    """Two replicas of it: what they do otherwise, they do as this role."""
+    with postgres_server.fresh() as url:
+        own = granted(postgres_server, url, supervision.MIGRATIONS, supervision_tables.METADATA, "state_supervision")
+        await test_feed.test_two_replicas_hear_each_other(tmp_path, own)
+        with pytest.raises(exc.ProgrammingError, match="permission denied"):
+            execute(own, "DELETE FROM authorization_event")
+
+
+async def test_the_recognition_service_runs_under_its_role(tmp_path: Path, postgres_server: Postgres) -> None:
+    with postgres_server.fresh() as url:
+        own = granted(postgres_server, url, RECOGNITION_MIGRATIONS, recognition_metadata(), "state_recognition")
+        async with desk(own, tmp_path) as bed:
+            case = await accepted(bed)
+            await bed.through(case.case_id, ("B", "publicsecurity"))
+            bed.clock.move(days=30)
+            while await bed.cases.tick():
+                pass
+            assert await bed.reminded()
+        with pytest.raises(exc.ProgrammingError, match="permission denied"):
+            execute(own, "UPDATE stage_event SET case_id = ''")

@@ -19,7 +19,6 @@ from services.kit.events import outbox
 from services.kit.log import nodelog, reading
 from services.kit.log import tables as log_tables
 from services.kit.log.checkpoint import origin_of
-from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import engine, translated
 from services.kit.records.tables import Tables, derive
 from services.recognition import tables as recognition_tables
@@ -91,13 +90,13 @@ class Node:
             found = config.read(file, GatewayConfig)
         elif agency == RECOGNITION:
             found = config.read(file, RecognitionConfig)
-            store = _place(found.store, base, _beside(recognition_tables), _recognition())
+            store = _place(found.store, base, _beside(recognition_tables), recognition_metadata())
         elif agency == SUPERVISION:
             found = config.read(file, SupervisionConfig)
             store = _place(found.store, base, _beside(supervision_tables), supervision_tables.METADATA)
         else:
             of, found = room(agency), config.read(file, DepartmentConfig)
-            tables, live = _tables(of.catalogue()), frozenset(found.live)
+            tables, live = derive(of.catalogue()), frozenset(found.live)
             store = _place(found.store, base, of.migrations, tables.metadata)
         log = found.log and Place(LOG, found.log.read_url(base), here / "migrations", log_tables.METADATA)
         return cls(file.absolute(), found, tuple(filter(None, (store, log))), tables, live)
@@ -136,15 +135,12 @@ def _place(section: OwnDatabaseSection, base: Path, folder: Path, metadata: sa.M
     return Place(STORE, section.read_url(base), folder, metadata)
 
 
-def _tables(owned: Catalogue) -> Tables:
-    return derive(owned)
-
-
 def _beside(module: object) -> Path:
     return Path(str(getattr(module, "__file__", ""))).with_name("migrations")
 
 
-def _recognition() -> sa.MetaData:
+def recognition_metadata() -> sa.MetaData:
+    """Put together the tables of the recognition service and of its outbox."""
     whole = sa.MetaData()
     for part in (recognition_tables.METADATA, outbox.METADATA):
         for table in part.sorted_tables:
