@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from gateway.config import DepartmentSection, GatewayConfig
 from gateway.node import GatewayNode
@@ -17,7 +17,14 @@ from hutong.api.recognition.v1 import case_pb2, case_service_pb2, result_service
 from services.cli.rooms import policies, rooms
 from services.kit import check_digits
 from services.kit.client import Client
-from services.kit.config import AuthorizationsSection, DepartmentConfig, PeerSection, PolicySection, StoreSection
+from services.kit.config import (
+    AuthorizationsSection,
+    DepartmentConfig,
+    EventsSection,
+    NatsSection,
+    PolicySection,
+    StoreSection,
+)
 from services.kit.credentials import results
 from services.kit.credentials.keys import SigningKeys
 from services.kit.credentials.results import Statement
@@ -103,6 +110,8 @@ class Mesh:
         """What a test has otherwise in the config."""
         self.authorizations: AuthorizationsSection | None = None
         """The service that keeps authorizations, where the mesh has one."""
+        self.nats: NatsSection | None = None
+        """The broker that departments are told over, where the mesh has one."""
         self.node: RecognitionNode | None = None
         self.gateway: GatewayNode | None = None
         self.departments: dict[str, DepartmentNode] = {}
@@ -149,6 +158,7 @@ class Mesh:
         room = rooms()[agency]
         path = f"{agency}/node"
         url = f"sqlite+aiosqlite:///{self.folder}/{agency}.db"
+        carrier: Literal["grpc", "nats"] = "nats" if self.nats else "grpc"
         config = DepartmentConfig(
             node=self.zone.node(path),
             tls=self.zone.tls(path),
@@ -156,7 +166,10 @@ class Mesh:
             store=StoreSection(url=url, migrate=True),
             policy=PolicySection(files=[room.policy]),
             secret=self.secret,
-            events={"recognition": PeerSection(target=self.node.host.address)},
+            events={
+                "recognition": EventsSection(target=self.node.host.address, carrier="nats" if self.nats else "grpc")
+            },
+            nats=self.nats,
         )
         node = DepartmentNode(room, config, url, self.zone.frame(config))
         await node.start()
