@@ -166,9 +166,7 @@ class Mesh:
             store=StoreSection(url=url, migrate=True),
             policy=PolicySection(files=[room.policy]),
             secret=self.secret,
-            events={
-                "recognition": EventsSection(target=self.node.host.address, carrier="nats" if self.nats else "grpc")
-            },
+            events={"recognition": EventsSection(target=self.node.host.address, carrier=carrier)},
             nats=self.nats,
         )
         node = DepartmentNode(room, config, url, self.zone.frame(config))
