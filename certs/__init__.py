@@ -1,5 +1,5 @@
 """Identity: the zone's certificate authority, X.509 SVIDs, their rotation and revocation, and TLS credentials for gRPC.
 
 `spiffe` names, `authority` issues, `svid` reads what was issued, `verify` decides who a peer is, `revocation` who no
-longer is, `rotation` when to renew, `tls` turns files into gRPC credentials, `commands` is `hutong certs`.
+longer is, `rotation` when to renew, `rollover` how the authority itself is replaced, `agent` who does it all, `tls` turns files into gRPC credentials, `commands` is `hutong certs`.
 """

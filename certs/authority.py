@@ -5,9 +5,12 @@ is needed once, at creation; a zone whose `root/` folder was moved to a safe wor
 before its certificate is on disk, so that nothing valid exists that cannot be found and revoked.
 """
 
+import contextlib
 import datetime as dt
 import secrets
 import shutil
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -33,11 +36,12 @@ from certs.errors import (
     ZoneMissing,
 )
 from certs.files import PUBLIC, locked, make_folder, sync_folder, write_atomically
-from certs.issuance import intermediate_certificate, leaf_certificate, root_certificate, whole_second
-from certs.layout import Layout
+from certs.issuance import intermediate_certificate, key_id, leaf_certificate, root_certificate, whole_second
+from certs.layout import AuthorityFiles, Layout
 from certs.register import Issued, Register, RevocationReason, State
 from certs.revocation import signed_list
 from certs.spiffe import SpiffeId, check_zone
+from certs.standing import FIRST, Standing
 from certs.svid import certificates_of, pem_of
 
 DEFAULT_TTL = dt.timedelta(hours=24)
@@ -46,14 +50,17 @@ MAX_TTL = dt.timedelta(days=7)
 
 
 class Authority:
-    """The authority of one zone, working on its folder. Made by `create` and `open`."""
+    """The authority of one zone, working on its folder. Made by `create` and `open`.
 
-    def __init__(self, layout: Layout, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+    It issues as whichever authority is the current one at that moment: another process may rotate it meanwhile.
+    """
+
+    def __init__(self, layout: Layout) -> None:
         self.layout = layout
-        self.zone = SpiffeId.from_certificate(certificate).trust_domain
         self.register = Register(layout.register)
-        self._certificate = certificate
-        self._key = key
+        self._known: dict[str, Signer] = {}
+        self._standing = layout.standing()
+        self.zone = SpiffeId.from_certificate(self.signer.certificate).trust_domain
 
     @classmethod
     def create(cls, folder: Path, zone: str, now: dt.datetime) -> Self:
@@ -89,17 +96,25 @@ class Authority:
         layout = Layout(folder)
         if not _holds_zone(folder):
             raise ZoneMissing(f"no zone in {folder}", f"create one with `hutong certs init {folder} --zone NAME`")
-        try:
-            certificate = certificates_of(layout.intermediate_certificate.read_bytes(), folder)[0]
-            key = load_pem_private_key(layout.intermediate_key.read_bytes(), password=None)
-            authority = None
-            if isinstance(key, ec.EllipticCurvePrivateKey) and key.public_key() == certificate.public_key():
-                authority = cls(layout, certificate, key)
-        except (OSError, ValueError, TypeError, CertificateError) as error:
-            raise ZoneDamaged(f"authority in {layout.intermediate_key.parent} cannot be read: {error}") from error
-        if authority is None:
-            raise ZoneDamaged(f"{layout.intermediate_key} does not belong to {layout.intermediate_certificate}")
-        return authority
+        return cls(layout)
+
+    @property
+    def signer(self) -> "Signer":
+        """What issues, as far as was seen at the last step."""
+        return self.signer_of(self._standing.current)
+
+    def signer_of(self, name: str) -> "Signer":
+        """Read one of the zone's authorities; raises `ZoneDamaged` where its files do not stand."""
+        if name not in self._known:
+            self._known[name] = Signer.read(self.layout.authority(name))
+        return self._known[name]
+
+    @contextlib.contextmanager
+    def turn(self) -> Generator[Standing]:
+        """Have the folder to oneself; gives where the rotation of the authority stands."""
+        with locked(self.layout.lock):
+            self._standing = self.layout.standing()
+            yield self._standing
 
     def issue(self, spiffe_id: SpiffeId, now: dt.datetime, ttl: dt.timedelta = DEFAULT_TTL) -> Issued:
         """Issue a first certificate, or one after expiry or revocation, into the system's folder.
@@ -107,8 +122,8 @@ class Authority:
         Raises `NameRefused` for a name that is not of this zone, `TtlRefused` for a lifetime that is too long or not
         positive, `SvidExists` when the system has a certificate that stands.
         """
-        self._check(spiffe_id, now, ttl)
-        with locked(self.layout.lock):
+        with self.turn():
+            self._check(spiffe_id, now, ttl)
             last = self.current().get(spiffe_id)
             if last is not None and last.state(now) is State.VALID and self.layout.svid(spiffe_id).certificate.exists():
                 raise SvidExists(
@@ -123,8 +138,8 @@ class Authority:
         Raises `SvidUnknown` when the system never had one, `RevocationRefused` when its last was revoked, and what
         `issue` raises for name and lifetime.
         """
-        self._check(spiffe_id, now, ttl)
-        with locked(self.layout.lock):
+        with self.turn():
+            self._check(spiffe_id, now, ttl)
             last = self.current().get(spiffe_id)
             name = f"{spiffe_id.agency}/{spiffe_id.system}"
             if last is None:
@@ -142,14 +157,14 @@ class Authority:
         Raises `SvidUnknown` for a serial not issued here, `RevocationRefused` when all of them were revoked before;
         the list is published all the same, so that repeating after a crash helps.
         """
-        with locked(self.layout.lock):
+        with self.turn():
             known = {entry.serial: entry for entry in self.register.entries()}
             if unknown := [serial for serial in serials if serial not in known]:
                 raise SvidUnknown(f"serial {unknown[0]:x} was not issued by this zone")
             fresh = tuple(serial for serial in serials if known[serial].revoked_at is None)
             if fresh:
                 self.register.add_revoked(fresh, whole_second(now), reason)
-            self._publish(now)
+            self.publish_lists(now)
             if not fresh:
                 raise RevocationRefused("already revoked; the list was published again")
             known = {entry.serial: entry for entry in self.register.entries()}
@@ -157,8 +172,8 @@ class Authority:
 
     def publish_revocations(self, now: dt.datetime) -> None:
         """Sign the revocation list anew: a list that is not refreshed lapses, and servers then refuse everyone."""
-        with locked(self.layout.lock):
-            self._publish(now)
+        with self.turn():
+            self.publish_lists(now)
 
     def current(self) -> dict[SpiffeId, Issued]:
         """Give the last certificate of each system, whatever has become of it."""
@@ -185,42 +200,73 @@ class Authority:
                 f"a lifetime of {ttl} is longer than {MAX_TTL.days} days",
                 f"use at most --ttl {MAX_TTL.days}d; certificates are renewed without a restart",
             )
-        if now + ttl > self._certificate.not_valid_after_utc:
-            raise TtlRefused(f"the zone's own authority ends at {self._certificate.not_valid_after_utc}")
+        if now + ttl > self.signer.certificate.not_valid_after_utc:
+            raise TtlRefused(f"the zone's own authority ends at {self.signer.certificate.not_valid_after_utc}")
 
     def _write_svid(self, spiffe_id: SpiffeId, now: dt.datetime, ttl: dt.timedelta) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
-        leaf = leaf_certificate(spiffe_id, key.public_key(), self._certificate, self._key, now, ttl)
+        leaf = leaf_certificate(spiffe_id, key.public_key(), self.signer.certificate, self.signer.key, now, ttl)
         issued = Issued(
             serial=leaf.serial_number,
             spiffe_id=spiffe_id,
             not_before=leaf.not_valid_before_utc,
             not_after=leaf.not_valid_after_utc,
             issued_at=whole_second(now),
+            authority=self._standing.current,
         )
         self.register.add_issued(issued)
         files = self.layout.svid(spiffe_id)
         make_folder(files.certificate.parent)
-        write_atomically(files.certificate, _pem_key(key) + pem_of(leaf) + pem_of(self._certificate))
-        self._publish(now)
+        write_atomically(files.certificate, pem_of_key(key) + pem_of(leaf) + pem_of(self.signer.certificate))
+        self.publish_lists(now)
         return issued
 
-    def _publish(self, now: dt.datetime) -> None:
+    def publish_lists(self, now: dt.datetime) -> None:
+        """Sign the list of every authority whose certificates are accepted, within a `turn`; they share one file."""
         revoked = [entry for entry in self.register.entries() if entry.revoked_at is not None]
-        pem = signed_list(self.layout.revoked, revoked, self._certificate, self._key, now)
-        write_atomically(self.layout.revoked, pem, PUBLIC)
+        lists: list[bytes] = []
+        for name in self.layout.standing().names:
+            signer, own = self.signer_of(name), [entry for entry in revoked if entry.authority == name]
+            lists.append(signed_list(self.layout.revoked, own, signer.certificate, signer.key, now))
+        write_atomically(self.layout.revoked, b"".join(lists), PUBLIC)
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """The certificate and the key of one authority."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+    @classmethod
+    def read(cls, files: AuthorityFiles) -> Self:
+        """Read both; raises `ZoneDamaged` when they cannot be read or do not belong together."""
+        try:
+            certificate = certificates_of(files.certificate.read_bytes(), files.certificate)[0]
+            key = load_pem_private_key(files.key.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError, CertificateError) as error:
+            raise ZoneDamaged(f"authority in {files.key.parent} cannot be read: {error}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
+            raise ZoneDamaged(f"{files.key} does not belong to {files.certificate}")
+        return cls(certificate, key)
+
+    @property
+    def key_id(self) -> bytes:
+        """The identifier of its key, which what it issues names."""
+        return key_id(self.certificate)
 
 
 def _write_zone(layout: Layout, zone: str, now: dt.datetime) -> None:
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = root_certificate(zone, root_key, now)
     certificate = intermediate_certificate(zone, key.public_key(), root, root_key, now)
-    for folder in (layout.folder, layout.folder / "svid", layout.root_key.parent, layout.intermediate_key.parent):
+    for folder in (layout.folder, layout.folder / "svid", layout.root_key.parent, layout.register.parent):
         make_folder(folder)
-    write_atomically(layout.root_key, _pem_key(root_key))
+    files = layout.authority(FIRST)
+    write_atomically(layout.root_key, pem_of_key(root_key))
     write_atomically(layout.root_certificate, pem_of(root), PUBLIC)
-    write_atomically(layout.intermediate_key, _pem_key(key))
-    write_atomically(layout.intermediate_certificate, pem_of(certificate), PUBLIC)
+    write_atomically(files.key, pem_of_key(key))
+    write_atomically(files.certificate, pem_of(certificate), PUBLIC)
     write_atomically(layout.register, b"")
     write_atomically(layout.bundle, pem_of(root), PUBLIC)
     write_atomically(layout.revoked, signed_list(layout.revoked, [], certificate, key, now), PUBLIC)
@@ -230,5 +276,6 @@ def _holds_zone(folder: Path) -> bool:
     return Layout(folder).intermediate_certificate.exists()
 
 
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+def pem_of_key(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Write a private key as PEM."""
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,4 +1,4 @@
-"""The command line of identity, mounted as `hutong certs`: init, issue, list, rotate, revoke.
+"""The command line of identity, mounted as `hutong certs`: init, issue, list, rotate, revoke, agent, ca.
 
 Exit codes: 0 done, 1 refused or failed, 2 called wrongly. With `--json`, results are JSON on standard output and
 refusals JSON on standard error: `{"error": {"reason", "message", "hint"}}`.
@@ -8,6 +8,7 @@ import contextlib
 import datetime as dt
 import json
 import re
+import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Annotated
@@ -18,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from certs.agent import Turn, held, keep
 from certs.authority import DEFAULT_TTL, MAX_TTL, Authority
 from certs.errors import CertificateError, NameRefused, RevocationRefused
 from certs.register import Issued, RevocationReason, State
+from certs.rollover import SETTLES, Rollover
 from certs.rotation import due, due_at, is_due, rotate
 from certs.spiffe import SpiffeId
 from certs.svid import certificates_of
@@ -38,8 +41,25 @@ app = typer.Typer(
     "  hutong certs issue customs/node\n"
     "  hutong certs list\n"
     "  hutong certs rotate\n"
-    "  hutong certs revoke customs/node --reason key-compromise\n",
+    "  hutong certs revoke customs/node --reason key-compromise\n"
+    "  hutong certs agent\n",
 )
+
+ca = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Rotate the zone's own authority, without a restart and without a call that fails.\n\n"
+    "[bold]prepare[/bold] makes the next one, which nodes learn to trust; [bold]activate[/bold] lets it issue; "
+    "[bold]rotate[/bold] renews every certificate under it; [bold]prune[/bold] ends the former one. "
+    "Each may be repeated, after a crash too.\n\n"
+    "\b\nExamples:\n"
+    "  hutong certs ca show\n"
+    "  hutong certs ca prepare --root\n"
+    "  hutong certs ca activate --trust /srv/hutong/trust\n"
+    "  hutong certs ca rotate\n"
+    "  hutong certs ca prune\n",
+)
+app.add_typer(ca, name="ca")
 
 _DEFAULT_FOLDER = Path(".hutong/certs")
 _FOLDER_VARIABLE = "HUTONG_CERTS"
@@ -234,6 +254,183 @@ def revoke(
         _report(authority, "revoked", revoked, as_json)
 
 
+@ca.command("show")
+def show_authorities(folder: Folder = _DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Show which authorities are trusted, and how many certificates of each could be used still.
+
+    \b
+    Example:
+      hutong certs ca show --json
+    """
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        _show_authorities(authority, as_json)
+
+
+@ca.command("prepare")
+def prepare(
+    root: Annotated[bool, typer.Option("--root", help="Make a new root too; without it the root's key is needed.")] = (
+        False
+    ),
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Make the next authority. Its root is in the bundle and its list is published; it issues nothing yet.
+
+    Bring bundle.crt and revoked.crl to every node that does not read the zone's folder itself.
+
+    \b
+    Examples:
+      hutong certs ca prepare
+      hutong certs ca prepare --root
+    """
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        Rollover(authority).prepare(_now(), new_root=root)
+        _show_authorities(authority, as_json)
+
+
+@ca.command("activate")
+def activate(
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Also look at the bundle.crt and revoked.crl there; repeat it."),
+    ] = None,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Let the prepared authority issue, once every file that nodes read knows it.
+
+    \b
+    Examples:
+      hutong certs ca activate
+      hutong certs ca activate --trust /srv/hutong/trust --trust /mnt/other/trust
+    """
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        rollover = _settled(authority)
+        rollover.activate(_now(), trust or ())
+        _show_authorities(authority, as_json)
+
+
+@ca.command("rotate")
+def rotate_all(folder: Folder = _DEFAULT_FOLDER, as_json: AsJson = False) -> None:
+    """Renew every certificate that the former authority issued. Revoked systems are not renewed.
+
+    \b
+    Example:
+      hutong certs ca rotate
+    """
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        _report(authority, "renewed", _settled(authority).rotate(_now()), as_json, none="Nothing is left to renew.")
+
+
+@ca.command("prune")
+def prune(
+    cut: Annotated[
+        bool, typer.Option("--cut", help="Do not wait until replaced certificates end: refuse them at once.")
+    ] = False,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """End the former authority: what it issued is refused, its root leaves the bundle, its key is deleted.
+
+    Refused while a certificate of it could be used still, with the list.
+
+    \b
+    Examples:
+      hutong certs ca prune
+      hutong certs ca prune --cut
+    """
+    with _refusals(as_json):
+        authority = Authority.open(folder)
+        _settled(authority).prune(_now(), cut=cut)
+        _show_authorities(authority, as_json)
+
+
+@app.command("agent")
+def agent(
+    every: Annotated[str, typer.Option(metavar="DURATION", help="How often to look.")] = "60s",
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    folder: Folder = _DEFAULT_FOLDER,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a zone's certificates and revocation list fresh, until it is stopped. One runs at a time in a folder.
+
+    Renews what is past half its life, and signs the list again at half its own. Where something fails it says so and
+    tries again.
+
+    \b
+    Examples:
+      hutong certs agent --dir /var/lib/hutong/certs
+      hutong certs agent --once
+    """
+    pause = _duration(every)
+    with _refusals(as_json), held(folder):
+        keep(folder, pause, once=once, said=lambda turn: _said(turn, as_json))
+
+
+def _said(turn: Turn, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"renewed": list(turn.renewed), "published": turn.published, "problem": turn.problem}))
+        return
+    for name in turn.renewed:
+        typer.echo(f"renewed {name}")
+    if turn.published:
+        typer.echo("revocation list signed anew")
+    if turn.problem:
+        typer.echo(f"failed, to be tried again: {turn.problem}", err=True)
+
+
+def _settled(authority: Authority) -> Rollover:
+    """Wait until nodes have seen the last step, a few seconds at most."""
+    rollover = Rollover(authority)
+    settles = rollover.settles_at()
+    if settles is not None:
+        left = (settles - _now()).total_seconds()
+        time.sleep(min(max(0.0, left), SETTLES.total_seconds()))
+    return rollover
+
+
+def _show_authorities(authority: Authority, as_json: bool) -> None:
+    found = Rollover(authority).known(_now())
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": each.name,
+                    "role": each.role,
+                    "not_after": _stamp(each.certificate.not_valid_after_utc),
+                    "root_sha256": each.root.fingerprint(hashes.SHA256()).hex(),
+                    "usable": [str(entry.spiffe_id) for entry in each.standing],
+                }
+                for each in found
+            ]
+        )
+        return
+    table = Table(title=f"Authorities of {authority.zone}", title_justify="left")
+    for column in ("Name", "Role", "Until", "Root SHA-256", "Usable certificates"):
+        table.add_column(column, no_wrap=True)
+    for each in found:
+        table.add_row(
+            each.name,
+            each.role,
+            f"{each.certificate.not_valid_after_utc:%Y-%m-%d %H:%M}Z",
+            each.root.fingerprint(hashes.SHA256()).hex()[:16],
+            str(len(each.standing)),
+        )
+    _console().print(table)
+    roles = {each.role for each in found}
+    step = "prune" if "former" in roles else "activate" if "prepared" in roles else ""
+    if step == "prune" and any(
+        not entry.replaced for each in found if each.role == "former" for entry in each.standing
+    ):
+        step = "rotate"
+    if step:
+        _console().print(f"next: hutong certs ca {step}", highlight=False)
+
+
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
@@ -270,14 +467,20 @@ def _refusals(as_json: bool) -> Generator[None]:
         raise typer.Exit(1) from error
 
 
-def _report(authority: Authority, verb: str, entries: Iterable[Issued], as_json: bool) -> None:
+def _report(
+    authority: Authority,
+    verb: str,
+    entries: Iterable[Issued],
+    as_json: bool,
+    none: str = "Nothing is due; the revocation list was signed anew.",
+) -> None:
     entries, now = list(entries), _now()
     if as_json:
         _print_json({verb: [_as_json(authority, entry, now) for entry in entries]})
         return
     console = _console()
     if not entries:
-        console.print("Nothing is due; the revocation list was signed anew.")
+        console.print(none)
     for entry in entries:
         console.print(
             f"{verb} [bold]{entry.spiffe_id}[/bold]  serial {entry.serial_text}  "

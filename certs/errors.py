@@ -13,6 +13,7 @@ CertificateError
   CertificateExpired      CERTIFICATE_EXPIRED       after its time
   CertificateRevoked      CERTIFICATE_REVOKED       on the zone's revocation list
   RevocationUnknown       REVOCATION_UNKNOWN        no revocation list to be trusted: our fault, not the peer's
+  LifeTooLong             LIFE_TOO_LONG             lives too long for a zone without revocation lists
   SvidUnreadable          SVID_UNREADABLE           certificate, key or trust bundle file absent or damaged
   SvidMismatch            SVID_MISMATCH             key and certificate do not belong together
   KeyExposed              KEY_EXPOSED               a private key every user of the machine can read
@@ -24,6 +25,9 @@ CertificateError
   SvidExists              SVID_EXISTS               the system already has a valid certificate
   SvidUnknown             SVID_UNKNOWN              no such certificate was issued here
   RevocationRefused       REVOCATION_REFUSED        a certificate that may not be renewed or revoked
+  StepRefused             CA_STEP_REFUSED           a step of the authority's rotation out of its order
+  AgentRunning            AGENT_RUNNING             another agent keeps the certificates of the folder
+  WorkloadApiFailed       WORKLOAD_API_FAILED       the SPIFFE Workload API gives no identity that can be used
   TlsFloorTooLate         TLS_FLOOR_TOO_LATE        gRPC was loaded before TLS 1.3 was required
 """
 
@@ -112,6 +116,12 @@ class RevocationUnknown(CertificateError):
     reason = "REVOCATION_UNKNOWN"
 
 
+class LifeTooLong(CertificateError):
+    """The certificate lives longer than is accepted where no revocation list could end it."""
+
+    reason = "LIFE_TOO_LONG"
+
+
 class SvidUnreadable(CertificateError):
     """A certificate, key or trust bundle file is absent or damaged."""
 
@@ -176,6 +186,24 @@ class RevocationRefused(CertificateError):
     """A revoked identity is not renewed on the quiet, and nothing is revoked twice."""
 
     reason = "REVOCATION_REFUSED"
+
+
+class StepRefused(CertificateError):
+    """A step of the authority's rotation that would cut somebody off, or comes out of its order."""
+
+    reason = "CA_STEP_REFUSED"
+
+
+class AgentRunning(CertificateError):
+    """Another agent keeps the certificates of the folder."""
+
+    reason = "AGENT_RUNNING"
+
+
+class WorkloadApiFailed(CertificateError):
+    """The SPIFFE Workload API cannot be reached, refuses, or gives an identity that cannot be used."""
+
+    reason = "WORKLOAD_API_FAILED"
 
 
 class TlsFloorTooLate(CertificateError):

@@ -18,9 +18,11 @@ BACKDATE = dt.timedelta(minutes=5)
 """Every certificate begins a little early: clocks of agencies are not all right."""
 
 
-def root_certificate(zone: str, key: ec.EllipticCurvePrivateKey, now: dt.datetime) -> x509.Certificate:
-    """Make the self-signed root of a zone."""
-    name = _name(zone, "root authority")
+def root_certificate(
+    zone: str, key: ec.EllipticCurvePrivateKey, now: dt.datetime, known_as: str = ""
+) -> x509.Certificate:
+    """Make the self-signed root of a zone; `known_as` tells it from the zone's other roots."""
+    name = _name(zone, f"root authority {known_as}".strip())
     builder = _authority(_begin(name, key.public_key(), now, ROOT_LIFE), zone, path_length=1)
     return builder.issuer_name(name).sign(key, hashes.SHA256())
 
@@ -31,9 +33,10 @@ def intermediate_certificate(
     root: x509.Certificate,
     root_key: ec.EllipticCurvePrivateKey,
     now: dt.datetime,
+    known_as: str = "",
 ) -> x509.Certificate:
-    """Make the intermediate of a zone, which signs leaves and revocation lists and no further authority."""
-    name = _name(zone, "issuing authority")
+    """Make an intermediate of a zone, which signs leaves and revocation lists and no further authority."""
+    name = _name(zone, f"issuing authority {known_as}".strip())
     builder = _authority(_begin(name, key, now, INTERMEDIATE_LIFE), zone, path_length=0)
     return _under(builder, root).sign(root_key, hashes.SHA256())
 
@@ -81,6 +84,11 @@ def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False, c
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def key_id(certificate: x509.Certificate) -> bytes:
+    """Give the identifier of an authority's key, which every certificate that it issues names (RFC 5280 §4.2.1.2)."""
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 def whole_second(moment: dt.datetime) -> dt.datetime:

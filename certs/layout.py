@@ -5,7 +5,9 @@
       revoked.crl              the signed revocation list: every server reads it
       svid/AGENCY/SYSTEM/      one system's credential bundle (key and chain): that system alone reads it
       ca/                      the authority at work: intermediate certificate and key, register of what was issued
+      ca/NAME/                 one that came later, by rotation; `ca/authorities.json` says which of them issues
       root/                    root certificate and key: only ever signs an intermediate, may be kept elsewhere
+      root/NAME/               the root of one that came later with a root of its own
 
 Folders are 0700 and keys 0600. What leaves for a node is `bundle.crt`, `revoked.crl` and its own `svid` folder.
 """
@@ -14,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from certs.spiffe import SpiffeId
+from certs.standing import FIRST, Standing
 from certs.svid import CREDENTIAL_BUNDLE, SvidFiles
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityFiles:
+    """Where one authority lies."""
+
+    certificate: Path
+    key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +55,32 @@ class Layout:
         return self.folder / "root" / "root.key"
 
     @property
+    def authorities(self) -> Path:
+        """Which authority issues, where there was ever more than one."""
+        return self.folder / "ca" / "authorities.json"
+
+    def standing(self) -> Standing:
+        """Read which authority issues; raises `ZoneDamaged`."""
+        return Standing.read(self.authorities)
+
+    def authority(self, name: str) -> AuthorityFiles:
+        """Say where an authority lies."""
+        folder = self.folder / "ca" if name == FIRST else self.folder / "ca" / name
+        return AuthorityFiles(folder / "intermediate.crt", folder / "intermediate.key")
+
+    def new_root(self, name: str) -> Path:
+        """Say where the certificate of the root lies under which an authority was prepared."""
+        return self.folder / "ca" / name / "root.crt"
+
+    @property
     def intermediate_certificate(self) -> Path:
         """The certificate of the authority that issues."""
-        return self.folder / "ca" / "intermediate.crt"
+        return self.authority(self.standing().current).certificate
 
     @property
     def intermediate_key(self) -> Path:
         """The key of the authority that issues."""
-        return self.folder / "ca" / "intermediate.key"
+        return self.authority(self.standing().current).key
 
     @property
     def register(self) -> Path:

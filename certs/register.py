@@ -17,6 +17,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from certs.errors import CertificateError, RevocationRefused, SvidUnknown, ZoneDamaged
 from certs.files import write_atomically
 from certs.spiffe import SpiffeId
+from certs.standing import FIRST, Name
 
 MIN_PREFIX = 8
 """Hex digits of a serial that name it on the command line, when no other begins with them."""
@@ -53,6 +54,8 @@ class Issued:
     not_before: dt.datetime
     not_after: dt.datetime
     issued_at: dt.datetime
+    authority: str = FIRST
+    """Which of the zone's authorities issued it."""
     replaced: bool = False
     revoked_at: dt.datetime | None = None
     revocation_reason: RevocationReason | None = None
@@ -89,6 +92,7 @@ class _IssuedLine(BaseModel):
     not_before: AwareDatetime
     not_after: AwareDatetime
     issued_at: AwareDatetime
+    authority: Name = FIRST
 
 
 class _RevokedLine(BaseModel):
@@ -167,6 +171,7 @@ class Register:
                 not_before=entry.not_before,
                 not_after=entry.not_after,
                 issued_at=entry.issued_at,
+                authority=entry.authority,
             )
         )
 
@@ -199,7 +204,7 @@ class Register:
             spiffe_id = SpiffeId.parse(line.spiffe_id)
         except CertificateError as error:
             raise ZoneDamaged(f"{self.path} line {number}: {error}") from error
-        return Issued(int(line.serial, 16), spiffe_id, line.not_before, line.not_after, line.issued_at)
+        return Issued(int(line.serial, 16), spiffe_id, line.not_before, line.not_after, line.issued_at, line.authority)
 
 
 def serial_text(serial: int) -> str:

@@ -1,18 +1,21 @@
-"""Revocation: the signed list the authority publishes, and the reader every server asks before it trusts a peer.
+"""Revocation: the signed lists the authorities publish, and the reader every server asks before it trusts a peer.
 
-The file is an X.509 CRL (RFC 5280 §5) followed by the intermediate certificate that signed it, both PEM, so that the
-zone's roots are all a reader needs to believe it. The policy where there is no good list is to refuse:
+The file holds an X.509 CRL (RFC 5280 §5) and the intermediate certificate that signed it, both PEM, for each authority
+whose certificates are accepted: one, and two while the zone's authority is rotated. The zone's roots are all a reader
+needs to believe them. Each list speaks for its own issuer only. The policy where there is no good list is to refuse:
 
-- absent, unreadable, not signed under the zone's roots, older than one seen before: everyone is refused;
-- past its next update: everyone is refused, since an old list says nothing about today. The authority signs a new one
-  with every issue, renewal and revocation; with daily renewal a list is a day old and lasts a week;
+- absent, unreadable, not signed under the zone's roots, older than one seen before: everyone it speaks for is refused;
+- past its next update: the same, since an old list says nothing about today. The authority signs new ones with every
+  issue, renewal and revocation; with daily renewal a list is a day old and lasts a week;
 - a good list appearing again ends the refusal, without a restart.
 
-What a list cannot say is that the intermediate itself was revoked: then the zone's roots are replaced.
+So that an authority's list is there no more is what ends trust in everything it issued. A root ends by leaving the
+bundle. Where an authority publishes no lists, certificates stand because they are short-lived (`ShortLives`).
 """
 
 import datetime as dt
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +25,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certs.errors import CertificateError, CertificateRevoked, RevocationUnknown
+from certs.errors import CertificateError, CertificateRevoked, LifeTooLong, RevocationUnknown
+from certs.issuance import key_id
+from certs.peer import Peer
 from certs.register import Issued, RevocationReason, serial_text
 from certs.svid import FileState, certificates_of, file_state, pem_of
 
@@ -31,6 +36,8 @@ LIST_LIFE = dt.timedelta(days=7)
 LOOK_EVERY = dt.timedelta(seconds=1)
 """How often the file is looked at: the most a revocation can take to be noticed."""
 
+_PUBLISH = "publish it again with `hutong certs rotate` and bring it to this node"
+_CRLS = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
 _FLAGS = {
     RevocationReason.UNSPECIFIED: x509.ReasonFlags.unspecified,
     RevocationReason.KEY_COMPROMISE: x509.ReasonFlags.key_compromise,
@@ -48,7 +55,7 @@ def signed_list(
     key: ec.EllipticCurvePrivateKey,
     now: dt.datetime,
 ) -> bytes:
-    """Sign the list of `revoked`, numbered after the one at `published` if that can be read."""
+    """Sign the list of `revoked`, numbered after those at `published` if they can be read."""
     # The time as number keeps it growing when the last list was lost; the last plus one, when the clock went back.
     number = max(int(now.timestamp() * 1000), _number_at(published) + 1)
     start = now.astimezone(dt.UTC).replace(microsecond=0)
@@ -77,14 +84,14 @@ def _list_entry(entry: Issued) -> x509.RevokedCertificate:
 
 def _number_at(path: Path) -> int:
     try:
-        crl = x509.load_pem_x509_crl(path.read_bytes())
-        return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        crls = [x509.load_pem_x509_crl(pem) for pem in _CRLS.findall(path.read_bytes())]
+        return max((crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for crl in crls), default=0)
     except (OSError, ValueError, x509.ExtensionNotFound):
         return 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Good:
+class _List:
     """A list that was verified."""
 
     serials: frozenset[int]
@@ -93,14 +100,15 @@ class _Good:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bad:
-    """Why there is no list."""
+class _Lists:
+    """The lists that can be trusted, by the key of their issuer, and what is wrong with the others."""
 
-    problem: str
+    good: Mapping[bytes, _List]
+    problem: str = ""
 
 
 class RevocationList:
-    """The revocation list at `path`, believed when signed under the roots in `bundle`, followed as the file changes.
+    """The lists at `path`, each believed when signed under the roots in `bundle`, followed as the file changes.
 
     Nothing is read before the first question. Each question brings its own `now`, and the file is looked at when a
     second has passed since the last look, so that a question costs a set look-up.
@@ -109,40 +117,43 @@ class RevocationList:
     def __init__(self, path: Path, bundle: Path) -> None:
         self._path = path
         self._bundle = bundle
-        self._state: _Good | _Bad = _Bad("not read yet")
+        self._state = _Lists({}, "not read yet")
         self._seen: tuple[FileState, FileState] | None = None
         self._looked_at: dt.datetime | None = None
-        self._highest = 0
+        self._highest: dict[bytes, int] = {}
 
-    def check(self, serial: int, now: dt.datetime) -> None:
-        """Raise `CertificateRevoked` when `serial` is listed, `RevocationUnknown` when no list can be trusted now."""
+    def check(self, peer: Peer, now: dt.datetime) -> None:
+        """Raise `CertificateRevoked` when the peer's serial is on the list of its issuer.
+
+        Raises `RevocationUnknown` when no list of that issuer can be trusted now.
+        """
         state = self._current(now)
-        if isinstance(state, _Bad):
-            raise RevocationUnknown(
-                f"revocation list cannot be trusted: {state.problem}",
-                "publish it again with `hutong certs rotate` and bring it to this node",
-            )
-        if now > state.next_update:
-            raise RevocationUnknown(
-                f"revocation list lapsed at {state.next_update:%Y-%m-%d %H:%M:%S}Z",
-                "publish it again with `hutong certs rotate` and bring it to this node",
-            )
-        if serial in state.serials:
-            raise CertificateRevoked(f"certificate {serial_text(serial)} is revoked")
+        found = state.good.get(peer.authority)
+        if found is None:
+            problem = state.problem or "none is of the authority that issued the certificate"
+            raise RevocationUnknown(f"revocation list cannot be trusted: {problem}", _PUBLISH)
+        if now > found.next_update:
+            raise RevocationUnknown(f"revocation list {_lapsed(found)}", _PUBLISH)
+        if peer.serial in found.serials:
+            raise CertificateRevoked(f"certificate {serial_text(peer.serial)} is revoked")
 
     def problem(self, now: dt.datetime) -> str:
-        """Say what is wrong with the list, for a health check; empty when nothing is."""
+        """Say what is wrong with the lists, for a health check; empty when nothing is."""
         state = self._current(now)
-        if isinstance(state, _Bad):
-            return state.problem
-        return f"lapsed at {state.next_update:%Y-%m-%d %H:%M:%S}Z" if now > state.next_update else ""
+        return state.problem or next((_lapsed(each) for each in state.good.values() if now > each.next_update), "")
 
     def seconds_left(self, now: dt.datetime) -> float:
-        """Say how long the list is good for still; 0 where none can be trusted."""
+        """Say how long every list is good for still; 0 where one cannot be trusted."""
         state = self._current(now)
-        return 0.0 if isinstance(state, _Bad) else max(0.0, (state.next_update - now).total_seconds())
+        if state.problem:
+            return 0.0
+        return max(0.0, min((each.next_update - now).total_seconds() for each in state.good.values()))
 
-    def _current(self, now: dt.datetime) -> _Good | _Bad:
+    def authorities(self, now: dt.datetime) -> frozenset[bytes]:
+        """List the authorities, by their keys' identifiers, of which a list can be trusted now."""
+        return frozenset(key for key, each in self._current(now).good.items() if now <= each.next_update)
+
+    def _current(self, now: dt.datetime) -> _Lists:
         # A clock that was set back must not stop the looking, hence abs.
         if self._looked_at is None or abs(now - self._looked_at) >= LOOK_EVERY:
             self._looked_at = now
@@ -154,30 +165,71 @@ class RevocationList:
             seen = file_state(self._path), file_state(self._bundle)
             if seen == self._seen:
                 return
-            good = self._read(now)
-            self._state, self._seen, self._highest = good, seen, good.number
-        except (OSError, ValueError, CertificateError, InvalidSignature, x509.ExtensionNotFound) as error:
-            # Not remembered as seen: the next look tries again, whatever the reason was.
-            self._state, self._seen = _Bad(str(error) or type(error).__name__), None
+            self._state = self._read(now)
+        except (OSError, CertificateError) as error:
+            self._state, seen = _Lists({}, str(error) or type(error).__name__), None
+        self._highest |= {key: each.number for key, each in self._state.good.items()}
+        # Not remembered as seen where anything was wrong: the next look tries again, whatever the reason was.
+        self._seen = None if self._state.problem else seen
 
-    def _read(self, now: dt.datetime) -> _Good:
+    def _read(self, now: dt.datetime) -> _Lists:
         pem = self._path.read_bytes()
-        crl = x509.load_pem_x509_crl(pem)
-        issuer = certificates_of(pem, self._path)[0]
-        _check_issuer(issuer, certificates_of(self._bundle.read_bytes(), self._bundle), now)
-        key = issuer.public_key()
-        if not isinstance(key, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(key):
-            raise ValueError("its signature is wrong")
-        if crl.issuer != issuer.subject:
+        issuers = certificates_of(pem, self._path)
+        roots = certificates_of(self._bundle.read_bytes(), self._bundle)
+        good: dict[bytes, _List] = {}
+        problems: list[str] = []
+        for text in _CRLS.findall(pem):
+            try:
+                key, found = self._verified(text, issuers, roots, now)
+                good[key] = found
+            except (ValueError, InvalidSignature, x509.ExtensionNotFound) as error:
+                problems.append(str(error) or type(error).__name__)
+        if not good and not problems:
+            problems.append(f"there is none in {self._path}")
+        return _Lists(good, "; ".join(problems))
+
+    def _verified(
+        self, text: bytes, issuers: list[x509.Certificate], roots: list[x509.Certificate], now: dt.datetime
+    ) -> tuple[bytes, _List]:
+        """Verify one list; gives its issuer's key too. Raises `ValueError` saying why it cannot be trusted."""
+        crl = x509.load_pem_x509_crl(text)
+        issuer = next((each for each in issuers if each.subject == crl.issuer), None)
+        if issuer is None:
             raise ValueError("it names another issuer than the one that signed it")
+        _check_issuer(issuer, roots, now)
+        public = issuer.public_key()
+        if not isinstance(public, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(public):
+            raise ValueError("its signature is wrong")
         if any(extension.critical for extension in crl.extensions):
             raise ValueError("it has a critical extension, so it may be only part of a list")
         if crl.next_update_utc is None:
             raise ValueError("it does not say when the next one is due")
-        number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        if number < self._highest:
-            raise ValueError(f"it is number {number}, older than {self._highest} seen before")
-        return _Good(frozenset(entry.serial_number for entry in crl), number, crl.next_update_utc)
+        key, number = key_id(issuer), crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+        if number < (highest := self._highest.get(key, 0)):
+            raise ValueError(f"it is number {number}, older than {highest} seen before")
+        return key, _List(frozenset(entry.serial_number for entry in crl), number, crl.next_update_utc)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortLives:
+    """Stands for lists where the authority publishes none, as SPIRE: who is revoked gets no new certificate.
+
+    A certificate that lives longer than `longest` is refused: the time for which a stolen one can be used.
+    """
+
+    longest: dt.timedelta
+
+    def check(self, peer: Peer, _now: dt.datetime) -> None:
+        """Raise `LifeTooLong` where the certificate was made to live longer than is accepted without a list."""
+        if peer.not_after - peer.not_before > self.longest:
+            raise LifeTooLong(
+                f"certificate of {peer.spiffe_id} lives for {peer.not_after - peer.not_before}, "
+                f"and without revocation lists at most {self.longest} is accepted"
+            )
+
+
+def _lapsed(found: _List) -> str:
+    return f"lapsed at {found.next_update:%Y-%m-%d %H:%M:%S}Z"
 
 
 def _check_issuer(issuer: x509.Certificate, roots: list[x509.Certificate], now: dt.datetime) -> None:

@@ -11,7 +11,7 @@ the certificate may be used by a TLS client. On top of that, a peer stands when
 6. its keyUsage is critical, allows digitalSignature, and allows signing neither certificates nor revocation lists,
 7. its extendedKeyUsage allows a TLS client;
 8. now lies within its dates: a connection does not outlive its certificate;
-9. its serial is not revoked, by a list that can be trusted.
+9. its serial is not revoked, by a list of its issuer's that can be trusted; or it is short-lived, where there is none.
 
 1-7 depend on the certificate's bytes alone and are remembered; 8 and 9 are asked every time.
 (X509-SVID §4-5, https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md.)
@@ -20,7 +20,6 @@ the certificate may be used by a TLS client. On top of that, a peer stands when
 import datetime as dt
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -34,7 +33,7 @@ from certs.errors import (
     KeyUsageWrong,
     TrustDomainWrong,
 )
-from certs.revocation import RevocationList
+from certs.peer import Peer, Revocations
 from certs.spiffe import SpiffeId
 
 Clock = Callable[[], dt.datetime]
@@ -44,17 +43,7 @@ REMEMBERED = 1024
 """Certificates kept by a verifier: every system of a zone, several rotations over."""
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """What the bytes of a certificate say, once and for all."""
-
-    spiffe_id: SpiffeId
-    serial: int
-    not_before: dt.datetime
-    not_after: dt.datetime
-
-
-def verify_peer(pem: bytes, trust_domain: str, revocations: RevocationList, now: dt.datetime) -> SpiffeId:
+def verify_peer(pem: bytes, trust_domain: str, revocations: Revocations, now: dt.datetime) -> SpiffeId:
     """Verify one certificate by all nine checks. Raises the `CertificateError` of the first that fails."""
     peer = read_peer(pem, trust_domain)
     check_moment(peer, revocations, now)
@@ -81,10 +70,16 @@ def read_peer(pem: bytes, trust_domain: str) -> Peer:
     _check_not_authority(extensions)  # (5)
     _check_key_usage(extensions)  # (6)
     _check_extended_key_usage(extensions)  # (7)
-    return Peer(spiffe_id, certificate.serial_number, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+    return Peer(
+        spiffe_id=spiffe_id,
+        serial=certificate.serial_number,
+        authority=_authority_of(extensions),
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
 
 
-def check_moment(peer: Peer, revocations: RevocationList, now: dt.datetime) -> None:
+def check_moment(peer: Peer, revocations: Revocations, now: dt.datetime) -> None:
     """Do checks 8 and 9. Raises the `CertificateError` of the first that fails."""
     # (8)
     if now > peer.not_after:
@@ -94,7 +89,14 @@ def check_moment(peer: Peer, revocations: RevocationList, now: dt.datetime) -> N
             f"certificate of {peer.spiffe_id} is valid from {peer.not_before:%Y-%m-%d %H:%M:%S}Z"
         )
     # (9)
-    revocations.check(peer.serial, now)
+    revocations.check(peer, now)
+
+
+def _authority_of(extensions: x509.Extensions) -> bytes:
+    try:
+        return extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier or b""
+    except x509.ExtensionNotFound:
+        return b""
 
 
 def _check_not_authority(extensions: x509.Extensions) -> None:
@@ -131,7 +133,7 @@ def _check_extended_key_usage(extensions: x509.Extensions) -> None:
 class PeerVerifier:
     """Verifies the peer of every call; a certificate seen before costs two comparisons and a set look-up."""
 
-    def __init__(self, trust_domain: str, revocations: RevocationList, clock: Clock) -> None:
+    def __init__(self, trust_domain: str, revocations: Revocations, clock: Clock) -> None:
         self._trust_domain = trust_domain
         self._revocations = revocations
         self._clock = clock

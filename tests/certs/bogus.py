@@ -131,6 +131,10 @@ def _builder(leaf: Leaf, issuer: x509.Certificate, key: ec.EllipticCurvePublicKe
             x509.BasicConstraints(ca=leaf.authority, path_length=0 if leaf.authority else None), critical=True
         )
     )
+    identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = builder.add_extension(
+        x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+    )
     if leaf.usage is not None:
         builder = builder.add_extension(leaf.usage, critical=leaf.usage_critical)
     if leaf.extended_usage:

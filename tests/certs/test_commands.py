@@ -19,7 +19,8 @@ from tests.certs.mesh import wall_clock
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 """Some build machines insist on colour."""
 
-COMMANDS = ("init", "issue", "list", "rotate", "revoke")
+COMMANDS = ("init", "issue", "list", "rotate", "revoke", "agent")
+STEPS = ("show", "prepare", "activate", "rotate", "prune")
 
 
 class Shell:
@@ -205,6 +206,32 @@ def test_help_teaches_with_examples(shell: Shell, command: str) -> None:
 def test_help_shows_every_command(shell: Shell) -> None:
     out, _ = shell("--help")
     assert all(f"hutong certs {command}" in out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_help_of_the_steps_teaches_with_examples(shell: Shell, step: str) -> None:
+    out, _ = shell("ca", step, "--help")
+    assert f"hutong certs ca {step}" in out
+    assert "--json" in out
+
+
+def test_the_authority_is_rotated(zone: Shell) -> None:
+    """As an operator types it: each step waits until nodes can have seen the one before."""
+    (issued,) = zone.json("issue", "customs/node")["issued"]
+    assert zone.refusal("ca", "activate")["reason"] == "CA_STEP_REFUSED"
+    assert "next: hutong certs ca activate" in zone("ca", "prepare", "--root")[0]
+    assert "next: hutong certs ca rotate" in zone("ca", "activate")[0]
+    refused = zone.refusal("ca", "prune", "--cut")
+    assert issued["spiffe_id"] in refused["message"]
+    assert "ca rotate" in refused["hint"]
+    (renewed,) = zone.json("ca", "rotate")["renewed"]
+    assert renewed["serial"] != issued["serial"]
+    assert "next: hutong certs ca prune" in zone("ca", "show")[0]
+    assert issued["serial"][:16] in zone.refusal("ca", "prune")["message"]
+    (current,) = zone.json("ca", "prune", "--cut")
+    assert (current["role"], current["usable"]) == ("current", [issued["spiffe_id"]])
+    assert zone.json("ca", "show") == [current]
+    assert Authority.open(zone.folder).zone == ZONE
 
 
 def test_the_default_lifetime_is_the_authoritys(zone: Shell) -> None:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from certs.authority import Authority
 from certs.errors import CertificateRevoked, RevocationRefused, RevocationUnknown, SvidUnknown
 from certs.files import write_atomically
+from certs.peer import Peer
 from certs.register import Issued, RevocationReason
 from certs.revocation import LIST_LIFE, RevocationList
 from certs.spiffe import SpiffeId
@@ -31,9 +32,9 @@ def test_only_the_revoked_serial_is_refused(
     other = authority.issue(SpiffeId.of(ZONE, "quality", "node"), clock())
     (revoked,) = authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
     assert revoked.revocation_reason is RevocationReason.KEY_COMPROMISE
-    revocations.check(other.serial, clock())
+    revocations.check(peer_of(authority, other), clock())
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 @pytest.mark.parametrize("reason", RevocationReason)
@@ -51,23 +52,23 @@ def test_other_tools_read_the_list(
 def test_a_change_is_noticed_after_a_second_and_not_looked_for_before(
     authority: Authority, issued: Issued, revocations: RevocationList, clock: Clock
 ) -> None:
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     authority.revoke((issued.serial,), RevocationReason.UNSPECIFIED, clock())
     clock.advance(seconds=0.9)
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     clock.advance(seconds=0.1)
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 def test_a_clock_set_back_does_not_stop_the_looking(
     authority: Authority, issued: Issued, revocations: RevocationList, clock: Clock
 ) -> None:
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     authority.revoke((issued.serial,), RevocationReason.UNSPECIFIED, clock())
     clock.advance(seconds=-100)
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 def test_a_lapsed_list_refuses_everyone_until_it_is_signed_anew(
@@ -75,29 +76,29 @@ def test_a_lapsed_list_refuses_everyone_until_it_is_signed_anew(
 ) -> None:
     published = x509.load_pem_x509_crl(authority.layout.revoked.read_bytes()).last_update_utc
     clock.moment = published + LIST_LIFE
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     clock.advance(seconds=1)
     with pytest.raises(RevocationUnknown, match="lapsed"):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
     assert "lapsed" in revocations.problem(clock())
     authority.publish_revocations(clock())
     clock.advance(seconds=1)
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     assert revocations.problem(clock()) == ""
 
 
 def test_a_lost_list_refuses_everyone_until_it_is_back(
     authority: Authority, issued: Issued, revocations: RevocationList, clock: Clock
 ) -> None:
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
     kept = authority.layout.revoked.read_bytes()
     authority.layout.revoked.unlink()
     clock.advance(seconds=1)
     with pytest.raises(RevocationUnknown):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
     write_atomically(authority.layout.revoked, kept)
     clock.advance(seconds=1)
-    revocations.check(issued.serial, clock())
+    revocations.check(peer_of(authority, issued), clock())
 
 
 def test_an_older_list_is_not_believed(
@@ -107,11 +108,11 @@ def test_an_older_list_is_not_believed(
     before = authority.layout.revoked.read_bytes()
     authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
     write_atomically(authority.layout.revoked, before)
     clock.advance(seconds=1)
     with pytest.raises(RevocationUnknown, match="older"):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 def test_a_lost_list_is_made_again_from_the_register(
@@ -119,14 +120,14 @@ def test_a_lost_list_is_made_again_from_the_register(
 ) -> None:
     authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
     authority.layout.revoked.unlink()
     clock.advance(seconds=-3600)
     authority.publish_revocations(clock())
     clock.advance(seconds=7200)
     authority.publish_revocations(clock())
     with pytest.raises(CertificateRevoked):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 def test_a_list_that_makes_no_sense(authority: Authority, issued: Issued, clock: Clock) -> None:
@@ -136,13 +137,13 @@ def test_a_list_that_makes_no_sense(authority: Authority, issued: Issued, clock:
     for bad in (b"", b"nonsense", crl, issuer, good[: len(crl) // 2] + issuer, crl + b"nonsense"):
         write_atomically(path, bad)
         with pytest.raises(RevocationUnknown):
-            RevocationList(path, authority.layout.bundle).check(issued.serial, clock())
+            RevocationList(path, authority.layout.bundle).check(peer_of(authority, issued), clock())
 
 
 def test_a_list_of_another_zone(authority: Authority, issued: Issued, clock: Clock, tmp_path: Path) -> None:
     other = Authority.create(tmp_path / "other", ZONE, clock())
     with pytest.raises(RevocationUnknown, match="not under the trusted roots"):
-        RevocationList(other.layout.revoked, authority.layout.bundle).check(issued.serial, clock())
+        RevocationList(other.layout.revoked, authority.layout.bundle).check(peer_of(authority, issued), clock())
 
 
 def test_a_list_whose_issuer_is_outside_its_time(
@@ -150,7 +151,7 @@ def test_a_list_whose_issuer_is_outside_its_time(
 ) -> None:
     clock.advance(days=5 * 366)
     with pytest.raises(RevocationUnknown, match="outside its time"):
-        revocations.check(issued.serial, clock())
+        revocations.check(peer_of(authority, issued), clock())
 
 
 def test_a_list_signed_by_a_system(authority: Authority, issued: Issued, clock: Clock, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_list_signed_by_a_system(authority: Authority, issued: Issued, clock: 
     path = tmp_path / "forged.crl"
     write_atomically(path, _list(svid.leaf, key, clock()) + svid.chain)
     with pytest.raises(RevocationUnknown, match="not under the trusted roots"):
-        RevocationList(path, authority.layout.bundle).check(issued.serial, clock())
+        RevocationList(path, authority.layout.bundle).check(peer_of(authority, issued), clock())
 
 
 def test_a_list_with_a_false_signature(authority: Authority, issued: Issued, clock: Clock, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_a_list_with_a_false_signature(authority: Authority, issued: Issued, clo
     path = tmp_path / "forged.crl"
     write_atomically(path, _list(issuer, ec.generate_private_key(ec.SECP256R1()), clock()) + pem_of(issuer))
     with pytest.raises(RevocationUnknown, match="signature"):
-        RevocationList(path, authority.layout.bundle).check(issued.serial, clock())
+        RevocationList(path, authority.layout.bundle).check(peer_of(authority, issued), clock())
 
 
 def test_a_partial_list(authority: Authority, issued: Issued, clock: Clock, tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_a_partial_list(authority: Authority, issued: Issued, clock: Clock, tmp_
     path = tmp_path / "delta.crl"
     write_atomically(path, _list(issuer, key, clock(), x509.DeltaCRLIndicator(1)) + pem_of(issuer))
     with pytest.raises(RevocationUnknown, match="critical"):
-        RevocationList(path, layout.bundle).check(issued.serial, clock())
+        RevocationList(path, layout.bundle).check(peer_of(authority, issued), clock())
 
 
 def test_what_was_not_issued_here_is_not_revoked(authority: Authority, clock: Clock, tmp_path: Path) -> None:
@@ -197,6 +198,11 @@ def test_revoking_again_is_refused_and_publishes(authority: Authority, issued: I
     with pytest.raises(RevocationRefused):
         authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
     assert authority.layout.revoked.exists()
+
+
+def peer_of(authority: Authority, issued: Issued) -> Peer:
+    """Say what a server reads in the certificate."""
+    return Peer(issued.spiffe_id, issued.serial, authority.signer.key_id, issued.not_before, issued.not_after)
 
 
 def _list(
