@@ -8,7 +8,7 @@ import datetime as dt
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from certs.svid import CREDENTIAL_BUNDLE
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records import urls
 from services.kit.records.catalogue import nearest
@@ -94,14 +95,45 @@ class NodeSection(Section):
 
 
 class TlsSection(Section):
-    """Where the node's identity lies. Files are re-read when they change."""
+    """Where the node's identity lies, or where it comes from. Files are re-read when they change."""
 
     certificate: FilePath
     key: FilePath
     bundle: FilePath
     """Trust bundle: the zone's roots."""
     revoked: FilePath
-    """The zone's certificate revocation list."""
+    """The zone's certificate revocation list; with `longest_life` there is none to be read."""
+    longest_life: Duration | None = Field(default=None, gt=dt.timedelta())
+    """In place of a revocation list: certificates that were made to live longer are refused."""
+    workload_api: str | None = Field(default=None, pattern=r"^unix:///.+$")
+    """Socket of a SPIFFE Workload API that hands out the identity, `unix:///…`; its files are then kept in `folder`."""
+    folder: FilePath | None = None
+    """Private folder for what the Workload API hands out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: object) -> object:
+        """Fill in where files lie that another key stands for; refuse both at once."""
+        if not isinstance(given, dict):
+            return given
+        whole = dict(cast("dict[str, object]", given))
+        if "workload_api" in whole:
+            if both := {"certificate", "key", "bundle"} & whole.keys():
+                raise ValueError(f"workload_api stands for {', '.join(sorted(both))}: give one or the other")
+            if "folder" not in whole:
+                raise ValueError("workload_api needs a folder of its own for what it hands out")
+            folder = Path(str(whole["folder"]))
+            whole |= {"certificate": folder / CREDENTIAL_BUNDLE, "key": folder / CREDENTIAL_BUNDLE}
+            whole["bundle"] = folder / "bundle.crt"
+        elif "folder" in whole:
+            raise ValueError("folder is for what a workload_api hands out")
+        if "longest_life" in whole:
+            if "revoked" in whole:
+                raise ValueError("longest_life stands for a revocation list: give one or the other")
+            whole["revoked"] = Path(str(whole.get("bundle", ""))).with_name("revoked.crl")
+        elif "revoked" not in whole:
+            raise ValueError("revoked is missing; where the authority publishes no lists, say longest_life = '1h'")
+        return whole
 
 
 class TelemetrySection(Section):

@@ -5,6 +5,7 @@ Wiring only. What a node serves comes as bound rpcs with their access lists; wha
 
 import asyncio
 import logging
+import math
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,7 +18,7 @@ from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from certs.verify import PeerVerifier
 from hutong.api.node.v1 import node_pb2
-from services.kit import access, health, status
+from services.kit import access, health, identity, status
 from services.kit.access import AccessList
 from services.kit.client import Client
 from services.kit.clock import Clock, system_clock
@@ -72,8 +73,9 @@ class Host:
         self.config = config
         self.clock = clock
         self.files = SvidFiles(config.tls.certificate, config.tls.key, config.tls.bundle)
-        self.identity = self.files.load().spiffe_id
         expected = SpiffeId.parse(f"spiffe://{config.node.zone}/{config.node.agency}/{config.node.system}")
+        self._workload = identity.from_workload_api(config.tls, expected)
+        self.identity = self.files.load().spiffe_id
         if self.identity != expected:
             raise FailedPrecondition(
                 Reason.CONFIG_INVALID, f"the certificate is {self.identity}'s, but the config says {expected}"
@@ -82,7 +84,7 @@ class Host:
             f"{config.node.agency}/{config.node.system}", config.telemetry, processor=spans, sample=sample
         )
         self.metrics_port = 0
-        self._revoked = RevocationList(config.tls.revoked, config.tls.bundle)
+        self._revoked = identity.revocations(config.tls)
         self._verifier = PeerVerifier(config.node.zone, self._revoked, clock)
         self._lateness = Lateness(config.limits.late.total_seconds())
         self._closing: list[Closing] = []
@@ -202,6 +204,9 @@ class Host:
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
         """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing."""
+        if (workload := self._workload) is not None:
+            workload.follow()
+            self.on_stop(lambda: asyncio.to_thread(workload.stop))
         lists = [KIT_ACCESS, *access_lists]
         own = tuple(rpcs)
         if self.config.log is not None:
@@ -255,7 +260,8 @@ class Host:
         return made.rpcs
 
     def _revocations_left(self) -> float:
-        return self._revoked.seconds_left(self.clock())
+        lists = self._revoked
+        return lists.seconds_left(self.clock()) if isinstance(lists, RevocationList) else math.inf
 
     def _observe(self, admission: Admission) -> None:
         def left() -> float:

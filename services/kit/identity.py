@@ -1,8 +1,16 @@
-"""The node's own identity, followed as it is renewed on disk."""
+"""The node's own identity, followed as it is renewed on disk, and what it takes to judge that of others."""
 
+import logging
 import time
 
+from certs.errors import WorkloadApiFailed
+from certs.revocation import RevocationList, ShortLives
+from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidFiles
+from certs.workload import WorkloadFiles
+from services.kit.config import TlsSection
+
+_log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 1.0
 """Seconds between looks at the files."""
@@ -32,3 +40,28 @@ class Identity:
             return False
         self._svid = self._files.load()
         return True
+
+
+def from_workload_api(section: TlsSection, wanted: SpiffeId) -> WorkloadFiles | None:
+    """Fetch the identity where the config says that a Workload API hands it out; None where it does not.
+
+    An agent that is away is no reason not to start with what it handed out before. Raises `WorkloadApiFailed` where
+    there is nothing to start with.
+    """
+    if section.workload_api is None or section.folder is None:
+        return None
+    workload = WorkloadFiles(section.workload_api, section.folder, wanted)
+    try:
+        workload.fetch()
+    except WorkloadApiFailed as error:
+        if not section.certificate.exists():
+            raise
+        _log.warning("The Workload API is away; its last identity serves", extra={"fields": {"problem": str(error)}})
+    return workload
+
+
+def revocations(section: TlsSection) -> RevocationList | ShortLives:
+    """Make what knows who is revoked: the zone's list, or short lives where the config says that there is none."""
+    if section.longest_life is not None:
+        return ShortLives(section.longest_life)
+    return RevocationList(section.revoked, section.bundle)
