@@ -242,6 +242,7 @@ def schema() -> Schema:
         "readers": several(text(IDENTITY)),
         "tiles": closed({"enabled": YES_OR_NO}),
         "policy": closed({"jurisdiction": text(LABEL), "files": TEXTS}),
+        "nats": closed({"servers": several(text(ADDRESS))}),
         "service": closed({"type": {"enum": ["ClusterIP", "LoadBalancer", "NodePort"]}, "annotations": LABELS}),
         "networkPolicy": closed(
             {

@@ -125,6 +125,7 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
         "officers": {name: {"issuer": f"spiffe://z/{name}", "jwks": '{"keys": []}'} for name in officers},
         "tiles": {"enabled": draw(st.booleans())},
         "service": {"type": draw(st.sampled_from(["ClusterIP", "LoadBalancer"]))},
+        "nats": {"servers": draw(st.sampled_from([[], ["nats.messaging.svc:4222"]]))},
         "networkPolicy": {"enabled": draw(st.booleans())},
         "policy": {"files": draw(st.dictionaries(st.sampled_from(names), st.text(SAFE, min_size=1)))},
     }
@@ -305,6 +306,22 @@ def test_an_agency_elsewhere_has_an_address_and_no_deployment() -> None:
     assert "quality" not in gateway["departments"]
     egress = rendered.of("NetworkPolicy")[f"{PREFIX}-gateway"]["spec"]["egress"]
     assert {"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]} in egress
+
+
+def test_a_broker_carries_events_where_there_is_one() -> None:
+    """The nodes reach it, and nobody else does; without one they follow each other."""
+    rendered = render(example("production-values.yaml"))
+    configs = rules.configs(rendered)
+    assert configs["customs"]["events"]["recognition"]["carrier"] == "nats"
+    assert configs["recognition"]["nats"]["readers"] == ["commerce/node", "customs/node"]
+    policies = rendered.of("NetworkPolicy")
+    reached = {
+        name.removeprefix(f"{PREFIX}-")
+        for name, policy in policies.items()
+        if {"ports": [{"port": 4222}]} in policy["spec"].get("egress", ())
+    }
+    assert reached == {"commerce", "customs", "recognition"}
+    assert not [each for each in rules.configs(render(zone())).values() if "nats" in each]
 
 
 def test_who_may_call_from_outside_the_release() -> None:

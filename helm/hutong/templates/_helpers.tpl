@@ -186,7 +186,14 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- end -}}
 {{- if $officers -}}{{- $_ := set $config "officers" $officers -}}{{- end -}}
 {{- if eq $node.kind "department" -}}
-  {{- if hasKey .peers "recognition" -}}{{- $_ := set $config "events" (dict "recognition" .peers.recognition) -}}{{- end -}}
+  {{- if hasKey .peers "recognition" -}}
+    {{- $followed := deepCopy .peers.recognition -}}
+    {{- if $values.nats.servers -}}
+      {{- $_ := set $config "nats" (dict "servers" $values.nats.servers) -}}
+      {{- $_ := set $followed "carrier" "nats" -}}
+    {{- end -}}
+    {{- $_ := set $config "events" (dict "recognition" $followed) -}}
+  {{- end -}}
   {{- $live := dict -}}
   {{- range $type, $source := $node.own.live -}}
     {{- if not (hasKey (default dict $node.own.mappings) $source.mapping) -}}
@@ -204,6 +211,11 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
   {{- $_ := set $config "keys" $keys -}}
   {{- $_ := set $config "signing" "/etc/hutong/signing" -}}
   {{- if $node.own.access -}}{{- $_ := set $config "access" "/etc/hutong/access/access.yaml" -}}{{- end -}}
+  {{- if and (eq $node.kind "recognition") $values.nats.servers -}}
+    {{- $readers := list -}}
+    {{- range .departments -}}{{- if .own.external | not -}}{{- $readers = append $readers (printf "%s/node" .agency) -}}{{- end -}}{{- end -}}
+    {{- if $readers -}}{{- $_ := set $config "nats" (dict "servers" $values.nats.servers "readers" $readers) -}}{{- end -}}
+  {{- end -}}
   {{- if eq $node.kind "supervision" -}}{{- $_ := set $config "auditors" $node.own.auditors -}}{{- end -}}
   {{- range $folder := list "procedures" "arrangements" "calendars" -}}
     {{- if get $node.own $folder -}}{{- $_ := set $config $folder (printf "/etc/hutong/%s" $folder) -}}{{- end -}}
@@ -370,6 +382,9 @@ not one of our nodes lies outside: an external agency, a collector, an identity 
       {{- end -}}
       {{- $outside = append $outside (dict "port" (regexFind "[0-9]+$" $target | int) "cidrs" $cidrs) -}}
     {{- end -}}
+  {{- end -}}
+  {{- range (default dict $config.nats).servers -}}
+    {{- $outside = append $outside (dict "port" (regexFind "[0-9]+$" . | int) "cidrs" list) -}}
   {{- end -}}
   {{- with (default dict $config.telemetry).otlp -}}
     {{- $outside = append $outside (dict "port" (regexFind "[0-9]+$" . | default "4317" | int) "cidrs" list) -}}
