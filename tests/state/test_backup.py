@@ -116,7 +116,11 @@ async def test_entries_that_were_lost_are_told(kept: Kept, tmp_path: Path) -> No
     ran = kept.bed.run("verify", "--from", kept.backup, "--checkpoint", kept.checkpoint, "--json")
     assert (ran.exit_code, json.loads(ran.stdout)["lost"]) == (1, 1)
     kept.bed.put(f"sqlite:///{tmp_path}/new-store.db", f"sqlite:///{tmp_path}/new-log.db")
-    ran = kept.bed.run("restore", "--from", kept.backup, "--checkpoint", kept.checkpoint)
+    # Two that were kept of what is lost are no more of a reason than one.
+    again = tmp_path / "again"
+    again.write_text(kept.checkpoint.read_text())
+    both = ("--checkpoint", kept.checkpoint, "--checkpoint", again)
+    ran = kept.bed.run("restore", "--from", kept.backup, *both)
     assert ran.exit_code == 1
     assert "was signed, and the log has" in ran.stdout
     assert (tmp_path / "new-log.db").exists()

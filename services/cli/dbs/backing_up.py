@@ -115,7 +115,8 @@ def restore(
     manifest = _manifest(source, node)
     places = [_from(source, place, manifest) for place in node.places]
     before = _prove(node, places, checkpoint or [])
-    if not before.faults or before.faults == bool(before.lost):
+    # What is lost is told, and no reason to lose the rest.
+    if before.faults == before.unmet:
         for old, new in zip(places, node.places, strict=True):
             with old.snapshot() as connection:
                 copying.copy(connection, new)

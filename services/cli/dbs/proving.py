@@ -49,6 +49,8 @@ class Findings:
     """Answers that were given after the last change there is of the records, and rest on more than there is."""
     lost: int = 0
     """Entries that a checkpoint has and the log has not."""
+    unmet: int = 0
+    """Checkpoints that have such entries."""
     wrong: list[str] = field(default_factory=list[str])
     """What does not agree, in words; the first few."""
     faults: int = 0
@@ -80,6 +82,7 @@ def prove_log(
     for one in (signed.checkpoint for signed in witnessed):
         if one.size > size:
             findings.lost = max(findings.lost, one.size - size)
+            findings.unmet += 1
             findings.fault(f"a checkpoint of {one.size} entries was signed, and the log has {size}")
         elif merkle.root_of(one.size, hashes) != one.root:
             message = f"the log is not what was signed at {one.size} entries: it is another history"
