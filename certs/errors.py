@@ -13,6 +13,7 @@ CertificateError
   CertificateExpired      CERTIFICATE_EXPIRED       after its time
   CertificateRevoked      CERTIFICATE_REVOKED       on the zone's revocation list
   RevocationUnknown       REVOCATION_UNKNOWN        no revocation list to be trusted: our fault, not the peer's
+  AuthorityUnknown        AUTHORITY_UNKNOWN         issued by an authority that publishes no list here
   LifeTooLong             LIFE_TOO_LONG             lives too long for a zone without revocation lists
   SvidUnreadable          SVID_UNREADABLE           certificate, key or trust bundle file absent or damaged
   SvidMismatch            SVID_MISMATCH             key and certificate do not belong together
@@ -114,6 +115,12 @@ class RevocationUnknown(CertificateError):
     """No revocation list that can be trusted, so nobody can be: the fault is on this side of the connection."""
 
     reason = "REVOCATION_UNKNOWN"
+
+
+class AuthorityUnknown(CertificateError):
+    """The lists stand, and none is of the authority that issued the certificate: it was pruned, or is not ours."""
+
+    reason = "AUTHORITY_UNKNOWN"
 
 
 class LifeTooLong(CertificateError):

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from certs.errors import CertificateError, CertificateRevoked, LifeTooLong, RevocationUnknown
+from certs.errors import AuthorityUnknown, CertificateError, CertificateRevoked, LifeTooLong, RevocationUnknown
 from certs.issuance import key_id
 from certs.peer import Peer
 from certs.register import Issued, RevocationReason, serial_text
@@ -125,13 +125,18 @@ class RevocationList:
     def check(self, peer: Peer, now: dt.datetime) -> None:
         """Raise `CertificateRevoked` when the peer's serial is on the list of its issuer.
 
-        Raises `RevocationUnknown` when no list of that issuer can be trusted now.
+        Raises `AuthorityUnknown` when lists stand but none is of that issuer: the peer's fault, not ours;
+        `RevocationUnknown` when no list of that issuer can be trusted now.
         """
         state = self._current(now)
         found = state.good.get(peer.authority)
+        if found is None and not state.problem:
+            raise AuthorityUnknown(
+                f"certificate of {peer.spiffe_id} was issued by an authority of which there is no revocation list",
+                "renew it; an authority that is new must have its list brought to this node before it issues",
+            )
         if found is None:
-            problem = state.problem or "none is of the authority that issued the certificate"
-            raise RevocationUnknown(f"revocation list cannot be trusted: {problem}", _PUBLISH)
+            raise RevocationUnknown(f"revocation list cannot be trusted: {state.problem}", _PUBLISH)
         if now > found.next_update:
             raise RevocationUnknown(f"revocation list {_lapsed(found)}", _PUBLISH)
         if peer.serial in found.serials:

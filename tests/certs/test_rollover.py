@@ -12,7 +12,7 @@ from certs import authority as authority_module
 from certs import rollover as rollover_module
 from certs import standing as standing_module
 from certs.authority import Authority
-from certs.errors import CertificateError, CertificateRevoked, RevocationUnknown, StepRefused
+from certs.errors import AuthorityUnknown, CertificateError, CertificateRevoked, RevocationUnknown, StepRefused
 from certs.files import write_atomically
 from certs.register import RevocationReason
 from certs.revocation import RevocationList
@@ -75,7 +75,7 @@ def test_the_four_steps(
         (both, ["current", "former"]),
         (1, ["current"]),
     ]
-    with pytest.raises(RevocationUnknown):
+    with pytest.raises(AuthorityUnknown):
         verifier.verify(old)
     assert leaf_pem(client) != old
     assert not authority.layout.authority("first").key.exists(), "the key of one that is trusted no more is gone"
@@ -194,13 +194,24 @@ def test_revocations_by_either_hold(
             verifier.verify(pem)
     for pem in (before[SpiffeId.parse(CLIENT)], after[SpiffeId.parse(CLIENT)]):
         verifier.verify(pem)
-    assert rollover_serials(authority, clock()) == 0
 
 
-def rollover_serials(authority: Authority, now: dt.datetime) -> int:
-    """Count the revoked systems that a second rotation would bring back."""
-    clock = Clock(now + SETTLES)
-    return sum(entry.spiffe_id.agency == "quality" for entry in Rollover(authority).rotate(clock()))
+def test_who_was_revoked_is_left_behind(
+    authority: Authority, client: SvidFiles, verifier: PeerVerifier, clock: Clock
+) -> None:
+    """By the rotation of the authority nobody comes back, and nobody who is revoked keeps it from its end."""
+    lab = SpiffeId.of(ZONE, "quality", "lab")
+    authority.issue(lab, clock())
+    authority.revoke((authority.current()[lab].serial,), RevocationReason.KEY_COMPROMISE, clock())
+    rollover = Rollover(authority)
+    step(rollover, "prepare", clock, new_root=True)
+    step(rollover, "activate", clock, new_root=True)
+    clock.advance(seconds=SETTLES.total_seconds())
+    assert [str(entry.spiffe_id) for entry in rollover.rotate(clock())] == [CLIENT]
+    step(rollover, "prune", clock, new_root=True)
+    clock.advance(seconds=1)
+    with pytest.raises(AuthorityUnknown):
+        verifier.verify(leaf_pem(authority.layout.svid(lab)))
 
 
 def test_a_list_speaks_for_its_issuer_only(
@@ -212,6 +223,15 @@ def test_a_list_speaks_for_its_issuer_only(
     crls = revoked.read_bytes().split(b"-----BEGIN X509 CRL-----")
     # The list of the current one is gone: the former one's says nothing about it.
     write_atomically(revoked, b"-----BEGIN X509 CRL-----" + crls[2])
+    clock.advance(seconds=1)
+    verifier.verify(old)
+    with pytest.raises(AuthorityUnknown):
+        verifier.verify(leaf_pem(client))
+    # One that is there and does not stand is our fault, and does not touch the other.
+    write_atomically(
+        revoked,
+        b"-----BEGIN X509 CRL-----" + crls[1].replace(b"\nM", b"\nN", 1) + b"-----BEGIN X509 CRL-----" + crls[2],
+    )
     clock.advance(seconds=1)
     verifier.verify(old)
     with pytest.raises(RevocationUnknown):
