@@ -186,7 +186,7 @@ class Authority:
             return True
         try:
             return certificates_of(path.read_bytes(), path)[0].serial_number == entry.serial
-        except SvidUnreadable:
+        except (OSError, SvidUnreadable):
             return False
 
     def _check(self, spiffe_id: SpiffeId, now: dt.datetime, ttl: dt.timedelta) -> None:
