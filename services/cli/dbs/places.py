@@ -10,8 +10,8 @@ import sqlalchemy as sa
 import typer
 from pydantic import ConfigDict
 
-from gateway.config import GatewayConfig
-from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION, room
+from services.cli import configs
+from services.cli.rooms import room
 from services.kit import config
 from services.kit.config import DepartmentConfig, NodeConfig, OwnDatabaseSection
 from services.kit.errors import FailedPrecondition, Reason
@@ -83,23 +83,19 @@ class Node:
     def of(cls, file: Path) -> Self:
         """Read a node's config; raises `FailedPrecondition` where it does not stand, whatever is wrong with it."""
         agency = config.read(file, _Any).node.agency
-        base = file.parent.absolute()
-        here = Path(nodelog.__file__).parent
-        tables, live, store, found = None, frozenset[str](), None, None
-        if agency == GATEWAY:
-            found = config.read(file, GatewayConfig)
-        elif agency == RECOGNITION:
-            found = config.read(file, RecognitionConfig)
-            store = _place(found.store, base, _beside(recognition_tables), recognition_metadata())
-        elif agency == SUPERVISION:
-            found = config.read(file, SupervisionConfig)
-            store = _place(found.store, base, _beside(supervision_tables), supervision_tables.METADATA)
-        else:
-            of, found = room(agency), config.read(file, DepartmentConfig)
+        found, base = configs.read(agency, file), file.parent.absolute()
+        tables, live, places = None, frozenset[str](), list[Place]()
+        if isinstance(found, RecognitionConfig):
+            places.append(_place(found.store, base, _beside(recognition_tables), recognition_metadata()))
+        elif isinstance(found, SupervisionConfig):
+            places.append(_place(found.store, base, _beside(supervision_tables), supervision_tables.METADATA))
+        elif isinstance(found, DepartmentConfig):
+            of = room(agency)
             tables, live = derive(of.catalogue()), frozenset(found.live)
-            store = _place(found.store, base, of.migrations, tables.metadata)
-        log = found.log and Place(LOG, found.log.read_url(base), here / "migrations", log_tables.METADATA)
-        return cls(file.absolute(), found, tuple(filter(None, (store, log))), tables, live)
+            places.append(_place(found.store, base, of.migrations, tables.metadata))
+        if found.log is not None:
+            places.append(Place(LOG, found.log.read_url(base), nodelog.MIGRATIONS, log_tables.METADATA))
+        return cls(file.absolute(), found, tuple(places), tables, live)
 
     @property
     def name(self) -> str:
