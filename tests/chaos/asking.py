@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -68,7 +67,6 @@ class Asker:
     """Asks one question after the other at a fixed pace; each waits for its own answer only."""
 
     client: Client
-    make: Callable[[int], federation_pb2.QueryRequest] = question
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     _records: dict[tuple[str, str], tuple[bytes, ...]] = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
     _running: asyncio.Task[None] | None = None
@@ -102,7 +100,7 @@ class Asker:
             await asyncio.gather(*asked)
 
     async def _ask(self, number: int) -> None:
-        request = self.make(number)
+        request = question(number)
         asked, raw = time.monotonic(), b""
         try:
             raw = await self.client.raw(f"{SERVICE}/Query", request, timeout=DEADLINE)

@@ -20,10 +20,12 @@ from services.cli.department import Department
 from services.cli.fleet import Fleet
 from services.cli.rooms import GATEWAY
 from services.cli.zone import Zone
+from services.kit.client import Client
 from services.kit.records import catalogue
 from services.kit.records.writer import Draft
 from tests.chaos.asking import SUBJECTS
 from tests.chaos.lines import Line
+from tests.chaos.proving import Kept, kept
 from tests.databases import Postgres, postgres
 from tests.exchange.records import RECORDS
 
@@ -50,6 +52,14 @@ class Bed:
     def zone(self) -> Zone:
         """The zone's folder."""
         return self.fleet.zone
+
+    def client(self) -> Client:
+        """Connect as who asks; closed with the zone."""
+        return self.fleet.client(CALLER)
+
+    def logs(self) -> dict[str, Kept]:
+        """Find the log of every node."""
+        return kept(self.zone)
 
     def pid(self, node: str) -> int:
         """Get the process of a node."""

@@ -22,7 +22,7 @@ from services.cli.question import request as asked
 from services.cli.rooms import GATEWAY, SUPERVISION
 from services.kit.errors import HutongError
 from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
-from tests.chaos.bed import own_certificate, restart
+from tests.chaos.bed import Bed, own_certificate, restart
 from tests.chaos.crowds import crowd
 from tests.chaos.running import Case, Doing
 from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
@@ -45,24 +45,24 @@ UNREACHABLE, FAILED, LATE = "DEPARTMENT_UNREACHABLE", "DEPARTMENT_FAILED", "DEPA
 
 
 @contextlib.asynccontextmanager
-async def killed(doing: Doing) -> AsyncGenerator[None]:
+async def killed(doing: Doing[Bed]) -> AsyncGenerator[None]:
     await doing.bed.fleet.kill("taxation")
     yield
     await doing.bed.fleet.restart("taxation")
 
 
 @contextlib.asynccontextmanager
-async def frozen(doing: Doing) -> AsyncGenerator[None]:
+async def frozen(doing: Doing[Bed]) -> AsyncGenerator[None]:
     doing.bed.signal("commerce", signal.SIGSTOP)
     yield
     doing.bed.signal("commerce", signal.SIGCONT)
 
 
-def slow(delay: float) -> Callable[[Doing], contextlib.AbstractAsyncContextManager[None]]:
+def slow(delay: float) -> Callable[[Doing[Bed]], contextlib.AbstractAsyncContextManager[None]]:
     """Make the wire to customs so much longer, in seconds each way."""
 
     @contextlib.asynccontextmanager
-    async def fault(doing: Doing) -> AsyncGenerator[None]:
+    async def fault(doing: Doing[Bed]) -> AsyncGenerator[None]:
         doing.bed.line.delay = delay
         yield
         doing.bed.line.delay = 0.0
@@ -71,7 +71,7 @@ def slow(delay: float) -> Callable[[Doing], contextlib.AbstractAsyncContextManag
 
 
 @contextlib.asynccontextmanager
-async def flapping(doing: Doing) -> AsyncGenerator[None]:
+async def flapping(doing: Doing[Bed]) -> AsyncGenerator[None]:
     async def flap() -> None:
         while True:
             doing.bed.line.cut()
@@ -88,7 +88,7 @@ async def flapping(doing: Doing) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def garbage(doing: Doing) -> AsyncGenerator[None]:
+async def garbage(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Put somebody in the place of customs who has its certificate and answers nonsense."""
 
     async def session(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
@@ -112,7 +112,7 @@ async def garbage(doing: Doing) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def gateway_killed(doing: Doing) -> AsyncGenerator[None]:
+async def gateway_killed(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Kill the gateway while it streams: the wire to customs is long, so that the stream is not at its end."""
     fleet, line = doing.bed.fleet, doing.bed.line
     line.delay = 0.2
@@ -139,25 +139,27 @@ async def gateway_killed(doing: Doing) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def database_restarted(doing: Doing) -> AsyncGenerator[None]:
+async def database_restarted(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Have PostgreSQL end at once, without a shutdown, and recover when it starts."""
     folder = doing.bed.database
-    os.kill(int((folder / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
+    running = folder / "postmaster.pid"
+    os.kill(int(running.read_text().split()[0]), signal.SIGQUIT)
+    while running.exists():
+        await asyncio.sleep(EVERY)
     yield
     await asyncio.to_thread(restart, folder)
 
 
 @contextlib.asynccontextmanager
-async def disk_full(doing: Doing) -> AsyncGenerator[None]:
+async def disk_full(doing: Doing[Bed]) -> AsyncGenerator[None]:
     disk = doing.bed.disk
     doing.notes.append(f"by {disk.how}")
     with disk.full(doing.bed.pid(GATEWAY)):
         yield
-    # What is full is full for the node alone, and ends with the node's next write.
 
 
 @contextlib.asynccontextmanager
-async def expired(doing: Doing) -> AsyncGenerator[None]:
+async def expired(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Let the certificate of customs end while it serves, and every connection that stands by it."""
     zone = doing.bed.zone
     authority = Authority.open(zone.certificates.folder)
@@ -177,7 +179,7 @@ async def expired(doing: Doing) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def policy_corrupted(doing: Doing) -> AsyncGenerator[None]:
+async def policy_corrupted(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Write nonsense into the policy that gateway and customs both have in force."""
     path = doing.bed.zone.policy("customs")
     right = path.read_bytes()
@@ -190,7 +192,7 @@ async def policy_corrupted(doing: Doing) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def supervision_away(doing: Doing) -> AsyncGenerator[None]:
+async def supervision_away(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Kill the supervision service while an officer reads under an authorization."""
     fleet = doing.bed.fleet
     desks = Desks(fleet)
@@ -234,7 +236,7 @@ async def supervision_away(doing: Doing) -> AsyncGenerator[None]:
     doing.notes.append(f"and answered again {time.monotonic() - begun:.1f} s after its start")
 
 
-CASES: Final = (
+CASES: Final[tuple[Case[Bed], ...]] = (
     Case("killed", "a department killed (SIGKILL), started again", killed, missing("taxation", UNREACHABLE)),
     Case("frozen", "a department frozen (SIGSTOP, SIGCONT)", frozen, missing("commerce", LATE)),
     Case("slow", "a department 0.8 s away", slow(0.4), frozenset()),
@@ -250,7 +252,12 @@ CASES: Final = (
         frozenset({"error DEPARTMENT_UNREACHABLE"}),
         also=frozenset({"a stream ends with DEPARTMENT_UNREACHABLE"}),
     ),
-    Case("database", "a department's PostgreSQL ended at once, started again", database_restarted, missing("quality")),
+    Case(
+        "database",
+        "a department's PostgreSQL ended at once, started again",
+        database_restarted,
+        missing("quality", FAILED, UNREACHABLE),
+    ),
     Case("disk", "no room for the gateway's log", disk_full, frozenset({"error LOG_UNAVAILABLE"})),
     Case("expired", "a department's certificate not renewed", expired, missing("customs", UNREACHABLE)),
     Case("policy", "half a policy file", policy_corrupted, frozenset()),

@@ -11,13 +11,15 @@ from certs.spiffe import server_name
 from hutong.api.exchange.v1 import federation_pb2
 from services.cli.query import SERVICE
 from services.cli.rooms import GATEWAY
-from services.cli.zone import CALLERS
 from services.kit.client import Client
 from services.kit.errors import HutongError
-from tests.chaos.asking import failed, question, told
+from tests.chaos.asking import WHOLE, failed, question, told
+from tests.chaos.bed import Bed
 from tests.chaos.running import Doing
 from tests.transport.raw import DATA, END_STREAM, Raw, frame, header_frames
 
+WHO: Final = ("quality/lab", "taxation/refund", "customs/release", "commerce/registry", "publicsecurity/permits")
+"""Who comes: systems that may ask what is asked."""
 MANY: Final = 1000
 DEAF: Final = 10
 """Of these, those who never read."""
@@ -32,13 +34,13 @@ _PATIENCE: Final = 20.0
 
 
 @contextlib.asynccontextmanager
-async def crowd(doing: Doing) -> AsyncGenerator[None]:
+async def crowd(doing: Doing[Bed]) -> AsyncGenerator[None]:
     """Connect a thousand callers, let all of them ask at the same time, twice; then have them go."""
     fleet = doing.bed.fleet
     before = resident_mb(doing.bed.pid(GATEWAY))
     deaf = [await _deaf(doing, number) for number in range(DEAF)]
     identity = doing.bed.zone.identity(fleet.nodes[GATEWAY].identity)
-    files = [doing.bed.zone.credentials(CALLERS[number % len(CALLERS)]) for number in range(MANY - DEAF)]
+    files = [doing.bed.zone.credentials(WHO[number % len(WHO)]) for number in range(MANY - DEAF)]
     clients = [Client(fleet.address(GATEWAY), identity, each) for each in files]
     gate = asyncio.Semaphore(AT_ONCE)
     answers: dict[str, int] = {}
@@ -74,7 +76,7 @@ async def crowd(doing: Doing) -> AsyncGenerator[None]:
         if grown > GROWTH_MB:
             doing.problems.append(f"the gateway grew by {grown:.0f} MB")
         for what, count in answers.items():
-            if what != "whole":
+            if what != WHOLE:
                 doing.also[what] += count
         yield
     finally:
@@ -83,12 +85,12 @@ async def crowd(doing: Doing) -> AsyncGenerator[None]:
             await each.close()
 
 
-async def _deaf(doing: Doing, number: int) -> Raw:
+async def _deaf(doing: Doing[Bed], number: int) -> Raw:
     """Connect, ask many questions, and read nothing any more."""
     zone, fleet = doing.bed.zone, doing.bed.fleet
     identity = zone.identity(fleet.nodes[GATEWAY].identity)
     port = int(fleet.address(GATEWAY).rpartition(":")[2])
-    raw = await Raw.greeted(port, identity, zone.credentials(CALLERS[number % len(CALLERS)]))
+    raw = await Raw.greeted(port, identity, zone.credentials(WHO[number % len(WHO)]))
     headers = (
         (b":method", b"POST"),
         (b":scheme", b"https"),

@@ -3,25 +3,27 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from hutong.api.exchange.v1 import federation_pb2
-from tests.chaos.asking import DEADLINE, WHOLE, Asker, Outcome, question
-from tests.chaos.bed import CALLER, Bed
-from tests.chaos.proving import Proof, kept, prove
+from services.kit.client import Client
+from tests.chaos.asking import DEADLINE, WHOLE, Asker, Outcome
+from tests.chaos.proving import Kept, Proof, prove
 
 SLACK: Final = 1.0
 """Seconds over the deadline after which an answer is late: this machine has other things to do."""
 
+B = TypeVar("B")
+"""What a bad thing is done to."""
+
 
 @dataclass
-class Doing:
+class Doing(Generic[B]):
     """A bad thing while it happens."""
 
-    bed: Bed
+    bed: B
     asker: Asker
     also: Counter[str] = field(default_factory=Counter[str])
     """What others saw than the caller who asks continuously."""
@@ -30,18 +32,18 @@ class Doing:
     problems: list[str] = field(default_factory=list[str])
 
 
-Fault = Callable[[Doing], AbstractAsyncContextManager[None]]
+Fault = Callable[[Doing[B]], AbstractAsyncContextManager[None]]
 """Begins a bad thing on entry, and ends it on exit."""
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Case(Generic[B]):
     """A bad thing, and what it may cost."""
 
     name: str
     title: str
     """As the table has it."""
-    fault: Fault
+    fault: Fault[B]
     seen: frozenset[str]
     """What may come of questions besides whole answers."""
     must: bool = True
@@ -50,14 +52,14 @@ class Case:
     """What others see besides: each of it, and nothing else."""
     lasts: float = 3.0
     """Seconds."""
-    make: Callable[[int], federation_pb2.QueryRequest] = question
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What came of a case."""
 
-    case: Case
+    name: str
+    title: str
     questions: int
     outcomes: Counter[str]
     """Of the questions asked from the fault until it was healed."""
@@ -73,24 +75,23 @@ class Found:
     problems: tuple[str, ...]
 
 
-async def run(case: Case, bed: Bed) -> Found:
-    """Do a bad thing, and judge what came of it."""
-    async with Asker(bed.fleet.client(CALLER), case.make) as asker:
+async def run(case: Case[B], bed: B, client: Client, logs: Mapping[str, Kept]) -> Found:
+    """Do a bad thing, and judge what came of it; `client` is of who asks, `logs` has the gateway's and everybody's."""
+    async with Asker(client) as asker:
         doing = Doing(bed, asker)
-        ready = await asker.until_whole(time.monotonic())
+        if not await asker.until_whole(time.monotonic(), limit=10.0):
+            came = Counter(outcome.what for outcome in asker.outcomes[-20:])
+            raise AssertionError(f"before {case.name}: the zone does not answer in whole: {came}")
         begun = time.monotonic()
         async with case.fault(doing):
             await asyncio.sleep(case.lasts)
             ended = time.monotonic()
-        healed = ready and await asker.until_whole(ended)
-    proof = await asyncio.to_thread(prove, kept(bed.zone), asker.outcomes)
-    if not healed:
-        doing.problems.append("it did not heal")
-    return judged(case, doing, begun, ended, proof)
+        if not await asker.until_whole(ended):
+            doing.problems.append("it did not heal")
+    return _judged(case, doing, begun, ended, await asyncio.to_thread(prove, logs, asker.outcomes))
 
 
-def judged(case: Case, doing: Doing, begun: float, ended: float, proof: Proof) -> Found:
-    """Judge what came of a case; `begun` and `ended` are when the fault was."""
+def _judged(case: Case[B], doing: Doing[B], begun: float, ended: float, proof: Proof) -> Found:
     problems = doing.problems
     outcomes = sorted(doing.asker.outcomes, key=lambda outcome: outcome.answered)
     during = [outcome for outcome in outcomes if outcome.answered >= begun]
@@ -107,7 +108,8 @@ def judged(case: Case, doing: Doing, begun: float, ended: float, proof: Proof) -
     if longest > DEADLINE + SLACK:
         problems.append(f"an answer took {longest:.1f} s")
     return Found(
-        case,
+        case.name,
+        case.title,
         len(during),
         counted,
         doing.also,

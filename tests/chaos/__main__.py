@@ -1,0 +1,67 @@
+"""A bad day from morning to evening, measured: what each thing costs, as a table.
+
+    python -m tests.chaos [--only NAME …] [--write]
+
+`--write` puts the table into docs/reliability.md, between its marks. Exits with 1 where something came that may not.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+# Sets the TLS floor before gRPC is loaded.
+import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+# isort: split
+from rich.console import Console
+
+from tests.chaos import bed, clocks, page
+from tests.chaos.cases import CASES
+from tests.chaos.clocks import CLOCK_CASES
+from tests.chaos.running import B, Case, Found, run
+
+console = Console(soft_wrap=True)
+
+
+async def day(folder: Path, only: Collection[str]) -> list[Found]:
+    """Run cases one after the other, all where none is named: first on processes, then by clocks that are moved."""
+    found: list[Found] = []
+    if cases := _some(CASES, only):
+        async with bed.running(folder) as made:
+            for case in cases:
+                found.append(_shown(await run(case, made, made.client(), made.logs())))
+    if by_clocks := _some(CLOCK_CASES, only):
+        async with clocks.running(folder) as clocked:
+            for each in by_clocks:
+                found.append(_shown(await run(each, clocked, clocked.client(), clocked.logs())))
+    return found
+
+
+def _some(cases: Sequence[Case[B]], only: Collection[str]) -> list[Case[B]]:
+    return [case for case in cases if not only or case.name in only]
+
+
+def _shown(found: Found) -> Found:
+    console.print(page.line(found), style="red" if found.problems else None)
+    return found
+
+
+def main() -> int:
+    """Run, show, and write where that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", nargs="*", choices=[case.name for case in (*CASES, *CLOCK_CASES)], help="some of it")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:
+        Path(folder).chmod(0o755)
+        found = asyncio.run(day(Path(folder), given.only or ()))
+    if given.write:
+        page.write(found)
+    return int(any(each.problems for each in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
