@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 # Sets the TLS floor before gRPC is loaded.
@@ -21,7 +21,7 @@ from rich.console import Console
 from tests.chaos import bed, clocks, page
 from tests.chaos.cases import CASES
 from tests.chaos.clocks import CLOCK_CASES
-from tests.chaos.running import B, Case, Found, run
+from tests.chaos.running import Found, run
 
 console = Console(soft_wrap=True)
 
@@ -29,19 +29,17 @@ console = Console(soft_wrap=True)
 async def day(folder: Path, only: Collection[str]) -> list[Found]:
     """Run cases one after the other, all where none is named: first on processes, then by clocks that are moved."""
     found: list[Found] = []
-    if cases := _some(CASES, only):
+    if cases := [case for case in CASES if not only or case.name in only]:
         async with bed.running(folder) as made:
             for case in cases:
-                found.append(_shown(await run(case, made, made.client(), made.logs())))
-    if by_clocks := _some(CLOCK_CASES, only):
+                came = await run(case, made, made.client(), made.logs())
+                found.append(_shown(came))
+    if by_clocks := [case for case in CLOCK_CASES if not only or case.name in only]:
         async with clocks.running(folder) as clocked:
             for each in by_clocks:
-                found.append(_shown(await run(each, clocked, clocked.client(), clocked.logs())))
+                came = await run(each, clocked, clocked.client(), clocked.logs())
+                found.append(_shown(came))
     return found
-
-
-def _some(cases: Sequence[Case[B]], only: Collection[str]) -> list[Case[B]]:
-    return [case for case in cases if not only or case.name in only]
 
 
 def _shown(found: Found) -> Found:
@@ -51,8 +49,9 @@ def _shown(found: Found) -> Found:
 
 def main() -> int:
     """Run, show, and write where that is asked for."""
+    names = [*(case.name for case in CASES), *(case.name for case in CLOCK_CASES)]
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", nargs="*", choices=[case.name for case in (*CASES, *CLOCK_CASES)], help="some of it")
+    parser.add_argument("--only", nargs="*", choices=names, help="some of it")
     parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:

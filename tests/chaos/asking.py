@@ -21,6 +21,7 @@ EVERY: Final = 0.05
 DEADLINE: Final = 2.0
 """Seconds that a caller waits."""
 SUBJECTS: Final = 20
+"""Enterprises that are asked about."""
 WHY: Final = exchange_pb2.RequestContext(purpose="P-PUBLIC-REG", legal_basis="CN-PUBLIC-REGISTER")
 
 

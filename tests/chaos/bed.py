@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import zones
 from certs.files import PRIVATE, make_folder, write_atomically
+from services.cli.demo import recognition
 from services.cli.department import Department
 from services.cli.fleet import Fleet
 from services.cli.rooms import GATEWAY
@@ -134,6 +135,7 @@ async def running(folder: Path) -> AsyncGenerator[Bed]:
 
 
 def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> None:
+    recognition.prepare(zone)
     for table in ("store", "log"):
         url = stack.enter_context(server.fresh())
         zones.configure(zone, "quality", table, {"url": url})

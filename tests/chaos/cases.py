@@ -24,6 +24,7 @@ from services.kit.errors import HutongError
 from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
 from tests.chaos.bed import Bed, own_certificate, restart
 from tests.chaos.crowds import crowd
+from tests.chaos.flows import events
 from tests.chaos.running import Case, Doing
 from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
 from tests.exchange.records import EXPORTER
@@ -144,7 +145,7 @@ async def database_restarted(doing: Doing[Bed]) -> AsyncGenerator[None]:
     folder = doing.bed.database
     running = folder / "postmaster.pid"
     os.kill(int(running.read_text().split()[0]), signal.SIGQUIT)
-    while running.exists():
+    while running.exists():  # noqa: ASYNC110 - no event tells that a file is gone
         await asyncio.sleep(EVERY)
     yield
     await asyncio.to_thread(restart, folder)
@@ -267,6 +268,12 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         supervision_away,
         frozenset(),
         also=frozenset({"a read under an authorization: customs: AUTHORIZATION_STATE_UNKNOWN"}),
+    ),
+    Case(
+        "events",
+        "recognition and a department killed while cases begin, started again",
+        events,
+        missing("customs", UNREACHABLE),
     ),
     Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset(), lasts=0.0),
 )

@@ -1,4 +1,4 @@
-"""Clocks that are moved while a mesh answers. They are not the machine's: whose clock can be moved runs in this process.
+"""Clocks that are moved while a mesh answers. They are not the machine's: those that can be moved are in this process.
 
 A node takes the time from what it is given (`Host(clock=…)`), and no config can give it another; so these nodes are
 hosts in one process, with real sockets, certificates and files, and everything else is as with processes.
@@ -116,9 +116,17 @@ def _gateways(bed: Clocked) -> Clock:
     return bed.gateway
 
 
+_FAILED: Final = "DEPARTMENT_FAILED"
+_ALL: Final = frozenset({", ".join(f"{catalogue.load().get(name).owner}: {_FAILED}" for name in corpus.TYPES)})
+
+
+def _case(name: str, title: str, which: Callable[[Clocked], Clock], by: dt.timedelta, *seen: str) -> Case[Clocked]:
+    return Case(name, title, moved(which, by), frozenset(seen), lasts=1.5)
+
+
 CLOCK_CASES: Final[tuple[Case[Clocked], ...]] = (
-    Case("clock-ahead", "a department's clock an hour ahead", moved(_theirs, _HOUR), frozenset(), lasts=2.0),
-    Case("clock-behind", "a department's clock an hour behind", moved(_theirs, -_HOUR), frozenset(), lasts=2.0),
-    Case("gateway-ahead", "the gateway's clock an hour ahead", moved(_gateways, _HOUR), frozenset(), lasts=2.0),
-    Case("gateway-behind", "the gateway's clock an hour behind", moved(_gateways, -_HOUR), frozenset(), lasts=2.0),
+    _case("clock-ahead", "a department's clock an hour ahead", _theirs, _HOUR, f"{MOVED}: {_FAILED}"),
+    _case("clock-behind", "a department's clock an hour behind", _theirs, -_HOUR, f"{MOVED}: {_FAILED}"),
+    _case("gateway-ahead", "the gateway's clock an hour ahead", _gateways, _HOUR, *_ALL),
+    _case("gateway-behind", "the gateway's clock an hour behind", _gateways, -_HOUR, "error IDENTITY_INVALID"),
 )
