@@ -35,7 +35,7 @@ async def day(folder: Path, only: Collection[str]) -> list[Found]:
                 came = await run(case, made, made.client(), made.logs())
                 found.append(_shown(came))
     if by_clocks := [case for case in CLOCK_CASES if not only or case.name in only]:
-        async with clocks.running(folder) as clocked:
+        async with clocks.running(folder / "clocks") as clocked:
             for each in by_clocks:
                 came = await run(each, clocked, clocked.client(), clocked.logs())
                 found.append(_shown(came))

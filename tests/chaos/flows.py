@@ -97,7 +97,7 @@ def _both(zone: Zone) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     for audience, event_id in _rows(zone.store_url(RECOGNITION), "SELECT audience, event_id FROM outbox"):
         if audience in rooms():
             told.setdefault(audience, []).append(event_id)
-    inbox = f"SELECT source, event_id FROM inbox_event WHERE source = '{RECOGNITION}'"
+    inbox = "SELECT source, event_id FROM inbox_event"
     return told, {agency: [name for _, name in _rows(zone.store_url(agency), inbox)] for agency in told}
 
 
