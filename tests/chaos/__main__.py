@@ -56,6 +56,7 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:
         Path(folder).chmod(0o755)
+        Path(folder, "clocks").mkdir()
         found = asyncio.run(day(Path(folder), given.only or ()))
     if given.write:
         page.write(found)

@@ -60,7 +60,6 @@ class Clocked:
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncGenerator[Clocked]:
     """Run five departments and a gateway."""
-    folder.mkdir(exist_ok=True)
     mesh = Mesh(folder)
     made = Clocked(mesh, Clock(), Clock())
     try:

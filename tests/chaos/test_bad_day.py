@@ -1,6 +1,8 @@
 """A bad day, thing after thing, on real processes: each costs what it may and no more, heals, and loses nothing."""
 
+import tempfile
 from collections.abc import AsyncGenerator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -14,9 +16,12 @@ from tests.chaos.running import Case, run
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def bed(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Bed]:
-    async with beds.running(tmp_path_factory.mktemp("chaos")) as made:
-        yield made
+async def bed() -> AsyncGenerator[Bed]:
+    # Not below pytest's own folder: who starts another pytest shuts that to the user PostgreSQL is started as again.
+    with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:
+        Path(folder).chmod(0o755)
+        async with beds.running(Path(folder)) as made:
+            yield made
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
