@@ -19,7 +19,7 @@ from tests.chaos.running import Case, run
 async def bed() -> AsyncGenerator[Bed]:
     # Not below pytest's own folder: who starts another pytest shuts that to the user PostgreSQL is started as again.
     with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:
-        Path(folder).chmod(0o755)
+        Path(folder).chmod(0o755)  # noqa: ASYNC240 - nothing else runs yet
         async with beds.running(Path(folder)) as made:
             yield made
 
