@@ -257,7 +257,7 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         "database",
         "a department's PostgreSQL ended at once, started again",
         database_restarted,
-        missing("quality", FAILED, UNREACHABLE),
+        missing("quality", FAILED, LATE, UNREACHABLE),
     ),
     Case("disk", "no room for the gateway's log", disk_full, frozenset({"error LOG_UNAVAILABLE"})),
     Case("expired", "a department's certificate not renewed", expired, missing("customs", UNREACHABLE)),
