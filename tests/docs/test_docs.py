@@ -35,7 +35,8 @@ def _name(document: Path) -> str:
 
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
 _NOTHING_TO_RUN = tuple(
-    REPOSITORY / "docs" / name for name in ("design.md", "recognition/README.md", "operations/threat-model.md")
+    REPOSITORY / "docs" / name
+    for name in ("design.md", "recognition/README.md", "operations/threat-model.md", "operations/events.md")
 )
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^(?:#|//) file: (\S+)\n")
