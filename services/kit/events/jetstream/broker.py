@@ -238,15 +238,21 @@ class Broker:
             yield Connection(client, svid.version, closed)
         finally:
             with suppress(NatsError, OSError, asyncio.TimeoutError):
-                await client.close()
+                async with asyncio.timeout(_CONNECT):
+                    await client.close()
 
     async def _open(self, options: dict[str, Any]) -> Any:
         """Connect to the first server that takes us; those of a cluster are all as good."""
         for server in self.servers[:-1]:
             with suppress(Unavailable), translated():
-                return await _connect(f"tls://{server}", **options)
+                return await self._opened(server, options)
         with translated():
-            return await _connect(f"tls://{self.servers[-1]}", **options)
+            return await self._opened(self.servers[-1], options)
+
+    async def _opened(self, server: str, options: dict[str, Any]) -> Any:
+        # The library bounds each step by itself, and not all of them: whoever took the address may say nothing.
+        async with asyncio.timeout(2 * _CONNECT):
+            return await _connect(f"tls://{server}", **options)
 
     def _context(self, svid: Svid) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
