@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from services.kit.events.jetstream.permissions import Place, server_config
 from services.kit.events.jetstream.way import Way
 from tests.zone import ZONE, Zone
 
+SERVER = Path(sys.executable).with_name("nats-server")
 BROKER = "broker/nats"
 OPERATOR = "broker/operator"
 
@@ -41,7 +43,7 @@ class Natsd:
     def start(self) -> None:
         """Start, and wait until it takes connections."""
         with (self.folder / "nats.log").open("ab") as output:
-            self._process = subprocess.Popen(["nats-server", "-c", self.config], stderr=output)
+            self._process = subprocess.Popen([SERVER, "-c", self.config], stderr=output)
         end = time.monotonic() + 20
         while True:
             try:
