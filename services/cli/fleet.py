@@ -19,9 +19,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2
 
-from certs.authority import Authority
+from certs import agent
 from certs.errors import CertificateError
-from certs.rotation import due, rotate
 from certs.tls import channel_credentials, require_tls13, server_name
 from services.cli.rooms import GATEWAY
 from services.cli.zone import OPERATOR, Zone, held
@@ -286,9 +285,9 @@ class Fleet:
 
 
 def renew(zone: Zone) -> list[str]:
-    """Renew the certificates that are due and sign the revocation list anew; tell whose were renewed."""
-    authority = Authority.open(zone.certificates.folder)
-    now = dt.datetime.now(dt.UTC)
-    renewed = [rotate(authority, entry, now) for entry in due(authority, now)]
-    authority.publish_revocations(now)
-    return [str(entry.spiffe_id) for entry in renewed]
+    """Renew the certificates that are due, and the revocation list; tell whose were renewed."""
+    turn = agent.tend(zone.certificates.folder, dt.datetime.now(dt.UTC))
+    if turn.problem:
+        # Half of every certificate's life is left to set this right.
+        _log.error("Certificates could not be renewed: %s", turn.problem)
+    return list(turn.renewed)

@@ -20,12 +20,12 @@ from typing import Annotated, Final
 
 import typer
 
+from certs import agent
 from certs.authority import Authority
 from certs.errors import SvidExists
 from certs.files import PUBLIC, make_folder, write_atomically
 from certs.layout import Layout
 from certs.register import State
-from certs.rotation import due, rotate
 from certs.spiffe import SpiffeId
 from services.cli.output import AsJson, print_json
 from services.cli.rooms import RECOGNITION, SUPERVISION
@@ -74,8 +74,7 @@ def provision(
         if identity not in standing or standing[identity].state(now) is not State.REVOKED:
             with suppress(SvidExists):
                 issued.append(str(authority.issue(identity, now).spiffe_id))
-    renewed = [str(rotate(authority, entry, now).spiffe_id) for entry in due(authority, now)]
-    authority.publish_revocations(now)
+    turn = agent.tend(authority.layout.folder, now)
     for name in node:
         _private(folder, zone, name, now)
     layout = authority.layout
@@ -84,9 +83,13 @@ def provision(
     if publish:
         _deliver((*publish.glob(f"*{SUFFIX}"), *publish.glob(f"*{log_keys.SUFFIX}")), folder / "keys")
     if as_json:
-        print_json({"zone": zone, "dir": str(folder), "issued": issued, "renewed": renewed})
-        return
-    typer.echo(f"{zone} in {folder}: {len(issued)} issued, {len(renewed)} renewed")
+        print_json({"zone": zone, "dir": str(folder), "issued": issued, "renewed": list(turn.renewed)})
+    else:
+        typer.echo(f"{zone} in {folder}: {len(issued)} issued, {len(turn.renewed)} renewed")
+    if turn.problem:
+        # Whoever else was to be renewed is, and everything is delivered; the job must be seen to have failed.
+        typer.echo(f"not renewed: {turn.problem}", err=True)
+        raise typer.Exit(1)
 
 
 def _authority(folder: Path, zone: str, now: dt.datetime) -> Authority:

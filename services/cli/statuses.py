@@ -94,8 +94,6 @@ async def ask(nodes: list[Asked]) -> list[Standing]:
 async def _ask(asked: Asked) -> Standing:
     client = Client(asked.target, asked.identity, asked.credentials)
     try:
-        # The first call may make the connection; the second one's time says what the network takes.
-        await client.unary(GET, node_pb2.GetStatusRequest(), node_pb2.GetStatusResponse, timeout=WAIT)
         begun = time.time()
         status = await client.unary(GET, node_pb2.GetStatusRequest(), node_pb2.GetStatusResponse, timeout=WAIT)
         middle = (begun + time.time()) / 2

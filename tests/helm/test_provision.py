@@ -38,9 +38,7 @@ def test_everything_is_made_once_and_kept(tmp_path: Path) -> None:
     assert "nodes/customs/signing/published.jwks.json" not in before
     again = provision(folder, "--json")
     assert json.loads(again.stdout) == made | {"issued": [], "renewed": []}
-    after = content(folder)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"authority/revoked.crl", "trust/revoked.crl"}
+    assert content(folder) == before
 
 
 def test_what_is_private_is_nobody_elses(tmp_path: Path) -> None:
@@ -62,6 +60,20 @@ def test_what_is_due_is_renewed(tmp_path: Path) -> None:
     authority.renew(identity, yesterday)
     renewed = json.loads(provision(tmp_path, "--json").stdout)["renewed"]
     assert renewed == [str(identity)]
+
+
+def test_one_that_cannot_be_renewed_keeps_no_other_from_it(tmp_path: Path) -> None:
+    provision(tmp_path)
+    authority = Authority.open(tmp_path / "authority")
+    for agency, system in (("customs", "node"), ("gateway", "main")):
+        authority.renew(SpiffeId.of(ZONE, agency, system), dt.datetime.now(dt.UTC) - dt.timedelta(hours=13))
+    broken = authority.layout.svid(SpiffeId.of(ZONE, "customs", "node")).certificate
+    broken.unlink()
+    (broken / "in the way").mkdir(parents=True)
+    again = provision(tmp_path, "--json")
+    assert again.exit_code == 1
+    assert json.loads(again.stdout)["renewed"] == [f"spiffe://{ZONE}/gateway/main"]
+    assert f"not renewed: spiffe://{ZONE}/customs/node" in again.stderr
 
 
 def test_what_was_revoked_stays_so(tmp_path: Path) -> None:
