@@ -36,7 +36,13 @@ def _name(document: Path) -> str:
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
 _NOTHING_TO_RUN = tuple(
     REPOSITORY / "docs" / name
-    for name in ("design.md", "recognition/README.md", "operations/threat-model.md", "operations/events.md")
+    for name in (
+        "design.md",
+        "recognition/README.md",
+        "reliability.md",
+        "operations/threat-model.md",
+        "operations/events.md",
+    )
 )
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^(?:#|//) file: (\S+)\n")

@@ -19,6 +19,7 @@ from tests.helm.chart import AGENCIES, PREFIX, SERVICES, render, zone
 from tests.helm.cluster import HUTONG, Cluster
 
 CALLER = "taxation/refund"
+FORMER = "taxation/former"
 REBATE = ("--purpose", "P-REBATE", "--basis", "CN-VAT-REBATE")
 DECLARATION = ("--select", "customs.Declaration:declaration_no,lines.hs10")
 ONE = {"replicas": 1}
@@ -40,7 +41,7 @@ def exporter(records: Path) -> Subject:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, records: Path) -> Iterator[Cluster]:
     """A whole zone on PostgreSQL, with certificates of our own issuer, running."""
-    values = zone(defaults=ONE, certificates={"issuer": {"claim": "authority", "systems": [CALLER]}})
+    values = zone(defaults=ONE, certificates={"issuer": {"claim": "authority", "systems": [CALLER, FORMER]}})
     with ExitStack() as stack:
         made = Cluster(render(values), tmp_path_factory.mktemp("release"))
         for node in (*AGENCIES, *SERVICES):
@@ -134,16 +135,21 @@ def wait_for(holds: Callable[[], bool], within: float = 30) -> None:
 
 
 def test_certificates_are_renewed_by_the_same_job(release: Cluster) -> None:
-    """Nothing is due yet: it changes no identity, and signs the revocation list anew where nodes see it."""
+    """Nothing is due yet, so it changes nothing; what was revoked meanwhile, it takes to where nodes see it."""
     claim = release.claim("authority")
     identity = claim / "authority" / "svid" / "customs" / "node" / "credential-bundle.private-key.pem"
-    before, listed = identity.read_bytes(), (claim / "trust" / "revoked.crl").read_bytes()
+    delivered = claim / "trust" / "revoked.crl"
+    before, listed = identity.read_bytes(), delivered.read_bytes()
     cron = release.rendered.of("CronJob")[f"{PREFIX}-issuer"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     job = release.rendered.of("Job")[f"{PREFIX}-issuer"]["spec"]["template"]["spec"]
     assert cron == job
     assert release.run_job(f"{PREFIX}-issuer").returncode == 0
+    assert (identity.read_bytes(), delivered.read_bytes()) == (before, listed)
+    revoke = [*HUTONG, "certs", "revoke", FORMER, "--dir", str(claim / "authority")]
+    assert subprocess.run(revoke, capture_output=True, check=False).returncode == 0
+    assert release.run_job(f"{PREFIX}-issuer").returncode == 0
     assert identity.read_bytes() == before
-    assert (claim / "trust" / "revoked.crl").read_bytes() != listed
+    assert delivered.read_bytes() == (claim / "authority" / "revoked.crl").read_bytes() != listed
     assert release.pods[f"{PREFIX}-customs"].probe("readiness").returncode == 0
 
 
