@@ -49,14 +49,19 @@ def execute(url: str, *statements: str) -> None:
         made.dispose()
 
 
-def value(url: str, query: str) -> Any:
-    """Get one value of a database."""
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    """Get rows of a database."""
     made = engine(url, writer=False, application="test")
     try:
         with made.connect() as connection:
-            return connection.execute(sa.text(query)).scalar()
+            return [tuple(row) for row in connection.execute(sa.text(query))]
     finally:
         made.dispose()
+
+
+def value(url: str, query: str) -> Any:
+    """Get one value of a database."""
+    return rows(url, query)[0][0]
 
 
 @dataclass

@@ -1,23 +1,30 @@
 """Two replicas of a room on one PostgreSQL: one log, every record, every event and reminder once; also over a failure.
 
 What each part does by itself is tested beside it (`tests/log`, `tests/events`, `tests/recognition`,
-`tests/supervision`); here are whole nodes, and a server that ends their connections.
+`tests/supervision`); here are whole nodes, a server that ends their connections, and processes that are killed.
 """
 
 import asyncio
 import contextlib
 import datetime as dt
+from collections import Counter
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
+from services.cli.rooms import RECOGNITION
+from services.cli.zone import Zone
 from services.kit import config
 from services.kit.config import DepartmentConfig
 from services.kit.department import DepartmentNode
 from services.kit.errors import Unavailable
 from services.kit.events.inbox import Inbox
 from services.kit.events.seam import Batch, Event
+from services.kit.log import verifying
 from services.kit.records import migrations
+from services.kit.records.database import T
 from services.kit.records.store import RecordStore
 from services.recognition.scheduler import Scheduler
+from tests.chaos.proving import kept
 from tests.databases import Postgres
 from tests.exchange.mesh import ROOMS
 from tests.exchange.records import EXPORTER, RECORDS, declaration
@@ -25,7 +32,8 @@ from tests.exchange.test_doors import CLEARED_STATUS
 from tests.recognition.desk import Bed as Desk
 from tests.recognition.desk import build, desk
 from tests.recognition.test_cases import accepted
-from tests.state.bed import Bed, ask, two, value
+from tests.state.bed import Bed, ask, rows, two, value
+from tests.state.twins import prepared, running
 from tests.zone import now
 
 OFTEN = dt.timedelta(milliseconds=5)
@@ -114,3 +122,56 @@ async def test_events_are_kept_once(postgres_url: str) -> None:
 
 def _number(name: str) -> int:
     return int(name[1:])
+
+
+CASES, ROWS, KILLED_AT = 12, 60, 40
+
+
+async def test_processes_share_everything(tmp_path: Path, postgres_server: Postgres) -> None:
+    """Two processes of recognition, supervision and customs each, of which one is killed amid its work."""
+    with prepared(tmp_path, postgres_server) as (zone, copy):
+        async with running(zone, copy) as both:
+            authorization, ticket = await asyncio.to_thread(both.ticket, ROWS)
+            async with asyncio.TaskGroup() as work:
+                cases = [work.create_task(both.submit(number)) for number in range(CASES)]
+                left = work.create_task(_each(both.reserve(ticket) for _ in range(ROWS)))
+                work.create_task(_each(both.look(authorization) for _ in range(ROWS)))
+                while both.answered[both.first] < KILLED_AT:  # noqa: ASYNC110 - the work is what is waited for
+                    await asyncio.sleep(0.001)
+                await both.kill()
+                by_then = both.answered.total()
+            # It was in the middle of it, and the other one has done the rest.
+            assert by_then < CASES + 3 * ROWS == both.answered.total()
+            assert sorted(left.result()) == list(range(ROWS))
+            supervised = zone.supervision().store.read_url(tmp_path)
+            used = f"SELECT rows_used FROM authorization_head WHERE authorization_id = '{authorization}'"
+            assert value(supervised, used) == ROWS
+            await _told_once(zone, {case.result() for case in cases})
+        logs = kept(zone)
+        for node, entries in (("customs", ROWS), ("supervision", ROWS), ("recognition", CASES)):
+            with logs[node].reading() as connection:
+                assert verifying.verify_all(connection, logs[node].key).size >= entries, node
+
+
+async def _each(work: Iterable[Awaitable[T]]) -> list[T]:
+    return [await one for one in work]
+
+
+async def _told_once(zone: Zone, cases: set[str]) -> None:
+    """Wait until customs has heard all that it was told; each reminder is one, and each event was kept once."""
+    assert len(cases) == CASES
+    told, heard = zone.store_url(RECOGNITION), zone.store_url("customs")
+    sent = "SELECT event_id FROM outbox WHERE audience = 'customs' ORDER BY 1"
+    kept_ids = "SELECT event_id FROM inbox_event ORDER BY 1"
+    async with asyncio.timeout(30):
+        while rows(told, sent) != rows(heard, kept_ids):  # noqa: ASYNC110 - processes have no event of ours
+            await asyncio.sleep(0.05)
+    reminders = rows(told, "SELECT case_id, stage, threshold FROM reminder ORDER BY 1, 2, 3")
+    by_case = Counter(case for case, *_ in reminders)
+    assert by_case.keys() == cases
+    assert len(set(by_case.values())) == 1
+    said = ", ".join(f"payload::json->>'{name}'" for name in ("case_id", "stage_code", "threshold"))
+    reminded = rows(told, f"SELECT {said}, audience FROM outbox WHERE kind = 'reminder' ORDER BY 1, 2, 3, 4")
+    assert len(set(reminded)) == len(reminded)
+    assert list(dict.fromkeys(tuple(of) for *of, _ in reminded)) == reminders
+    assert len(rows(told, sent)) >= CASES
