@@ -100,6 +100,9 @@ def _failed(part: Part, error: HutongError) -> bytes:
         unknown = isinstance(error, Unavailable)
         section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE if unknown else exchange_pb2.SECTION_STATUS_DENIED
         section.reason = error.reason
+    elif error.reason is Reason.QUOTA_EXCEEDED:
+        section.status = exchange_pb2.SECTION_STATUS_DENIED
+        section.reason = error.reason
     else:
         section.status = exchange_pb2.SECTION_STATUS_UNAVAILABLE
         known = (Reason.DEPARTMENT_UNREACHABLE, Reason.SHUTTING_DOWN, Reason.ANSWER_TOO_LARGE)

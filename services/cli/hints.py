@@ -30,6 +30,7 @@ HINTS: Final[Mapping[str, str]] = {
     "ANSWER_TOO_LARGE": "ask for fewer types, fields or records at once: --page-size, or one question per type",
     "CALLS_TOO_MANY": "too many calls of this system run at once: wait for some to end",
     "RATE_EXCEEDED": "wait as long as `retry_after` says; the node's operator can give this system another rate",
+    "QUOTA_EXCEEDED": "a new day brings a new quota, `until` says when; the node's operator can give another one",
     "OVERLOADED": "the node has too much to do: try again in a moment, and less at once",
     "STREAMS_TOO_MANY": "end some of this system's watches first",
     # decisions on fields

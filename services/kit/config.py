@@ -148,6 +148,15 @@ class TelemetrySection(Section):
     """Share of traces that are recorded."""
 
 
+class QuotaSection(Section):
+    """How much one caller gets in a day; what is not said has no end."""
+
+    calls: int | None = Field(default=None, ge=0)
+    """Answers."""
+    records: int | None = Field(default=None, ge=0)
+    """Records in them."""
+
+
 class LimitsSection(Section):
     """Limits on what comes from outside."""
 
@@ -163,6 +172,10 @@ class LimitsSection(Section):
     """Calls a second of one caller, questions of sessions among them."""
     rates: dict[str, float] = {}
     """The same for those who need another rate, by `agency/system` or `agency/*`; the more exact one counts."""
+    quota: QuotaSection | None = None
+    """What one caller gets in a day, by the calendar of the jurisdiction in force; absent, as much as it asks for."""
+    quotas: dict[str, QuotaSection] = {}
+    """The same for those who need another quota, as with `rates`."""
     refusals: float = Field(default=100, gt=0)
     """Refusals a second of one caller for which it is to blame; ten seconds' worth may come at once."""
     late: Duration = Field(default=dt.timedelta(milliseconds=500), gt=dt.timedelta())

@@ -4,6 +4,7 @@ Wiring only. What a node serves comes as bound rpcs with their access lists; wha
 """
 
 import asyncio
+import datetime as dt
 import logging
 import math
 import secrets
@@ -36,6 +37,7 @@ from services.kit.officers.pseudonyms import Pseudonyms
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.reload import PolicyFiles
 from services.kit.policy.transforms import MIN_SECRET
+from services.kit.quotas import Quotas
 from services.kit.rates import Rates
 from services.kit.records import migrations
 from services.kit.records.catalogue import Catalogue
@@ -94,6 +96,7 @@ class Host:
         self._pseudonyms = Pseudonyms(secrets.token_bytes(MIN_SECRET))
         self._serving: Serving | None = None
         self._policies: PolicyEngine | None = None
+        self._zone: dt.tzinfo = dt.UTC
         self._started = clock()
         self.log: NodeLog | None = None
         """The node's log, once opened; None where its config describes none."""
@@ -189,6 +192,7 @@ class Host:
         policies that do not stand.
         """
         files = PolicyFiles(section.files, known, pack)
+        self._zone = pack.zone
         engine = self._policies = PolicyEngine(files.policies, known, pack, secret, self.clock)
         if self.recording is not None:
             self.recording.jurisdiction(pack)
@@ -224,7 +228,7 @@ class Host:
         self._lateness.start()
         dispatcher = Dispatcher(
             Trace(self.telemetry),
-            Shedding(Rates(limits.rate, limits.refusals, limits.rates), self._lateness),
+            Shedding(Rates(limits.rate, limits.refusals, limits.rates), self._lateness, await self._quotas()),
             Access(allowed),
             Errors(),
             Context(limits.deadline.total_seconds()),
@@ -258,6 +262,18 @@ class Host:
         self.on_stop(made.stop)
         await made.open()
         return made.rpcs
+
+    async def _quotas(self) -> Quotas | None:
+        """Take up the quotas of the config, where it gives any and a log says what was given."""
+        limits, log = self.config.limits, self.log
+        if log is None or (limits.quota is None and not limits.quotas):
+            return None
+        quotas = Quotas(limits.quota, limits.quotas, lambda: log.database, self._zone, self.clock)
+        await quotas.start()
+        self.on_stop(quotas.stop)
+        what = "Callers that have used up their quota of the day"
+        self.telemetry.gauge("hutong_quotas_used_up", what, lambda: quotas.used_up)
+        return quotas
 
     def _revocations_left(self) -> float:
         lists = self._revoked

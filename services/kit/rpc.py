@@ -32,7 +32,7 @@ from services.kit.errors import (
 from services.kit.log import receipts
 from services.kit.log.facts import Facts
 
-_UNLOGGED: Final = frozenset({Reason.LOG_UNAVAILABLE, Reason.RATE_EXCEEDED, Reason.OVERLOADED})
+_UNLOGGED: Final = frozenset({Reason.LOG_UNAVAILABLE, Reason.RATE_EXCEEDED, Reason.QUOTA_EXCEEDED, Reason.OVERLOADED})
 """Refusals that are not recorded: a log that is away cannot hold them, nor must one grow by what is kept out."""
 
 MESSAGE_BYTES: Final = 64 * 1024
@@ -127,6 +127,10 @@ class Gate(Protocol):
 
     def __call__(self, call: Call, rpc: "Rpc", /) -> None:
         """Raise `HutongError` to turn away: that is counted, and not logged."""
+        ...
+
+    def giving(self, call: Call) -> None:
+        """Count what is about to leave and be logged; raise `HutongError` where it must not."""
         ...
 
     def refused(self, call: Call, error: HutongError) -> None:
@@ -327,6 +331,7 @@ class Dispatcher:
     async def _receipt(self, rpc: Rpc, answer: bytes, call: Call) -> bytes:
         if self._recorder is None:
             raise Unavailable(Reason.LOG_UNAVAILABLE, "this node keeps no log, and answers nothing that must be logged")
+        self._gate.giving(call)
         return await self._recorder.answered(call, rpc, answer)
 
     async def _refused(self, rpc: Rpc, call: Call, error: Exception) -> HutongError:

@@ -8,6 +8,7 @@ import asyncio
 from typing import Final
 
 from services.kit.errors import HutongError, Reason, Unavailable
+from services.kit.quotas import Quotas
 from services.kit.rates import Rates
 from services.kit.rpc import Call, Rpc
 
@@ -68,15 +69,24 @@ class Lateness:
 class Shedding:
     """Stands before everything else of a call (`rpc.Dispatcher`)."""
 
-    def __init__(self, rates: Rates, lateness: Lateness) -> None:
+    def __init__(self, rates: Rates, lateness: Lateness, quotas: Quotas | None = None) -> None:
+        """`quotas` are None where the config gives none."""
         self._rates = rates
         self._lateness = lateness
+        self._quotas = quotas
 
     def __call__(self, call: Call, rpc: Rpc, /) -> None:
-        """Let a call in; raises `Unavailable` OVERLOADED, or `ResourceExhausted` RATE_EXCEEDED."""
+        """Let a call in; raises `Unavailable` OVERLOADED, or `ResourceExhausted` RATE_EXCEEDED or QUOTA_EXCEEDED."""
         if self._lateness.overloaded and rpc.method not in VITAL:
             raise Unavailable(Reason.OVERLOADED, "this node has too much to do: try again in a moment")
         self._rates.take(call.caller)
+        if self._quotas is not None and rpc.receipt:
+            self._quotas.check(call.caller)
+
+    def giving(self, call: Call) -> None:
+        """Count what is about to be given; raises `ResourceExhausted` QUOTA_EXCEEDED."""
+        if self._quotas is not None:
+            self._quotas.spend(call.caller, call.facts)
 
     def refused(self, call: Call, error: HutongError) -> None:
         """Count a refusal."""

@@ -35,8 +35,8 @@ def test_what_is_pending_is_told(tmp_path: Path, postgres_server: Postgres) -> N
         bed = Bed(tmp_path / "node", store, log)
         migrations.upgrade(log, LOG_MIGRATIONS, "0003")
         one = bed.told("check")["databases"][1]
-        assert (one["standing"], one["revision"], one["wanted"]) == ("BEHIND", "0003", "0004")
-        assert [step[:4] for step in one["pending"]] == ["0004"]
+        assert (one["standing"], one["revision"], one["wanted"]) == ("BEHIND", "0003", "0005")
+        assert [step[:4] for step in one["pending"]] == ["0004", "0005"]
         assert "every replica stopped" in bed.run("upgrade", "--dry-run").stdout.replace("\n", " ")
 
 
@@ -68,7 +68,7 @@ def test_a_config_that_does_not_stand(bed: Bed, command: str) -> None:
 def test_a_backup_of_another_version_is_refused(bed: Bed, tmp_path: Path) -> None:
     bed.run("upgrade")
     assert bed.run("backup", "--to", tmp_path / "backup").exit_code == 0
-    assert json.loads((tmp_path / "backup" / "manifest.json").read_text())["databases"]["log"]["revision"] == "0004"
-    execute(f"sqlite:///{tmp_path}/log.db", "UPDATE alembic_version SET version_num = '0005'")
+    assert json.loads((tmp_path / "backup" / "manifest.json").read_text())["databases"]["log"]["revision"] == "0005"
+    execute(f"sqlite:///{tmp_path}/log.db", "UPDATE alembic_version SET version_num = '0006'")
     assert bed.reason("backup", "--to", tmp_path / "another") == "STORE_NEWER"
     assert not (tmp_path / "another").exists()

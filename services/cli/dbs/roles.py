@@ -35,6 +35,7 @@ _RIGHTS: Final[Mapping[str, str]] = {
     "log_evidence": _REMOVE,
     "log_cosigned": _REMOVE,
     "log_token": _REMOVE,
+    "log_quota": f"{_CHANGE}, DELETE",
     # departments
     "change_clock": "SELECT, UPDATE",
     "applied_row": _ADD,

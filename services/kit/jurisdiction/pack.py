@@ -111,14 +111,15 @@ class Jurisdiction(_Entry):
 
     def today(self, now: dt.datetime) -> dt.date:
         """Give the date it is in this jurisdiction."""
-        return now.astimezone(self._zone).date()
+        return now.astimezone(self.zone).date()
 
     def tomorrow(self, now: dt.datetime) -> dt.datetime:
         """Give the moment when the next date begins in this jurisdiction."""
-        return dt.datetime.combine(self.today(now) + dt.timedelta(days=1), dt.time(), self._zone)
+        return dt.datetime.combine(self.today(now) + dt.timedelta(days=1), dt.time(), self.zone)
 
     @property
-    def _zone(self) -> dt.timezone:
+    def zone(self) -> dt.timezone:
+        """The time zone that its days begin and end by."""
         sign, hours, minutes = re.findall(_OFFSET, self.utc_offset)[0]
         offset = dt.timedelta(hours=int(hours), minutes=int(minutes))
         return dt.timezone(-offset if sign == "-" else offset)

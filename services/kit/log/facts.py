@@ -80,7 +80,7 @@ class Given:
 class Facts:
     """What is known of one call beside its rpc and its peer. Each message of a stream has disclosures of its own."""
 
-    __slots__ = ("caller", "context", "disclosures", "grant", "officer", "query_id", "subject")
+    __slots__ = ("caller", "context", "counted", "disclosures", "grant", "officer", "query_id", "subject")
 
     def __init__(self) -> None:
         self.caller: Caller | None = None
@@ -96,6 +96,8 @@ class Facts:
         self.query_id = ""
         """The federated query this is part of."""
         self.disclosures: list[Given] = []
+        self.counted = False
+        """Its caller's quota has it (`services.kit.quotas`)."""
 
     def asked(
         self, caller: Caller, context: exchange_pb2.RequestContext, subject: Subject | None = None, query_id: str = ""

@@ -136,3 +136,14 @@ TOKEN: Final = sa.Table(
 )
 """Officer tokens that were used for a look into the log, by the digest of their id, for all replicas of the node."""
 sa.Index("log_token_until_ix", TOKEN.c.until)
+
+QUOTA: Final = sa.Table(
+    "log_quota",
+    METADATA,
+    sa.Column("day", sa.Date(), primary_key=True),
+    sa.Column("caller", text_type(), primary_key=True),
+    sa.Column("calls", sa.BigInteger(), nullable=False),
+    sa.Column("records", sa.BigInteger(), nullable=False),
+)
+"""What each caller was given on a day by all replicas of the node (`services.kit.quotas`): answers, and the records in
+them."""
