@@ -174,7 +174,7 @@ async def test_a_reader_in_the_way_is_said(sqlite_url: str, tmp_path: Path, capl
             rows = connection.execute(sa.select(RECENT))
             rows.fetchone()
             assert await log.erase(*MARKED) == Erased(1, 1)
-            assert any("write-ahead log" in line.message for line in caplog.records)
+            assert any("still lies in" in line.message for line in caplog.records)
             assert await log.find_subject(*MARKED) == []
             await log.append(draft())
             rows.close()

@@ -1,5 +1,6 @@
 """Roles as `hutong db roles` prints them: enough for the node, and what it must not do the database itself refuses."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,21 @@ from sqlalchemy import exc
 
 from services.cli.dbs.places import recognition_metadata
 from services.cli.dbs.roles import grants
+from services.kit import config
+from services.kit.config import DepartmentConfig
+from services.kit.log.nodelog import NodeLog
+from services.kit.log.writer import ERASABLE, Erased
 from services.kit.records import migrations, urls
 from services.supervision import node as supervision
 from services.supervision import tables as supervision_tables
 from tests.databases import Postgres
 from tests.exchange.records import EXPORTER
+from tests.log.bed import company, draft
 from tests.recognition.desk import desk
 from tests.recognition.test_cases import accepted
 from tests.state.bed import RECOGNITION_MIGRATIONS, Bed, ask, execute, two, user, value
 from tests.supervision import test_feed
+from tests.zone import now
 
 STORE, LOG = "hutong_customs_store", "hutong_customs_log"
 
@@ -32,8 +39,9 @@ class Guarded:
     log: str
 
 
-@pytest.fixture
-def guarded(tmp_path: Path, postgres_server: Postgres) -> Iterator[Guarded]:
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres) -> Iterator[Guarded]:
+    tmp_path = tmp_path_factory.mktemp("guarded")
     with two(postgres_server) as (store, log):
         bed = Bed(tmp_path / "node", store, log)
         for name, url in (("store", store), ("log", log)):
@@ -57,10 +65,35 @@ async def test_a_node_runs_under_them(guarded: Guarded) -> None:
         assert await ask(mesh) == 1
         log = mesh.host("customs").log
         assert log is not None
-        await log.erase("cn.uscc", EXPORTER)
+        assert (await log.erase("cn.uscc", EXPORTER)).freed
         size = log.size
     assert value(guarded.log, "SELECT size FROM log_head") == size > 1
     assert guarded.bed.told("verify")["ok"]
+
+
+def test_an_erasure_whose_bytes_are_still_there_says_so(guarded: Guarded, postgres_server: Postgres) -> None:
+    """As on a server before 17, where only the owner may order a VACUUM; the owner may, and so may autovacuum."""
+    settings = config.read(guarded.bed.file, DepartmentConfig)
+    assert settings.log is not None
+    tables = ", ".join(ERASABLE)
+    database = urls.parse(guarded.log)[0].database
+    postgres_server.execute(f"REVOKE MAINTAIN ON {tables} FROM {LOG}", database=database)
+    log = NodeLog.of(settings.log, settings.node, guarded.log, now)
+
+    async def erased() -> Erased:
+        await log.open()
+        await log.append(draft(1))
+        try:
+            return await log.erase(*company(1))
+        finally:
+            await log.close()
+
+    assert (found := asyncio.run(erased())) == Erased(1)
+    assert not found.freed
+    dead = f"SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname IN ({', '.join(map(repr, ERASABLE))})"
+    assert value(guarded.log, dead) > 0
+    postgres_server.execute(f"VACUUM {tables}", database=database)
+    assert value(guarded.log, dead) == 0
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import typer
 
 from services.cli.dbs.places import LOG, Config, Node, Place
 from services.cli.output import AsJson, print_json
+from services.kit.log.writer import ERASABLE
 
 _READ: Final = "SELECT"
 _ADD: Final = "SELECT, INSERT"
@@ -59,8 +60,10 @@ _RIGHTS: Final[Mapping[str, str]] = {
 }
 """By table; of all others rows may be added and changed."""
 
-_SCRUBBED: Final = ("log_opening", "log_part", "log_recent", "log_text")
-"""What is erased from these is to be overwritten soon; only their owner may ask for that."""
+_NEW: Final = "current_setting('server_version_num')::int >= 170000"
+"""Servers on which a role that is not the owner may be let order a VACUUM."""
+_THRESHOLD: Final = "autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 0"
+"""What is erased is to be freed soon; on older servers only the owner may order it, so autovacuum does it unasked."""
 
 
 def rights(metadata: sa.MetaData) -> dict[str, str]:
@@ -77,6 +80,12 @@ def grants(metadata: sa.MetaData, role: str) -> Iterator[str]:
     for table, given in rights(metadata).items():
         yield f"REVOKE ALL ON {quoted(table)} FROM {quoted(role)}"
         yield f"GRANT {given} ON {quoted(table)} TO {quoted(role)}"
+        if table in ERASABLE:
+            yield f"DO $$ BEGIN IF {_NEW} THEN {_maintain(table, role)}; END IF; END $$"
+
+
+def _maintain(table: str, role: str) -> str:
+    return f"GRANT MAINTAIN ON {quoted(table)} TO {quoted(role)}"
 
 
 def quoted(name: str) -> str:
@@ -110,13 +119,11 @@ def statements(node: Node, place: Place) -> Iterator[str]:
             f"REVOKE ALL ON {quoted(table)} FROM PUBLIC, {quoted(own)}",
             f"GRANT {given} ON {quoted(table)} TO {quoted(own)}",
         ]
-        if table in _SCRUBBED:
-            wanted.append(f"ALTER TABLE {quoted(table)} SET (autovacuum_vacuum_scale_factor = 0, {_THRESHOLD})")
+        if table in ERASABLE:
+            wanted.append(f"ALTER TABLE {quoted(table)} SET ({_THRESHOLD})")
+            wanted.append(f"IF {_NEW} THEN {_maintain(table, own)}; END IF")
         there = f"to_regclass('public.{quoted(table)}') IS NOT NULL"
         yield f"DO $$ BEGIN IF {there} THEN {'; '.join(wanted)}; END IF; END $$"
-
-
-_THRESHOLD: Final = "autovacuum_vacuum_threshold = 0"
 
 
 def _on_database(before: str, after: str) -> str:

@@ -1,7 +1,7 @@
 """`hutong log erase`: what a log knows of somebody, gone for good, and every proof as valid as before."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -12,6 +12,11 @@ from services.cli.question import Folder
 from services.cli.zone import DEFAULT_FOLDER
 from services.kit import reader
 from services.kit.log.nodelog import Erased
+
+_HELD: Final = (
+    "nobody finds it by the database any more, but its bytes lie in the files until a reader ends, or PostgreSQL's "
+    "autovacuum has come by"
+)
 
 
 def erase(
@@ -43,11 +48,12 @@ def erase(
         raise typer.Abort
     erased = asyncio.run(_erase(local, *checked))
     if as_json:
-        print_json({"log": local.origin, "entries": erased.entries, "scopes": erased.scopes})
+        found = {"log": local.origin, "entries": erased.entries, "scopes": erased.scopes, "freed": erased.freed}
+        print_json(found)
     else:
         named = f"; scopes of authorizations gone that named it: {erased.scopes}" if erased.scopes else ""
         told = f"{local.origin}: entries that can be opened no more: {erased.entries}{named}; every proof stands"
-        console().print(told, markup=False, soft_wrap=True)
+        console().print(told if erased.freed else f"{told}; {_HELD}", markup=False, soft_wrap=True)
 
 
 async def _erase(local: Local, scheme: str, value: str) -> Erased:

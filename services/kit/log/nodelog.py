@@ -129,8 +129,10 @@ class NodeLog:
 
         def work() -> Erased:
             erased = self._writer.erase(scheme, value, logged)
-            if not self._writer.scrub():
-                _log.warning("What was erased still lies in the write-ahead log, which a reader holds; tried again")
+            if not erased.freed:
+                _log.warning(
+                    "What was erased still lies in the database's files: a reader or PostgreSQL holds it; tried again"
+                )
             return erased
 
         return await self._batcher.call(work)

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
@@ -36,6 +36,11 @@ _EPOCH: Final = dt.datetime.min.replace(tzinfo=dt.UTC)
 _POSIX: Final = dt.datetime.fromtimestamp(0, dt.UTC)
 _ERASED_AT_ONCE: Final = 500
 _SCRUB_EVERY: Final = 1.0
+ERASABLE: Final = ("log_opening", "log_part", "log_recent", "log_text")
+"""Tables that rows are erased from."""
+_DEAD: Final = sa.text(
+    "SELECT sum(pg_stat_get_dead_tuples(name::regclass)) FROM unnest(CAST(:tables AS text[])) AS name"
+)
 _HEAD: Final = sa.select(HEAD.c.size, HEAD.c.frontier, HEAD.c.checkpoint, HEAD.c.time)
 _LOCK: Final = _HEAD.with_for_update()
 _log = logging.getLogger(__name__)
@@ -110,6 +115,8 @@ class Erased:
     """Entries that can be opened no more."""
     scopes: int = 0
     """Scopes of authorizations that named the subject."""
+    freed: bool = field(default=True, compare=False)
+    """Whether the database has let go of its bytes as well; where not, it has not done so yet (`Writer.scrub`)."""
 
 
 class _Lost(Exception):
@@ -170,31 +177,40 @@ class Writer:
                 entry.disclosures.add(record_type="log.Scope", rows=erased.scopes)
             sealed = openings.seal(Draft(entry))
             batch = self._append(connection.connection.cursor(), head, (), [sealed])
+            if self._postgres:
+                # Or `_vacuum` would not know yet what there is to be freed.
+                connection.execute(sa.text("SELECT pg_stat_force_next_flush()"))
         self.seen = batch.frontier
         self._dirty = self._dirty or erased != Erased()
-        return erased
+        return replace(erased, freed=self.scrub()) if self._dirty else erased
 
     def scrub(self) -> bool:
-        """Overwrite what was erased where the database still has it lying about; tells whether nothing is left to do.
+        """Free what was erased where the database still has it lying about; tells whether nothing is left to do.
 
-        Until it is, every write looks again, once a second at most, and so does `close`.
+        It is where a reader's snapshot still has it, and where PostgreSQL does not take the order from this role. Until
+        it is not, every write looks again, once a second at most, and so does `close`.
         """
         self._scrubbed = time.monotonic()
         try:
-            self._dirty = not (self._vacuum() if self.engine.dialect.name == "postgresql" else self._empty_wal())
+            self._dirty = not (self._vacuum() if self._postgres else self._empty_wal())
         except exc.SQLAlchemyError as error:
-            _log.warning("Erased openings could not be overwritten yet", exc_info=error)
+            _log.warning("Erased openings could not be freed yet", exc_info=error)
         return not self._dirty
 
     def tidy(self) -> None:
         """Do what an erasure left undone whose process was killed before it could; a server does so by itself."""
-        if self.engine.dialect.name == "sqlite":
+        if not self._postgres:
             self.scrub()
 
+    @property
+    def _postgres(self) -> bool:
+        return self.engine.dialect.name == "postgresql"
+
     def _vacuum(self) -> bool:
+        """Have PostgreSQL free dead rows: it only warns who may not, and keeps what somebody may still see."""
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            connection.execute(sa.text("VACUUM log_opening, log_part, log_recent, log_text"))
-        return True
+            connection.execute(sa.text(f"VACUUM {', '.join(ERASABLE)}"))
+            return not connection.execute(_DEAD, {"tables": list(ERASABLE)}).scalar()
 
     def _empty_wal(self) -> bool:
         """Empty SQLite's write-ahead log, where pages are as they were before; a reader may hold it up."""
