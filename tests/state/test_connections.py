@@ -1,117 +1,89 @@
 """Connections to PostgreSQL: under TLS, over a restart, beside deadlocks, and beside a replica that froze."""
 
 import asyncio
-import datetime as dt
-import ipaddress
+import tempfile
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from sqlalchemy import exc
 
+from services.cli.dbs.checking import AWAY
 from services.kit.config import StoreSection
 from services.kit.errors import Aborted, HutongError, Reason, Unavailable
 from services.kit.records.database import Database, engine
-from tests.databases import Postgres
 from tests.log.bed import draft, opened, whole
 from tests.state.bed import Bed, execute, value
-from tests.state.front import Front, fronted
+from tests.state.secured import ROLE, Secured, made, secured, who
+from tests.zone import ZONE, Zone, now
 
 
-@dataclass
-class Pair:
-    """A certificate and its key, in files."""
-
-    certificate: Path
-    key: Path
+@pytest.fixture(scope="module")
+def zone(tmp_path_factory: pytest.TempPathFactory) -> Zone:
+    return Zone(tmp_path_factory.mktemp("zone"))
 
 
-def made(folder: Path, name: str) -> Pair:
-    """Make a self-signed certificate for localhost and 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = dt.datetime.now(dt.UTC)
-    names = [x509.DNSName(name), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names[:1] if name != "localhost" else names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
-    pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
-    pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return pair
+@pytest.fixture(scope="module")
+def server(zone: Zone) -> Generator[Secured]:
+    # Not below pytest's own folder, which other users cannot enter.
+    with tempfile.TemporaryDirectory(prefix="hutong-pg-", ignore_cleanup_errors=True) as folder:
+        roots = zone.files("customs/node").bundle
+        with secured(Path(folder), roots, f"CN=node,OU=customs,O={ZONE}") as started:
+            started.execute(f"CREATE ROLE {ROLE} LOGIN")
+            yield started
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Pair:
-    return made(tmp_path, "localhost")
-
-
-@pytest.fixture
-def front(postgres_server: Postgres, server: Pair) -> Generator[Front]:
-    with fronted(f"{postgres_server.url.query['host']}/.s.PGSQL.5432", server.certificate, server.key) as started:
-        yield started
-
-
-def through(front: Front, url: str, roots: Path, host: str = "localhost", mode: str = "verify-full") -> str:
-    """Write the URL of a database behind the front."""
-    parsed = sa.make_url(url)
-    changed = sa.URL.create("postgresql+psycopg", parsed.username, None, host, front.port, parsed.database)
-    return changed.update_query_dict({"sslmode": mode, "sslrootcert": str(roots)}).render_as_string(False)
-
-
-def test_a_server_that_proves_who_it_is(front: Front, server: Pair, postgres_url: str, tmp_path: Path) -> None:
-    url = through(front, postgres_url, server.certificate)
-    assert value(url, "SELECT 1") == 1
+def test_a_server_that_proves_who_it_is(server: Secured, tmp_path: Path) -> None:
+    url = server.url()
+    assert who(url) == ("postgres", True)
     bed = Bed(tmp_path / "node", url, f"sqlite:///{tmp_path}/log.db")
     assert bed.run("upgrade").exit_code == 0
     assert [one["tls"] for one in bed.told("check")["databases"]] == ["on", "local"]
 
 
 @pytest.mark.parametrize("case", ["other roots", "other name"])
-def test_a_server_that_does_not(case: str, front: Front, server: Pair, postgres_url: str, tmp_path: Path) -> None:
-    roots = made(tmp_path, "elsewhere").certificate if case == "other roots" else server.certificate
-    url = through(front, postgres_url, roots)
-    if case == "other name":
-        # It leads to the same address by a name that the certificate does not have.
-        url = url.replace("@localhost:", "@db.internal:") + "&hostaddr=127.0.0.1"
+def test_a_server_that_does_not(case: str, server: Secured, tmp_path: Path) -> None:
+    roots = made(tmp_path, "elsewhere").certificate
+    # The other name leads to the same address; the certificate does not have it.
+    url = server.url(roots=roots) if case == "other roots" else f"{server.url(host='db.internal')}&hostaddr=127.0.0.1"
     StoreSection(url=url).read_url(tmp_path)
     with pytest.raises(exc.OperationalError, match="certificate"):
-        value(url, "SELECT 1")
+        who(url)
+    bed = Bed(tmp_path / "node", url, f"sqlite:///{tmp_path}/log.db")
+    assert bed.told("check")["databases"][0]["standing"] == AWAY
+    assert bed.reason("upgrade") == Reason.STORE_UNAVAILABLE
 
 
-def test_no_connection_goes_without(front: Front, server: Pair, postgres_url: str) -> None:
-    with pytest.raises(exc.OperationalError):
-        value(through(front, postgres_url, server.certificate, mode="disable"), "SELECT 1")
-    assert front.plain == 1
+def test_no_connection_goes_without(server: Secured) -> None:
+    with pytest.raises(exc.OperationalError, match="no encryption"):
+        who(server.url(mode="disable"))
 
 
-async def test_a_restart_costs_no_call_after_it(front: Front, server: Pair, postgres_url: str) -> None:
+def test_a_node_logs_in_with_its_certificate(server: Secured, zone: Zone) -> None:
+    """Its own, the one that it shows to other nodes: nobody has a password to keep."""
+    own, other = zone.files("customs/node"), zone.files("taxation/node")
+    assert who(server.url(role=ROLE, files=own)) == (ROLE, True)
+    for wrong, why in ((None, "requires a valid client certificate"), (other, "certificate authentication failed")):
+        with pytest.raises(exc.OperationalError, match=why):
+            who(server.url(role=ROLE, files=wrong))
+    own_before = own.version()
+    zone.authority.renew(zone.identity("customs/node"), now())
+    assert own.version() != own_before
+    assert who(server.url(role=ROLE, files=own)) == (ROLE, True)
+
+
+async def test_a_restart_costs_no_call_after_it(server: Secured) -> None:
     """Idle connections that were cut are replaced before anything is asked over them."""
-    execute(postgres_url, "CREATE TABLE t (id BIGINT)")
-    database = Database(through(front, postgres_url, server.certificate))
+    server.execute("CREATE TABLE t (id BIGINT)")
+    database = Database(server.url())
     insert, count = sa.text("INSERT INTO t VALUES (1)"), sa.text("SELECT count(*) FROM t")
     try:
         for number in range(1, 4):
             await database.write(lambda c: c.execute(insert))
             assert await database.read(lambda c: c.execute(count).scalar()) == number
-            front.cut()
+            server.cut()
     finally:
         await asyncio.to_thread(database.close)
 
