@@ -13,9 +13,12 @@ from services.kit import jurisdiction
 from services.kit.authorizations.joining import join
 from services.kit.context import ContextSigner
 from services.kit.department import read_secret
+from services.kit.errors import FailedPrecondition, Reason
 from services.kit.host import Host
 from services.kit.identity import Identity
+from services.kit.policy.reload import PolicyFiles
 from services.kit.records import catalogue
+from services.kit.records.catalogue import Catalogue, nearest
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import bind
 
@@ -34,11 +37,12 @@ class GatewayNode:
         """Load the policies, make the clients, serve."""
         config, host = self._config, self.host
         known = catalogue.load()
+        _check_owners(config, known)
         secret = read_secret(config.secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
+        self.policy_files = files = PolicyFiles(config.policy.files, known, pack)
         await host.open_log(secret)
-        self.policy_files, self.engine = host.policies(config.policy, known, pack, secret)
-        engine = self.engine
+        self.engine = engine = host.policies(files, config.policy, known, pack, secret)
         departments = {agency: self._department(agency) for agency in config.departments}
         self.enforcer = join(config, host, pack, discloses=False)
         signer, identity, pages = ContextSigner(host.identity, host.clock), Identity(host.files), PageTokens(secret)
@@ -66,3 +70,14 @@ class GatewayNode:
         if self._service:
             self._service.stop()
         await self.host.stop()
+
+
+def _check_owners(config: GatewayConfig, known: Catalogue) -> None:
+    """Check that whom the gateway is to ask owns records; raises `FailedPrecondition` CONFIG_INVALID."""
+    for agency in config.departments:
+        if agency not in (owners := known.owners()):
+            raise FailedPrecondition(
+                Reason.CONFIG_INVALID,
+                f"{config.at('departments', agency)}: departments.{agency}: nobody of that name owns records"
+                f"{nearest(agency, owners)}",
+            )

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from certs.svid import CREDENTIAL_BUNDLE
+from services.kit import toml_lines
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records import urls
 from services.kit.records.catalogue import nearest
@@ -394,6 +395,29 @@ class NodeConfig(Section):
     """Absent refuses every question under an authorization."""
     telemetry: TelemetrySection = TelemetrySection()
     limits: LimitsSection = LimitsSection()
+    _file: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _remember(self, info: ValidationInfo) -> Self:
+        context: dict[str, Path] = info.context or {}
+        self._file = context.get("file")
+        return self
+
+    def at(self, *keys: str) -> str:
+        """Say where something stands, for messages: `FILE:LINE`; its name where the config was read from no file."""
+        text = _text(self._file) if self._file else ""
+        line = toml_lines.line_of(text, keys) if text else 0
+        return f"{self._file}:{line}" if line else f"[{'.'.join(keys)}]"
+
+
+def _text(path: Path) -> str:
+    """Read a file that was read before; empty where it is gone or another by now."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tomllib.loads(text)
+    except (OSError, ValueError):
+        return ""
+    return text
 
 
 class DepartmentConfig(NodeConfig):
@@ -427,32 +451,38 @@ def read(path: Path, model: type[C]) -> C:
     """Read a node's config.
 
     Raises `FailedPrecondition`: CONFIG_FILE_MISSING, CONFIG_UNKNOWN_KEY (naming the nearest), or CONFIG_INVALID with
-    every mistake on a line of its own.
+    every mistake on a line of its own, which begins with the file and the line that is wrong.
     """
     try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        raw: dict[str, Any] = tomllib.loads(text)
     except FileNotFoundError:
         raise FailedPrecondition(Reason.CONFIG_FILE_MISSING, f"there is no config file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
+        place, wrong = toml_lines.located(error)
+        raise FailedPrecondition(Reason.CONFIG_INVALID, f"{path}{place and ':'}{place}: {wrong}") from None
+    except UnicodeDecodeError as error:
         raise FailedPrecondition(Reason.CONFIG_INVALID, f"{path}: {error}") from None
     try:
-        return model.model_validate(raw, context={"base": path.parent.absolute()})
+        return model.model_validate(raw, context={"base": path.parent.absolute(), "file": path})
     except ValidationError as error:
-        raise _refused(path, model, error) from None
+        raise _refused(path, text, model, error) from None
 
 
-def _refused(path: Path, model: type[BaseModel], error: ValidationError) -> FailedPrecondition:
+def _refused(path: Path, text: str, model: type[BaseModel], error: ValidationError) -> FailedPrecondition:
     lines: list[str] = []
     unknown = False
     for item in error.errors(include_url=False, include_input=False):
-        where = ".".join(str(part) for part in item["loc"])
+        line = toml_lines.line_of(text, item["loc"])
+        place, name = f"{path}:{line}" if line else str(path), ".".join(str(part) for part in item["loc"])
+        where = f"{place}: {name}" if name else place
         if item["type"] == "extra_forbidden":
             unknown = True
             lines.append(f"{where}: unknown key{nearest(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}")
         else:
             lines.append(f"{where}: {item['msg']}")
     reason = Reason.CONFIG_UNKNOWN_KEY if unknown else Reason.CONFIG_INVALID
-    return FailedPrecondition(reason, f"{path}:\n  " + "\n  ".join(lines))
+    return FailedPrecondition(reason, "\n".join(lines))
 
 
 def _keys(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:

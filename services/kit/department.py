@@ -26,6 +26,7 @@ from services.kit.events.seam import EventSource
 from services.kit.events.service import InboxService
 from services.kit.host import Host
 from services.kit.log.reads import ReadsService
+from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
 from services.kit.records import catalogue, migrations
 from services.kit.records.catalogue import Catalogue
@@ -106,7 +107,8 @@ class DepartmentNode:
         """`url` is the store's; `host` is the frame it runs in; `open_live` opens what the config says is read live."""
         if config.node.agency != room.agency:
             raise FailedPrecondition(
-                Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {room.agency}'s"
+                Reason.CONFIG_INVALID,
+                f"{config.at('node', 'agency')}: this config is {config.node.agency}'s, not {room.agency}'s",
             )
         self.host = host
         self._room = room
@@ -121,15 +123,19 @@ class DepartmentNode:
         config, room, host = self._config, self._room, self.host
         owned = room.catalogue()
         secret = read_secret(config.secret)
-        log = await host.open_log(secret)
-        if config.store.migrate:
-            await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
+        pack = jurisdiction.load(config.policy.jurisdiction)
+        # What is refused of the policies or the databases is refused before anything is changed.
+        self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
         store = RecordStore(self._url, owned, host.clock)
+        migrate = config.store.migrate
+        await host.check_store(self._url, room.migrations, store.tables.metadata, migrate=migrate)
+        log = await host.open_log(secret)
+        if migrate:
+            await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
         await store.open()
         host.on_stop(store.close)
         await store.check_migrated(room.migrations)
-        pack = jurisdiction.load(config.policy.jurisdiction)
-        self.policy_files, engine = host.policies(config.policy, owned, pack, secret)
+        engine = host.policies(files, config.policy, owned, pack, secret)
         source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
         pages = PageTokens(secret)
         self.enforcer = join(config, host, pack)

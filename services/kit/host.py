@@ -9,9 +9,11 @@ import logging
 import math
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
+import sqlalchemy as sa
 from opentelemetry.sdk.trace import SpanProcessor
 
 from certs.revocation import RevocationList
@@ -80,7 +82,9 @@ class Host:
         self.identity = self.files.load().spiffe_id
         if self.identity != expected:
             raise FailedPrecondition(
-                Reason.CONFIG_INVALID, f"the certificate is {self.identity}'s, but the config says {expected}"
+                Reason.CONFIG_INVALID,
+                f"{config.at('tls', 'certificate')}: the certificate is {self.identity}'s, but the config says "
+                f"{expected} ({config.at('node')}): {config.tls.certificate}",
             )
         self.telemetry = Telemetry(
             f"{config.node.agency}/{config.node.system}", config.telemetry, processor=spans, sample=sample
@@ -163,7 +167,8 @@ class Host:
         if self.log is None:
             # Paths in the section are absolute by now: where the config lies is of no matter any more.
             log = NodeLog.of(section, self.config.node, section.read_url(Path()), self.clock)
-            await log.open()
+            with self._naming("log"):
+                await log.open()
             self.on_stop(log.close)
             self.log, self.recording = log, Recording(log)
             self.telemetry.gauge("hutong_log_entries", "Entries of the node's log", lambda: log.size)
@@ -171,27 +176,44 @@ class Host:
             self.telemetry.gauge("hutong_log_waiting", "Entries that wait to be written", lambda: log.waiting)
         return self.log
 
+    async def check_store(self, url: str, folder: Path, tables: sa.MetaData, *, migrate: bool) -> None:
+        """Check that a node's store can be used, before anything of the node is opened or changed.
+
+        Raises `FailedPrecondition` where its schema is another and `migrate` will not help, `Unavailable` where it is
+        away.
+        """
+        with self._naming("store"):
+            await asyncio.to_thread(migrations.check_before, url, folder, tables.tables.keys(), migrate=migrate)
+
     async def open_store(self, url: str, folder: Path, *, migrate: bool) -> Database:
         """Open a node's store; it is closed at the stop. `folder` holds its migrations.
 
         Raises `FailedPrecondition` where its schema is another, `Unavailable` where it is away.
         """
-        if migrate:
-            await asyncio.to_thread(migrations.upgrade, url, folder)
-        await asyncio.to_thread(migrations.check, url, folder)
+        with self._naming("store"):
+            if migrate:
+                await asyncio.to_thread(migrations.upgrade, url, folder)
+            await asyncio.to_thread(migrations.check, url, folder)
         database = Database(url)
         self.on_stop(lambda: asyncio.to_thread(database.close))
         return database
 
-    def policies(
-        self, section: PolicySection, known: Catalogue, pack: Jurisdiction, secret: bytes
-    ) -> tuple[PolicyFiles, PolicyEngine]:
-        """Load the policies of the config and follow their files; the log keeps whatever is decided by.
+    @contextmanager
+    def _naming(self, section: str) -> Generator[None]:
+        """Put before a refusal where in the config stands what it is about."""
+        try:
+            yield
+        except FailedPrecondition as error:
+            raise FailedPrecondition(error.reason, f"{self.config.at(section)}: {error.message}") from None
 
-        The log is open before, where there is one: raises `AssertionError` otherwise. Raises `FailedPrecondition` for
-        policies that do not stand.
+    def policies(
+        self, files: PolicyFiles, section: PolicySection, known: Catalogue, pack: Jurisdiction, secret: bytes
+    ) -> PolicyEngine:
+        """Put policies in force that were loaded, and follow their files; the log keeps whatever is decided by.
+
+        They are loaded before anything is opened, so that those that do not stand change nothing. The log is open by
+        now, where there is one: raises `AssertionError` otherwise.
         """
-        files = PolicyFiles(section.files, known, pack)
         self._zone = pack.zone
         engine = self._policies = PolicyEngine(files.policies, known, pack, secret, self.clock)
         if self.recording is not None:
@@ -204,7 +226,7 @@ class Host:
         counter = self.telemetry.counter
         counter("hutong_masks_wanted", "Read masks that were wanted", lambda: engine.looked_up)
         counter("hutong_masks_compiled", "Read masks that had to be compiled", lambda: engine.compiled)
-        return files, engine
+        return engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
         """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing."""

@@ -22,6 +22,7 @@ from services.kit.following import Following
 from services.kit.host import Host
 from services.kit.log.facts import Named
 from services.kit.log.reads import ReadsService
+from services.kit.policy.reload import PolicyFiles
 from services.kit.reader import Reader
 from services.kit.records import catalogue
 from services.kit.records.database import Database
@@ -41,6 +42,7 @@ from services.recognition.results import Results
 from services.recognition.scheduler import Scheduler
 from services.recognition.service import CaseService
 from services.recognition.source import RecognitionSource
+from services.recognition.tables import METADATA
 from services.recognition.watching import Watching
 
 AGENCY: Final = "recognition"
@@ -83,7 +85,10 @@ class RecognitionNode:
     def __init__(self, config: RecognitionConfig, url: str, host: Host) -> None:
         """`url` is the store's; `host` is the frame it runs in."""
         if config.node.agency != AGENCY:
-            raise FailedPrecondition(Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {AGENCY}'s")
+            raise FailedPrecondition(
+                Reason.CONFIG_INVALID,
+                f"{config.at('node', 'agency')}: this config is {config.node.agency}'s, not {AGENCY}'s",
+            )
         self.host = host
         self._config = config
         self._url = url
@@ -102,15 +107,16 @@ class RecognitionNode:
         # Now, not when the first list is asked for: a key that cannot be used, or that everybody can read.
         signing.active(host.clock())
         secret = read_secret(config.secret)
+        owned, pack = catalogue.load().owned_by(AGENCY), jurisdiction.load(config.policy.jurisdiction)
+        self.policy_files = policy = PolicyFiles(config.policy.files, owned, pack)
+        await host.check_store(self._url, MIGRATIONS, METADATA, migrate=config.store.migrate)
         log = await host.open_log(secret)
         self.database = database = await host.open_store(self._url, MIGRATIONS, migrate=config.store.migrate)
         self._outbox = outbox = Outbox(database)
         self.cases = cases = self._cases(database, rules, calendars, published)
         cases.listeners.append(lambda _case_id, _version: outbox.ring())
         await cases.open()
-        owned, pack = catalogue.load().owned_by(AGENCY), jurisdiction.load(config.policy.jurisdiction)
-        self.policy_files, self.engine = host.policies(config.policy, owned, pack, secret)
-        engine = self.engine
+        self.engine = engine = host.policies(policy, config.policy, owned, pack, secret)
         door = Door(database, engine, owned, Terms(config.agency, config.enterprise), reach.Results(rules.arrangements))
         self._watching = watching = Watching(cases, door, host.clock)
         pages = PageTokens(secret)

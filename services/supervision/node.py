@@ -12,6 +12,7 @@ from services.kit.errors import FailedPrecondition, Reason
 from services.kit.host import Host
 from services.kit.officers.seen import MemorySeen
 from services.kit.officers.verifier import Officers
+from services.kit.policy.reload import PolicyFiles
 from services.kit.records import catalogue
 from services.kit.records.pages import PageTokens
 from services.kit.rpc import bind
@@ -29,6 +30,7 @@ from services.supervision.rules import Terms
 from services.supervision.scope import Scopes
 from services.supervision.seals import Seals
 from services.supervision.service import AuthorizationService
+from services.supervision.tables import METADATA
 
 AGENCY: Final = "supervision"
 """Under which name this service signs, and supervisors' own systems call."""
@@ -47,7 +49,10 @@ class SupervisionNode:
     def __init__(self, config: SupervisionConfig, url: str, host: Host) -> None:
         """`url` is the store's; `host` is the frame it runs in."""
         if config.node.agency != AGENCY:
-            raise FailedPrecondition(Reason.CONFIG_INVALID, f"this config is {config.node.agency}'s, not {AGENCY}'s")
+            raise FailedPrecondition(
+                Reason.CONFIG_INVALID,
+                f"{config.at('node', 'agency')}: this config is {config.node.agency}'s, not {AGENCY}'s",
+            )
         self.host = host
         self._config = config
         self._url = url
@@ -59,10 +64,12 @@ class SupervisionNode:
         moments = Moments(host.clock)
         signatures = self._signatures()
         secret = read_secret(config.secret)
-        database = await host.open_store(self._url, MIGRATIONS, migrate=config.store.migrate)
-        log = await host.open_log(secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        self.policy_files, engine = host.policies(config.policy, catalogue.load(), pack, secret)
+        self.policy_files = files = PolicyFiles(config.policy.files, catalogue.load(), pack)
+        await host.check_store(self._url, MIGRATIONS, METADATA, migrate=config.store.migrate)
+        log = await host.open_log(secret)
+        database = await host.open_store(self._url, MIGRATIONS, migrate=config.store.migrate)
+        engine = host.policies(files, config.policy, catalogue.load(), pack, secret)
         seals = Seals(secret)
         books = self._books(signatures, seals)
         books.expect(await logged.acts(log))

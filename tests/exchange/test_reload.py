@@ -69,12 +69,14 @@ async def test_a_forbid_takes_effect_under_load_without_a_failed_call(own: Mesh)
 async def test_a_broken_file_keeps_the_old_policies(own: Mesh) -> None:
     before = await ask(own)
     own.add_policy("customs", 'permit (principal, action, resource in Hutong::RecordType::"taxation.VatFiling");')
+    last = len(next(own.folder.glob("policy/customs.cedar")).read_text().splitlines())
     failures = own.departments["customs"].policy_files
     assert own.gateway is not None
     async with asyncio.timeout(10):
         while not (failures.last_error and own.gateway.policy_files.last_error):
             await ask(own)
     assert failures.last_error.reason in {Reason.POLICY_INVALID, Reason.POLICY_FOREIGN_RECORD}
+    assert {problem.place.line for problem in failures.last_error.problems} == {last}
     after = await ask(own)
     assert after.policy_version == before.policy_version
     assert list(after.decisions) == list(before.decisions)

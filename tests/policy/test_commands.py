@@ -42,7 +42,7 @@ def test_check_tells_every_mistake(tmp_path: Path) -> None:
     result = run("check", str(path))
     assert result.exit_code == 1
     assert result.stderr.count("POLICY_WITHOUT_BASIS") == 3
-    assert "customs.cedar: R07: a permit names its legal basis: add @basis" in result.stderr
+    assert "customs.cedar:22:1: R07: a permit names its legal basis: add @basis" in result.stderr
     found = as_json(run("check", str(path), "--json"))
     assert [p["policy"] for p in found["problems"]] == ["R07", "R07-party", "R07-events"]
     assert run("check", "--room", str(tmp_path)).exit_code == 1

@@ -15,6 +15,7 @@ from services.kit.errors import FailedPrecondition, HutongError, Reason
 from services.kit.host import Host
 from services.kit.log import masks, receipts
 from services.kit.log.openings import check_opening
+from services.kit.policy.reload import PolicyFiles
 from tests.exchange.mesh import EXPLAIN, QUERY, ROOMS, STREAM, Mesh, question
 from tests.exchange.records import CLEARED, EXPORTER, PENDING, declaration
 from tests.recording.bed import broken, everything, included, key_of, log_of, newest, raw
@@ -286,9 +287,9 @@ async def test_a_node_that_gives_data_does_not_start_without_a_log(tmp_path: Pat
 def test_policies_do_not_decide_before_the_log_can_keep_them(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path)
     config = mesh.config("customs", "127.0.0.1:0")
-    host, owned = mesh.zone.frame(config), ROOMS["customs"].catalogue()
+    host, owned, pack = mesh.zone.frame(config), ROOMS["customs"].catalogue(), jurisdiction.load("cn")
     with pytest.raises(AssertionError, match="before the log is open"):
-        host.policies(config.policy, owned, jurisdiction.load("cn"), bytes(32))
+        host.policies(PolicyFiles(config.policy.files, owned, pack), config.policy, owned, pack, bytes(32))
 
 
 async def test_a_receipt_of_another_log_or_index_does_not_verify(mesh: Mesh) -> None:

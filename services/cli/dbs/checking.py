@@ -1,7 +1,7 @@
 """`hutong db check`: each database of some nodes, and whether those nodes could run on it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -49,6 +49,8 @@ class Checked:
     """Rights that the node needs and the role has not."""
     connections: int = 0
     """Of running nodes."""
+    place: str = ""
+    """Where the config names it, `FILE:LINE`."""
 
     @property
     def usable(self) -> bool:
@@ -58,6 +60,10 @@ class Checked:
 
 def check_place(node: Node, place: Place) -> Checked:
     """Look at a database; changes nothing."""
+    return replace(_look(node, place), place=node.config.at(place.name))
+
+
+def _look(node: Node, place: Place) -> Checked:
     kind = place.url.partition(":")[0].partition("+")[0]
     try:
         state = migrations.look(place.url, place.folder)
@@ -163,7 +169,7 @@ def _show(checked: Sequence[Checked]) -> None:
     )
     out.print(table("", columns, rows))
     for one in checked:
-        where = f"{one.node} {one.database}"
+        where = f"{one.place}: {one.node} {one.database}"
         for line in (*([one.why] if one.why else []), *(f"pending: {step}" for step in one.pending)):
             out.print(Text(f"{where}: {line}"))
         if one.lacking:

@@ -48,7 +48,7 @@ def upgrade(
     places = [_as(place, files[place.name], node) for place in node.places]
     states = [migrations.look(place.url, place.folder) for place in places]
     for place, state in zip(places, states, strict=True):
-        _check(place, state)
+        _check(node, place, state)
     if not as_json:
         _tell(places, states)
     done: dict[str, bool] = {}
@@ -84,12 +84,15 @@ def _as(place: Place, file: Path | None, node: Node) -> Place:
     return replace(place, url=DatabaseSection(url_file=file, insecure=insecure).read_url(file.parent.absolute()))
 
 
-def _check(place: Place, state: State) -> None:
+def _check(node: Node, place: Place, state: State) -> None:
+    at = node.config.at(place.name)
     if state.standing is Standing.FOREIGN:
-        raise FailedPrecondition(Reason.STORE_FOREIGN, f"the {place.name}'s database is not this node's: {state.why}")
+        message = f"{at}: the {place.name}'s database is not this node's: {state.why}"
+        raise FailedPrecondition(Reason.STORE_FOREIGN, message)
     if state.standing is Standing.NEWER:
         message = (
-            f"the {place.name}'s database is at revision {state.revision}, this program's newest is {state.wanted}"
+            f"{at}: the {place.name}'s database is at revision {state.revision}, and this program knows none after "
+            f"{state.wanted}: a newer one migrated it"
         )
         raise FailedPrecondition(Reason.STORE_NEWER, message)
 

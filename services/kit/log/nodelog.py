@@ -17,7 +17,7 @@ from hutong.api.log.v1 import log_pb2, log_service_pb2
 from services.kit.clock import Clock
 from services.kit.config import LogSection, NodeSection
 from services.kit.errors import FailedPrecondition, HutongError, Reason, ResourceExhausted, Unavailable
-from services.kit.log import cosigned, edge, keys, openings, reading, subjects, texts
+from services.kit.log import cosigned, edge, keys, openings, reading, subjects, tables, texts
 from services.kit.log.batching import MOST_WAITING, Batcher, unavailable
 from services.kit.log.checkpoint import origin_of
 from services.kit.log.notes import Signer
@@ -220,7 +220,7 @@ class NodeLog:
         try:
             if self._migrate:
                 migrations.upgrade(self._url, MIGRATIONS)
-            migrations.check(self._url, MIGRATIONS)
+            migrations.check(self._url, MIGRATIONS, tables.METADATA.tables.keys())
         except HutongError as error:
             if error.reason is Reason.STORE_NOT_MIGRATED:
                 message = "the log's tables are not of this version: set `migrate = true` under [log] in the config"

@@ -201,7 +201,9 @@ def _refused(refused: PolicyRefused, *, as_json: bool) -> NoReturn:
     """Tell every mistake and end."""
     if as_json:
         problems = [
-            {"reason": p.reason, "file": p.file, "policy": p.policy, "message": p.message} for p in refused.problems
+            {"reason": p.reason, "file": p.file, "line": p.place.line, "column": p.place.column}
+            | {"policy": p.policy, "message": p.message}
+            for p in refused.problems
         ]
         _print_json({"ok": False, "problems": problems})
     else:

@@ -20,6 +20,7 @@ from services.kit.durations import duration_seconds
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.jurisdiction.pack import Jurisdiction
 from services.kit.policy import nesting, reach
+from services.kit.policy.places import Place, Text
 from services.kit.policy.policies import AgencyPolicies, Policy, PolicySet
 from services.kit.policy.reach import FieldReader
 from services.kit.policy.schema import NAMESPACE, SHARES, groups, schema
@@ -36,6 +37,7 @@ MAX_FILE = 1024 * 1024
 
 _COMMON = frozenset({"id", "from", "until", "title"})
 _ANNOTATIONS = {"permit": _COMMON | {"basis", "transform", "rows", "retain"}, "forbid": _COMMON}
+_NOWHERE = Place()
 _SOME_PURPOSE = "no purpose that any list holds"
 
 
@@ -48,9 +50,12 @@ class Problem:
     policy: str
     """Id of the policy, or empty where the mistake is the file's."""
     message: str
+    place: Place = _NOWHERE
+    """Where in the file."""
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.file, self.policy, self.message) if part)
+        where = f"{self.file}:{self.place}" if self.place.line else self.file
+        return ": ".join(part for part in (where, self.policy, self.message) if part)
 
 
 class PolicyRefused(FailedPrecondition):
@@ -93,7 +98,8 @@ def parse(texts: Mapping[str, str], catalogue: Catalogue, jurisdiction: Jurisdic
         for policy in checker.read(text):
             if policy.id in ids:
                 message = f"the id stands in {ids[policy.id]} already; ids must be unique, rename one"
-                checker.problems.append(Problem(Reason.POLICY_INVALID, file, policy.id, message))
+                place = checker.places[policy.id]
+                checker.problems.append(Problem(Reason.POLICY_INVALID, file, policy.id, message, place))
             ids[policy.id] = file
             found.setdefault(policy.agency, {})[policy.id] = policy
         problems += checker.problems
@@ -125,6 +131,8 @@ class _File:
 
     def __init__(self, file: str, catalogue: Catalogue, jurisdiction: Jurisdiction) -> None:
         self.problems: list[Problem] = []
+        self.places: dict[str, Place] = {}
+        """Where each policy begins, by its id: of two with one id, the second."""
         self._file = file
         self._catalogue = catalogue
         self._jurisdiction = jurisdiction
@@ -145,25 +153,30 @@ class _File:
             parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
             refused = cedarpy.validate_policies(text, schema()).errors  # pyright: ignore[reportUnknownMemberType]
         except (ValueError, RecursionError) as wrong:
-            self._problem("", Reason.POLICY_INVALID, f"not Cedar: {wrong}")
+            place = Place(wrong.line) if isinstance(wrong, nesting.TooDeep) else Text(text).syntax()
+            self._problem("", Reason.POLICY_INVALID, f"not Cedar: {wrong}", place)
             return
-        if parsed["templates"]:
-            self._problem(
-                "", Reason.POLICY_INVALID, "templates (?principal, ?resource) are not used here; write policies"
-            )
+        where = Text(text)
+        for key in sorted(parsed["templates"], key=_number):
+            message = "templates (?principal, ?resource) are not used here; write policies"
+            self._problem("", Reason.POLICY_INVALID, message, where.policy(_number(key), "?"))
         policies: dict[str, dict[str, Any]] = parsed["staticPolicies"]
-        # Cedar calls them policy0, policy1, … in the order of the file.
         names = {key: _name(ast, number) for number, (key, ast) in enumerate(_in_order(policies), 1)}
         for error in refused:
-            self._problem(names.get(error.policy_id, ""), Reason.POLICY_INVALID, error.error)
+            key, message = error.policy_id, error.error.removeprefix(f"for policy `{error.policy_id}`, ")
+            if key in names:
+                self._problem(names[key], Reason.POLICY_INVALID, message, where.policy(_number(key), message))
+            else:
+                self._problem("", Reason.POLICY_INVALID, message)
         for key, ast in _in_order(policies):
             try:
+                self.places[names[key]] = where.policy(_number(key), "")
                 yield self.policy(ast)
             except _Wrong as wrong:
-                self._problem(names[key], wrong.reason, str(wrong))
+                self._problem(names[key], wrong.reason, str(wrong), where.policy(_number(key), str(wrong)))
 
-    def _problem(self, policy: str, reason: Reason, message: str) -> None:
-        self.problems.append(Problem(reason, self._file, policy, message))
+    def _problem(self, policy: str, reason: Reason, message: str, place: Place = _NOWHERE) -> None:
+        self.problems.append(Problem(reason, self._file, policy, message, place))
 
     def policy(self, ast: dict[str, Any]) -> Policy:
         """Check one policy; raises `_Wrong`."""
@@ -263,8 +276,13 @@ class _File:
         return {name: _rows(rows, record_type) for name, record_type in reached.items()} if rows else {}
 
 
+def _number(key: str) -> int:
+    """Number a policy of a file: Cedar calls them policy0, policy1, … in its order."""
+    return int(key.removeprefix("policy"))
+
+
 def _in_order(policies: Mapping[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    return sorted(policies.items(), key=lambda item: int(item[0].removeprefix("policy")))
+    return sorted(policies.items(), key=lambda item: _number(item[0]))
 
 
 def _name(ast: Mapping[str, Any], number: int) -> str:

@@ -17,8 +17,16 @@ _BREAKS = frozenset("&|=<>!+-*,;")
 _JOINTS = frozenset("&|+-*!")
 
 
+class TooDeep(ValueError):
+    """A policy nests too deep; `line` is where."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(f"line {line} nests deeper than {MAX_DEPTH} levels, or joins more than {MAX_TERMS} terms")
+        self.line = line
+
+
 def check(text: str) -> None:
-    """Raise `ValueError` where a policy in the text nests too deep."""
+    """Raise `TooDeep` where a policy in the text nests too deep."""
     depth = chain = branches = joints = 0
     for found in _TOKEN.finditer(text):
         token = found[0]
@@ -27,7 +35,6 @@ def check(text: str) -> None:
         joints += token in _JOINTS
         chain = 0 if token in _BREAKS else chain + (token == ".")  # noqa: S105 - a mark
         if max(depth, chain, branches) > MAX_DEPTH or joints > 2 * MAX_TERMS:
-            line = text.count("\n", 0, found.start()) + 1
-            raise ValueError(f"line {line} nests deeper than {MAX_DEPTH} levels, or joins more than {MAX_TERMS} terms")
+            raise TooDeep(text.count("\n", 0, found.start()) + 1)
         if token == ";":  # noqa: S105 - a mark
             branches = joints = 0

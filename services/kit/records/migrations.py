@@ -15,7 +15,7 @@ columns that may be empty or have a default, indexes), or says at its top what e
 
 import io
 import re
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -96,7 +96,7 @@ class State:
     steps: tuple[Step, ...] = ()
     """What an upgrade would run."""
     why: str = ""
-    """Of one that is not ours, what tells."""
+    """Of one that is newer or not ours, what tells."""
 
 
 def revision(url: str) -> str:
@@ -145,10 +145,9 @@ def _look(connection: sa.Connection, folder: Path) -> State:
     if not _OURS.fullmatch(there):
         return State(Standing.FOREIGN, there, wanted, why=f"its revision {there!r} is none of this program's")
     if there > wanted:
-        return State(Standing.NEWER, there, wanted)
-    if missing := sorted(_tables_at(folder, there) - tables_there):
-        named = ", ".join(missing[:3])
-        return State(Standing.FOREIGN, there, wanted, why=f"it is at revision {there}, but has no {named}")
+        return State(Standing.NEWER, there, wanted, why=f"this program knows no revision after {wanted}")
+    if missing := _tables_at(folder, there) - tables_there:
+        return State(Standing.FOREIGN, there, wanted, why=_lacks(there, missing))
     steps = _steps(folder, there)
     return State(Standing.BEHIND if steps else Standing.CURRENT, there, wanted, steps)
 
@@ -177,17 +176,42 @@ def _steps(folder: Path, there: str) -> tuple[Step, ...]:
     )
 
 
-def check(url: str, folder: Path) -> None:
-    """Check that a database is at the room's newest revision.
+def check(url: str, folder: Path, named: Collection[str] = ()) -> None:
+    """Check that a database is at the room's newest revision, and has the tables of these names.
 
     Raises `FailedPrecondition`: STORE_NOT_MIGRATED where it is behind, STORE_NEWER where it is ahead of this program,
-    STORE_FOREIGN where its revision is none of ours.
+    STORE_FOREIGN where it is none of this room's; `Unavailable` where it cannot be reached.
     """
-    there, wanted = revision(url), head(folder)
-    if there == wanted:
+    there, wanted = _check_current(url, folder, named)
+    if there != wanted:
+        raise not_migrated(f"it is at revision {there or 'none'}, this program needs {wanted}")
+
+
+def check_before(url: str, folder: Path, named: Collection[str], *, migrate: bool) -> None:
+    """Check as `check` does, before anything is changed; where it will be migrated, one that is behind passes."""
+    if not migrate:
+        check(url, folder, named)
         return
-    _check_ours(there, wanted)
-    raise not_migrated(f"it is at revision {there or 'none'}, this program needs {wanted}")
+    there, wanted = _check_current(url, folder, named)
+    if there != wanted and (state := look(url, folder)).standing is Standing.FOREIGN:
+        raise _foreign(state.why)
+
+
+def _check_current(url: str, folder: Path, named: Collection[str]) -> tuple[str, str]:
+    """Give the revision a database is at, and the newest; all that is told without loading Alembic is checked."""
+    wanted = head(folder)
+    if not exists(url):
+        return _NONE, wanted
+    with _reading(url) as connection:
+        there = _revision(connection)
+        _check_ours(there, wanted)
+        if there == wanted and (missing := set(named) - set(sa.inspect(connection).get_table_names())):
+            raise _foreign(_lacks(there, missing))
+    return there, wanted
+
+
+def _lacks(revision: str, missing: Collection[str]) -> str:
+    return f"it is at revision {revision}, but has no {', '.join(sorted(missing)[:3])}"
 
 
 def _check_ours(there: str, wanted: str) -> None:
