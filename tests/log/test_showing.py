@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ from services.kit.config import LogSection, NodeConfig, PeerSection
 from services.kit.host import Host
 from services.kit.log import keys, notes
 from services.kit.log.checkpoint import SignedCheckpoint, open_checkpoint
+from services.kit.log.cosigned import Cosigned, keep, sizes
 from services.kit.log.nodelog import NodeLog
 from services.kit.log.notes import Signer
 from services.kit.log.showing import FRESH, Showing, Standing
+from services.kit.log.tables import METADATA
 from services.kit.log.witness import ACCESS, Witness
 from services.kit.records.database import Database
+from tests.events.bed import create
 from tests.log.bed import draft, fill, opened
 from tests.log.witnesses import OWNER, Keys, Serving, add, serving
 from tests.officers.provider import Seconds
@@ -377,3 +381,18 @@ async def test_what_the_config_says(field: Field) -> None:
     async with field.zone.client(own, "taxation/node") as client:
         request = log_service_pb2.AddCheckpointRequest(checkpoint=await log.checkpoint())
         assert (await add(client, request)).cosignature.startswith(f"— {ORIGIN} ")
+
+
+async def test_replicas_that_are_answered_at_once(any_url: str) -> None:
+    """Each keeps what came to it: none fails by the other, and the newest stays, whichever comes last."""
+    create(any_url, METADATA)
+    replicas = [Database(any_url) for _ in range(2)]
+    answers = [Cosigned("zone.example/taxation/node", size, f"note {size}", "line") for size in range(1, 41)]
+    try:
+        async with asyncio.TaskGroup() as work:
+            for number, one in enumerate(reversed(answers)):
+                work.create_task(replicas[number % 2].write(partial(keep, one=one)))
+        assert await replicas[0].read(sizes) == {"zone.example/taxation/node": 40}
+    finally:
+        for replica in replicas:
+            replica.close()

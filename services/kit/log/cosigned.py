@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from services.kit.log import notes
 from services.kit.log.checkpoint import Checkpoint
 from services.kit.log.tables import COSIGNED
+from services.kit.records import locks
 
 _ALL = sa.select(COSIGNED).order_by(COSIGNED.c.witness)
 
@@ -25,7 +26,13 @@ class Cosigned:
 
 
 def keep(connection: sa.Connection, one: Cosigned) -> None:
-    """Keep what a witness has co-signed, in place of what it had before."""
+    """Keep what a witness has co-signed, in place of what it had before, unless that is newer.
+
+    Replicas of a node show its log each by itself, and may come back with answers at once, and in any order.
+    """
+    locks.alone(connection, locks.key("cosigned", one.witness))
+    if sizes(connection).get(one.witness, 0) > one.size:
+        return
     connection.execute(sa.delete(COSIGNED).where(COSIGNED.c.witness == one.witness))
     connection.execute(
         sa.insert(COSIGNED).values(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 
 from services.kit.errors import FailedPrecondition, Reason
-from services.kit.records import tables
+from services.kit.records import locks, tables
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import engine, not_migrated, sync_url, translated
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 _LOCK = 0x48_75_74_6F_6E_67
-"""Key of the advisory lock (PostgreSQL) that whoever migrates holds."""
+"""Key of the lock that whoever migrates holds."""
 
 _SCRIPTS = Path(__file__).parent / "alembic"
 _NONE = ""
@@ -297,7 +297,7 @@ def _locked(url: str) -> Generator[sa.Connection]:
             if connection.dialect.name == "postgresql":
                 connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
                 connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = 0"))
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            locks.alone(connection, _LOCK)
             yield connection
     finally:
         writer.dispose()
