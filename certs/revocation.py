@@ -11,12 +11,19 @@ needs to believe them. Each list speaks for its own issuer only. The policy wher
 
 So that an authority's list is there no more is what ends trust in everything it issued. A root ends by leaving the
 bundle. Where an authority publishes no lists, certificates stand because they are short-lived (`ShortLives`).
+
+Lists are signed and numbered, so anybody may bring one (`RevocationList.take`): the newer of what the file holds and of
+what was brought counts. Which authorities are believed at all is for the file alone to say: what was brought can revoke
+more, and can neither bring an authority in nor keep one that has left the file.
 """
 
 import datetime as dt
 import re
+import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
@@ -97,6 +104,8 @@ class _List:
     serials: frozenset[int]
     number: int
     next_update: dt.datetime
+    pem: bytes
+    """The list and its issuer's certificate, for others to verify."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,28 @@ class _Lists:
 
     good: Mapping[bytes, _List]
     problem: str = ""
+
+    def newest(self, brought: Mapping[bytes, _List]) -> "_Lists":
+        """Put what was brought in the place of what is older here, and nowhere else."""
+        newer = {key: brought[key] for key in self.good.keys() & brought if brought[key].number > self.good[key].number}
+        return _Lists({**self.good, **newer}, self.problem) if newer else self
+
+
+class Brought(StrEnum):
+    """What became of a list that somebody brought."""
+
+    TAKEN = "taken"
+    """It is newer than what was there."""
+    KNOWN = "known"
+    OLDER = "older"
+    STRANGE = "strange"
+    """Its issuer is no authority under the trusted roots, now."""
+    FORGED = "forged"
+    """Its authority did not sign it, or it cannot be read."""
+
+
+class _Stranger(ValueError):
+    """The issuer of a list is none that may sign it."""
 
 
 class RevocationList:
@@ -117,7 +148,11 @@ class RevocationList:
     def __init__(self, path: Path, bundle: Path) -> None:
         self._path = path
         self._bundle = bundle
-        self._state = _Lists({}, "not read yet")
+        self._file = self._state = _Lists({}, "not read yet")
+        self._brought: dict[bytes, _List] = {}
+        self._roots: list[x509.Certificate] = []
+        # Metrics are read in another thread, and none must undo what the other one took in.
+        self._lock = threading.Lock()
         self._seen: tuple[FileState, FileState] | None = None
         self._looked_at: dt.datetime | None = None
         self._highest: dict[bytes, int] = {}
@@ -158,11 +193,49 @@ class RevocationList:
         """List the authorities, by their keys' identifiers, of which a list can be trusted now."""
         return frozenset(key for key, each in self._current(now).good.items() if now <= each.next_update)
 
+    def published(self, now: dt.datetime) -> bytes:
+        """Give every list that counts now with its issuer's certificate, PEM, for others to take."""
+        return b"".join(each.pem for each in self._current(now).good.values())
+
+    def brought(self) -> bytes:
+        """Give every list that was brought and taken, in the same form: of authorities that count no more too."""
+        return b"".join(each.pem for each in list(self._brought.values()))
+
+    def take(self, pem: bytes, now: dt.datetime) -> Counter[Brought]:
+        """Take in lists that somebody brought, whoever that is; says what became of each.
+
+        One that is newer counts from now on if the file has one of the same authority, and as soon as it has.
+        """
+        self._current(now)
+        try:
+            issuers, texts = certificates_of(pem, self._path), _CRLS.findall(pem)
+        except CertificateError:
+            issuers, texts = [], []
+        with self._lock:
+            found = Counter(self._take(text, issuers, now) for text in texts)
+            self._state = self._file.newest(self._brought)
+        return found or Counter({Brought.FORGED: 1})
+
+    def _take(self, text: bytes, issuers: list[x509.Certificate], now: dt.datetime) -> Brought:
+        try:
+            key, found = _verified(text, issuers, self._roots, now)
+        except _Stranger:
+            return Brought.STRANGE
+        except (ValueError, InvalidSignature, x509.ExtensionNotFound):
+            return Brought.FORGED
+        known = max((held[key].number for held in (self._file.good, self._brought) if key in held), default=-1)
+        if found.number <= known:
+            return Brought.KNOWN if found.number == known else Brought.OLDER
+        self._brought[key] = found
+        return Brought.TAKEN
+
     def _current(self, now: dt.datetime) -> _Lists:
         # A clock that was set back must not stop the looking, hence abs.
         if self._looked_at is None or abs(now - self._looked_at) >= LOOK_EVERY:
-            self._looked_at = now
-            self._look(now)
+            with self._lock:
+                self._looked_at = now
+                self._look(now)
+                self._state = self._file.newest(self._brought)
         return self._state
 
     def _look(self, now: dt.datetime) -> None:
@@ -170,49 +243,30 @@ class RevocationList:
             seen = file_state(self._path), file_state(self._bundle)
             if seen == self._seen:
                 return
-            self._state = self._read(now)
+            self._file = self._read(now)
         except (OSError, CertificateError) as error:
-            self._state, seen = _Lists({}, str(error) or type(error).__name__), None
-        self._highest |= {key: each.number for key, each in self._state.good.items()}
+            self._file, seen = _Lists({}, str(error) or type(error).__name__), None
+        self._highest |= {key: each.number for key, each in self._file.good.items()}
         # Not remembered as seen where anything was wrong: the next look tries again, whatever the reason was.
-        self._seen = None if self._state.problem else seen
+        self._seen = None if self._file.problem else seen
 
     def _read(self, now: dt.datetime) -> _Lists:
         pem = self._path.read_bytes()
         issuers = certificates_of(pem, self._path)
-        roots = certificates_of(self._bundle.read_bytes(), self._bundle)
+        roots = self._roots = certificates_of(self._bundle.read_bytes(), self._bundle)
         good: dict[bytes, _List] = {}
         problems: list[str] = []
         for text in _CRLS.findall(pem):
             try:
-                key, found = self._verified(text, issuers, roots, now)
+                key, found = _verified(text, issuers, roots, now)
+                if found.number < (highest := self._highest.get(key, 0)):
+                    raise ValueError(f"it is number {found.number}, older than {highest} seen before")
                 good[key] = found
             except (ValueError, InvalidSignature, x509.ExtensionNotFound) as error:
                 problems.append(str(error) or type(error).__name__)
         if not good and not problems:
             problems.append(f"there is none in {self._path}")
         return _Lists(good, "; ".join(problems))
-
-    def _verified(
-        self, text: bytes, issuers: list[x509.Certificate], roots: list[x509.Certificate], now: dt.datetime
-    ) -> tuple[bytes, _List]:
-        """Verify one list; gives its issuer's key too. Raises `ValueError` saying why it cannot be trusted."""
-        crl = x509.load_pem_x509_crl(text)
-        issuer = next((each for each in issuers if each.subject == crl.issuer), None)
-        if issuer is None:
-            raise ValueError("it names another issuer than the one that signed it")
-        _check_issuer(issuer, roots, now)
-        public = issuer.public_key()
-        if not isinstance(public, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(public):
-            raise ValueError("its signature is wrong")
-        if any(extension.critical for extension in crl.extensions):
-            raise ValueError("it has a critical extension, so it may be only part of a list")
-        if crl.next_update_utc is None:
-            raise ValueError("it does not say when the next one is due")
-        key, number = key_id(issuer), crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
-        if number < (highest := self._highest.get(key, 0)):
-            raise ValueError(f"it is number {number}, older than {highest} seen before")
-        return key, _List(frozenset(entry.serial_number for entry in crl), number, crl.next_update_utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +291,38 @@ def _lapsed(found: _List) -> str:
     return f"lapsed at {found.next_update:%Y-%m-%d %H:%M:%S}Z"
 
 
+def _verified(
+    text: bytes, issuers: list[x509.Certificate], roots: list[x509.Certificate], now: dt.datetime
+) -> tuple[bytes, _List]:
+    """Verify one list; gives its issuer's key too. Raises `ValueError` saying why it cannot be trusted."""
+    crl = x509.load_pem_x509_crl(text)
+    issuer = next((each for each in issuers if each.subject == crl.issuer), None)
+    if issuer is None:
+        raise ValueError("it names another issuer than the one that signed it")
+    _check_issuer(issuer, roots, now)
+    public = issuer.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not crl.is_signature_valid(public):
+        raise ValueError("its signature is wrong")
+    if any(extension.critical for extension in crl.extensions):
+        raise ValueError("it has a critical extension, so it may be only part of a list")
+    if crl.next_update_utc is None:
+        raise ValueError("it does not say when the next one is due")
+    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    serials = frozenset(entry.serial_number for entry in crl)
+    return key_id(issuer), _List(serials, number, crl.next_update_utc, text + pem_of(issuer))
+
+
 def _check_issuer(issuer: x509.Certificate, roots: list[x509.Certificate], now: dt.datetime) -> None:
-    """Raise `ValueError` unless `issuer` is an authority that may sign lists, directly under one of `roots`, now."""
+    """Raise `_Stranger` unless `issuer` is an authority that may sign lists, directly under one of `roots`, now."""
     if not any(_issued_by(issuer, root) for root in roots):
-        raise ValueError("its issuer is not under the trusted roots")
+        raise _Stranger("its issuer is not under the trusted roots")
     extensions = issuer.extensions
     if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-        raise ValueError("its issuer is not an authority")
+        raise _Stranger("its issuer is not an authority")
     if not extensions.get_extension_for_class(x509.KeyUsage).value.crl_sign:
-        raise ValueError("its issuer may not sign revocation lists")
+        raise _Stranger("its issuer may not sign revocation lists")
     if not issuer.not_valid_before_utc <= now <= issuer.not_valid_after_utc:
-        raise ValueError("its issuer's certificate is outside its time")
+        raise _Stranger("its issuer's certificate is outside its time")
 
 
 def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

@@ -30,6 +30,7 @@ from services.kit.log.nodelog import MIGRATIONS
 from services.kit.policy import loader
 from services.kit.records import catalogue, migrations
 from services.kit.records.database import sync_url
+from services.kit.revocations import recall
 
 _HALF_DAY: Final = 12 * 3600
 _FEW_HOURS: Final = 6 * 3600
@@ -112,6 +113,8 @@ def _revocations(config: NodeConfig) -> Findings:
         yield Finding(Light.GREEN, "revocations", f"no list: certificates live {config.tls.longest_life} at most")
         return
     known, now = RevocationList(config.tls.revoked, config.tls.bundle), dt.datetime.now(dt.UTC)
+    if config.tls.revocations_from:
+        recall(known, config.tls.heard, lambda: now)
     advice = "publish it again with `hutong certs rotate`, and bring it to this node"
     if problem := known.problem(now):
         yield Finding(Light.RED, "revocations", f"{config.tls.revoked}: {problem}", advice)

@@ -121,9 +121,10 @@ def _itself(node: dict[str, str], address: str) -> Asked:
 
 
 def _peers(raw: dict[str, Any], zone: str) -> Iterator[Asked]:
-    """List whom a config names, each once: departments, whose events are followed, who co-signs, who authorizes."""
+    """List whom a config names, each once: departments, whose events or lists count, who co-signs, who authorizes."""
     tables = [*raw.get("departments", {}).items(), *raw.get("events", {}).items()]
     tables += raw.get("log", {}).get("witnesses", {}).items()
+    tables += raw["tls"].get("revocations_from", {}).items()
     if authorizations := raw.get("authorizations"):
         tables.append((authorizations.get("agency", "supervision"), authorizations))
     found = (Asked(peer["target"], SpiffeId.of(zone, agency, peer.get("system", "node"))) for agency, peer in tables)

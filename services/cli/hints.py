@@ -46,6 +46,7 @@ HINTS: Final[Mapping[str, str]] = {
     "CERTIFICATE_REVOKED": "the certificate was revoked; `hutong certs issue` makes a new one where that is right",
     "SVID_UNREADABLE": "`hutong certs issue AGENCY/SYSTEM --dir …` gives this system an identity",
     "REVOCATION_UNKNOWN": "the node's revocation list is missing or lapsed; `hutong certs rotate` signs it anew",
+    "REVOCATION_LIST_FORGED": "nothing of it counted; find out who altered it: the node it came from, or who is on it",
     "CONTEXT_EXPIRED": "ask again; if it persists, compare the clocks of gateway and department",
     # the mesh
     "DEPARTMENT_UNREACHABLE": "is the mesh up? `hutong up` starts it; --gateway says where it is",

@@ -19,6 +19,8 @@ WAIT: Final = 3.0
 _CERTIFICATE_SOON: Final = 6 * 3600.0
 """Seconds: certificates of a day are renewed at half their life; one that has a quarter left was not."""
 _REVOCATIONS_SOON: Final = 24 * 3600.0
+_LISTED: Final = "hutong_revocations_seconds_left"
+"""A node that goes by short lives, and not by lists, does not have it."""
 _CLOCK: Final = 2.0
 _LATE: Final = 0.1
 
@@ -116,7 +118,7 @@ def _red(standing: Standing) -> list[str]:
     value = standing.value
     wrong = {
         "its certificate has ended": standing.certified <= 0,
-        "its revocation list has lapsed: it lets nobody in": not value("hutong_revocations_seconds_left"),
+        "its revocation list has lapsed: it lets nobody in": _LISTED in standing.names and not value(_LISTED),
         "its log cannot be written: it answers nothing": value("hutong_log_failing") > 0,
         "it turns calls away: it has too much to do": value("hutong_overloaded") > 0,
         "it has evidence against another node's log": value("hutong_logs_forked") > 0,
@@ -131,7 +133,7 @@ def _yellow(standing: Standing) -> list[str]:
     away = [name for name in standing.names if name.endswith("_followed") and not value(name)]
     wrong = {
         "its certificate was not renewed": 0 < standing.certified < _CERTIFICATE_SOON,
-        "its revocation list lapses soon": 0 < value("hutong_revocations_seconds_left") < _REVOCATIONS_SOON,
+        "its revocation list lapses soon": 0 < value(_LISTED) < _REVOCATIONS_SOON,
         f"its clock is {standing.clock:+.1f} s off ours": abs(standing.clock) > _CLOCK,
         "its event loop runs late": value("hutong_late_seconds") > _LATE,
         "a witness of its log is away": value("hutong_log_witnesses_away") > 0,

@@ -95,6 +95,14 @@ class NodeSection(Section):
     """What carries calls, to this node and from it."""
 
 
+class PeerSection(Section):
+    """A node of another agency."""
+
+    target: Address
+    system: str = "node"
+    """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
+
+
 class TlsSection(Section):
     """Where the node's identity lies, or where it comes from. Files are re-read when they change."""
 
@@ -104,6 +112,10 @@ class TlsSection(Section):
     """Trust bundle: the zone's roots."""
     revoked: FilePath
     """The zone's certificate revocation list; with `longest_life` there is none to be read."""
+    revocations_from: dict[str, PeerSection] = {}
+    """Nodes whose newer lists count as well, within seconds, by agency: `[tls.revocations_from.gateway]`."""
+    heard: FilePath = Path("heard.crl")
+    """Where lists that came from those nodes are kept; absent, `heard.crl` beside the key."""
     longest_life: Duration | None = Field(default=None, gt=dt.timedelta())
     """In place of a revocation list: certificates that were made to live longer are refused."""
     workload_api: str | None = Field(default=None, pattern=r"^unix:///.+$")
@@ -129,11 +141,12 @@ class TlsSection(Section):
         elif "folder" in whole:
             raise ValueError("folder is for what a workload_api hands out")
         if "longest_life" in whole:
-            if "revoked" in whole:
-                raise ValueError("longest_life stands for a revocation list: give one or the other")
+            if both := {"revoked", "revocations_from"} & whole.keys():
+                raise ValueError(f"longest_life stands for {' and '.join(sorted(both))}: give one or the other")
             whole["revoked"] = Path(str(whole.get("bundle", ""))).with_name("revoked.crl")
         elif "revoked" not in whole:
             raise ValueError("revoked is missing; where the authority publishes no lists, say longest_life = '1h'")
+        whole.setdefault("heard", Path(str(whole.get("key") or "key")).with_name("heard.crl"))
         return whole
 
 
@@ -277,14 +290,6 @@ class LiveSection(DatabaseSection):
 
     mapping: FilePath
     """The mapping of the table, a YAML file."""
-
-
-class PeerSection(Section):
-    """A node of another agency."""
-
-    target: Address
-    system: str = "node"
-    """The identity it must prove is `spiffe://<zone>/<agency>/<system>`."""
 
 
 class EventsSection(PeerSection):

@@ -6,7 +6,6 @@ Wiring only. What a node serves comes as bound rpcs with their access lists; wha
 import asyncio
 import datetime as dt
 import logging
-import math
 import secrets
 import signal
 from collections.abc import Awaitable, Callable, Generator, Iterable
@@ -44,6 +43,7 @@ from services.kit.rates import Rates
 from services.kit.records import migrations
 from services.kit.records.catalogue import Catalogue
 from services.kit.records.database import Database
+from services.kit.revocations import Hearing, Telling
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.shedding import Lateness, Shedding
 from services.kit.telemetry import Telemetry, Trace
@@ -92,6 +92,7 @@ class Host:
         self.metrics_port = 0
         self._revoked = identity.revocations(config.tls)
         self._verifier = PeerVerifier(config.node.zone, self._revoked, clock)
+        self._telling = Telling(self._revoked, clock)
         self._lateness = Lateness(config.limits.late.total_seconds())
         self._closing: list[Closing] = []
         self._server: Server | None = None
@@ -240,7 +241,7 @@ class Host:
             lists += serving.ACCESS
         elif any(rpc.receipt for rpc in own):
             raise _no_log()
-        own += status.rpcs(self.status)
+        own += status.rpcs(self.status, self._telling.watch)
         names = sorted(served(own))
         self._health = Health(names)
         everything = (*own, *health.rpcs(self._health, names))
@@ -261,6 +262,8 @@ class Host:
         admission = Admission(self._verifier, limits, self.telemetry.calls.refused)
         self._server = make(self.config.node.listen, everything, dispatcher, admission, self.files, limits)
         self._observe(admission)
+        if isinstance(self._revoked, RevocationList):
+            self._hear(self._revoked)
         await self._server.start()
         if self._serving:
             await self._serving.start()
@@ -297,9 +300,19 @@ class Host:
         self.telemetry.gauge("hutong_quotas_used_up", what, lambda: quotas.used_up)
         return quotas
 
-    def _revocations_left(self) -> float:
-        lists = self._revoked
-        return lists.seconds_left(self.clock()) if isinstance(lists, RevocationList) else math.inf
+    def _hear(self, lists: RevocationList) -> None:
+        """Listen to those who tell newer revocation lists, from before the first call is let in."""
+        gauge, left = self.telemetry.gauge, lambda: lists.seconds_left(self.clock())
+        gauge("hutong_revocations_seconds_left", "Time until the revocation list lapses", left)
+        if not self.config.tls.revocations_from:
+            return
+        hearing = Hearing(lists, self._telling, self.config.tls.heard, self.clock)
+        for agency, peer in self.config.tls.revocations_from.items():
+            identity = SpiffeId.of(self.config.node.zone, agency, peer.system)
+            hearing.follow(f"{agency}/{peer.system}", self.client(peer.target, identity))
+        hearing.observe(self.telemetry)
+        hearing.start()
+        self.on_stop(hearing.stop)
 
     def _observe(self, admission: Admission) -> None:
         def left() -> float:
@@ -311,12 +324,12 @@ class Host:
         gauge("hutong_late_seconds", "How late the event loop runs", lambda: lateness.seconds)
         gauge("hutong_overloaded", "Whether calls are turned away", lambda: int(lateness.overloaded))
         gauge("hutong_calls_running", "Calls that run, sessions among them", lambda: admission.running)
-        gauge("hutong_revocations_seconds_left", "Time until the revocation list lapses", self._revocations_left)
 
     async def stop(self) -> None:
         """Say so in health, let running calls end within the drain time, close what the node holds."""
         if self._health:
             await self._health.set(False)
+        self._telling.stop()
         if self._server:
             await self._server.stop(self.config.limits.drain.total_seconds())
         self._lateness.stop()

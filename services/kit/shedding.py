@@ -18,6 +18,7 @@ VITAL: Final = frozenset(
         "/grpc.health.v1.Health/Watch",
         "/hutong.api.authorization.v1.AuthorizationService/FollowAuthorizations",
         "/hutong.api.authorization.v1.AuthorizationService/RevokeAuthorization",
+        "/hutong.api.node.v1.NodeService/WatchRevocations",
     }
 )
 """Let in however much there is to do: whether a node lives, and that something must end."""

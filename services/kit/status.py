@@ -1,7 +1,7 @@
 """`NodeService`: how a node does, told to those who run it. Nothing in it is of any caller or record."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from importlib import metadata
 from typing import Final
 
@@ -13,14 +13,16 @@ MOST_REFUSALS: Final = 50
 """Most kinds of refusals that are told."""
 
 Response = node_pb2.GetStatusResponse
+Watch = Callable[[node_pb2.WatchRevocationsRequest, Call], AsyncIterator[node_pb2.WatchRevocationsResponse]]
 
 
 class NodeService:
     """What every node tells of itself."""
 
-    def __init__(self, status: Callable[[], Response]) -> None:
-        """`status` says how the node does."""
+    def __init__(self, status: Callable[[], Response], watch: Watch) -> None:
+        """`status` says how the node does; `watch` tells its revocation lists."""
         self._status = status
+        self.watch_revocations = watch
 
     async def get_status(self, request: node_pb2.GetStatusRequest, call: Call) -> Response:
         """Tell how the node does, now."""
@@ -55,6 +57,6 @@ def of(
     return status
 
 
-def rpcs(status: Callable[[], Response]) -> tuple[Rpc, ...]:
-    """The rpcs of a node that says so how it does."""
-    return bind(node_pb2.DESCRIPTOR.services_by_name["NodeService"], NodeService(status))
+def rpcs(status: Callable[[], Response], watch: Watch) -> tuple[Rpc, ...]:
+    """The rpcs of a node that says so how it does, and tells so its revocation lists."""
+    return bind(node_pb2.DESCRIPTOR.services_by_name["NodeService"], NodeService(status, watch))

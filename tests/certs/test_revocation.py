@@ -10,11 +10,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from certs.authority import Authority
-from certs.errors import CertificateRevoked, RevocationRefused, RevocationUnknown, SvidUnknown
+from certs.errors import AuthorityUnknown, CertificateRevoked, RevocationRefused, RevocationUnknown, SvidUnknown
 from certs.files import write_atomically
 from certs.peer import Peer
 from certs.register import Issued, RevocationReason
-from certs.revocation import LIST_LIFE, RevocationList
+from certs.revocation import LIST_LIFE, Brought, RevocationList
+from certs.rollover import SETTLES, Rollover
 from certs.spiffe import SpiffeId
 from certs.svid import pem_of
 from tests.certs.bogus import GOOD, ZONE, sign
@@ -184,6 +185,78 @@ def test_a_partial_list(authority: Authority, issued: Issued, clock: Clock, tmp_
     write_atomically(path, _list(issuer, key, clock(), x509.DeltaCRLIndicator(1)) + pem_of(issuer))
     with pytest.raises(RevocationUnknown, match="critical"):
         RevocationList(path, layout.bundle).check(peer_of(authority, issued), clock())
+
+
+def test_the_newer_list_counts_whoever_brought_it(
+    authority: Authority, issued: Issued, clock: Clock, tmp_path: Path
+) -> None:
+    path, before = tmp_path / "copy.crl", authority.layout.revoked.read_bytes()
+    write_atomically(path, before)
+    lists = RevocationList(path, authority.layout.bundle)
+    lists.check(peer_of(authority, issued), clock())
+    assert lists.take(before, clock()) == {Brought.KNOWN: 1}
+    authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
+    after = authority.layout.revoked.read_bytes()
+    assert lists.take(after, clock()) == {Brought.TAKEN: 1}
+    assert lists.published(clock()) == lists.brought() == after
+    assert lists.take(before, clock()) == {Brought.OLDER: 1}
+    with pytest.raises(CertificateRevoked):
+        lists.check(peer_of(authority, issued), clock())
+    # The file catches up, and overtakes.
+    clock.advance(seconds=1)
+    authority.publish_revocations(clock())
+    write_atomically(path, authority.layout.revoked.read_bytes())
+    clock.advance(seconds=1)
+    assert lists.published(clock()) == path.read_bytes()
+    assert lists.take(after, clock()) == {Brought.OLDER: 1}
+
+
+def test_what_was_heard_brings_no_authority_in_and_keeps_none(
+    authority: Authority, issued: Issued, clock: Clock, tmp_path: Path
+) -> None:
+    """Which authorities there are, the file says: a list of one that was pruned changes nothing, whoever signs it."""
+    first, path, published = authority.signer.key_id, tmp_path / "copy.crl", authority.layout.revoked
+    peer = peer_of(authority, issued)
+    lists = RevocationList(path, authority.layout.bundle)
+    write_atomically(path, published.read_bytes())
+    rollover = Rollover(authority)
+    for make in (rollover.prepare, rollover.activate):
+        clock.advance(seconds=SETTLES.total_seconds())
+        make(clock())
+    both = published.read_bytes()
+    assert lists.take(both, clock()) == {Brought.TAKEN: 2}
+    assert lists.authorities(clock()) == {first}
+    write_atomically(path, both)
+    clock.advance(seconds=1)
+    assert len(lists.authorities(clock())) == 2
+    lists.check(peer, clock())
+    clock.advance(seconds=SETTLES.total_seconds())
+    rollover.rotate(clock())
+    clock.advance(seconds=SETTLES.total_seconds())
+    rollover.prune(clock(), cut=True)
+    write_atomically(path, published.read_bytes())
+    clock.advance(seconds=1)
+    assert lists.take(both, clock())[Brought.TAKEN] == 0
+    assert len(lists.brought()) > len(published.read_bytes())
+    with pytest.raises(AuthorityUnknown):
+        lists.check(peer, clock())
+    assert lists.published(clock()) == published.read_bytes()
+
+
+def test_a_lapsed_list_is_mended_by_one_that_is_brought(authority: Authority, issued: Issued, clock: Clock) -> None:
+    lists = RevocationList(authority.layout.revoked, authority.layout.bundle)
+    kept = authority.layout.revoked.read_bytes()
+    clock.advance(days=8)
+    authority.publish_revocations(clock())
+    newer = authority.layout.revoked.read_bytes()
+    write_atomically(authority.layout.revoked, kept)
+    assert lists.seconds_left(clock()) == 0
+    assert lists.take(newer, clock()) == {Brought.TAKEN: 1}
+    assert lists.seconds_left(clock()) > 0
+    authority.layout.revoked.unlink()
+    clock.advance(seconds=1)
+    with pytest.raises(RevocationUnknown):
+        lists.check(peer_of(authority, issued), clock())
 
 
 def test_what_was_not_issued_here_is_not_revoked(authority: Authority, clock: Clock, tmp_path: Path) -> None:

@@ -250,12 +250,13 @@ def test_a_node_does_not_start_without_any(tmp_path: Path) -> None:
         ({"workload_api": "tcp://a:1", "folder": "f", "longest_life": "1h"}, "workload_api"),
         ({"workload_api": "unix:///a", "folder": "f"}, "longest_life = '1h'"),
         ({"workload_api": "unix:///a", "folder": "f", "longest_life": "1h", "key": "k"}, "stands for key"),
+        ({"workload_api": "unix:///a", "folder": "f", "longest_life": "1h", "revocations_from": {}}, "for revocations"),
         ({"certificate": "c", "key": "c", "bundle": "b", "revoked": "r", "longest_life": "1h"}, "one or the other"),
         ({"certificate": "c", "key": "c", "bundle": "b", "revoked": "r", "folder": "f"}, "folder is for"),
         ({"certificate": "c", "key": "c", "bundle": "b"}, "revoked is missing"),
     ],
 )
-def test_configs_that_do_not_stand(keys: dict[str, str], said: str) -> None:
+def test_configs_that_do_not_stand(keys: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         TlsSection.model_validate(keys)
 

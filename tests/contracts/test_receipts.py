@@ -24,8 +24,9 @@ UNRECORDED = {
     # Between nodes and the service of authorizations: what is in force, and how many rows are left of it.
     "authorization.v1.AuthorizationService.FollowAuthorizations",
     "authorization.v1.AuthorizationService.ReserveRows",
-    # How a node does: no record, no caller.
+    # How a node does, and which certificates are revoked: no record, no caller.
     "node.v1.NodeService.GetStatus",
+    "node.v1.NodeService.WatchRevocations",
 }
 
 SESSIONS = {"exchange.v1.FederationService.Session", "exchange.v1.RecordSourceService.FetchSession"}

@@ -158,6 +158,18 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
       "node" (dict "zone" $values.zone "agency" $node.agency "system" $node.system "listen" "0.0.0.0:50051" "metrics" "0.0.0.0:9101")
       "tls" (dict "certificate" (printf "%s/%s" $identity (first $pair)) "key" (printf "%s/%s" $identity (last $pair)) "bundle" (printf "%s/bundle.crt" $trust) "revoked" "/etc/hutong/trust/revoked.crl")
       "log" $log -}}
+{{- /* The gateway reaches everybody already, and everybody the gateway: so each list is everywhere within two steps. */ -}}
+{{- $sources := dict -}}
+{{- if eq $node.kind "gateway" -}}
+  {{- range .departments -}}{{- $_ := set $sources .agency (omit .peer "timeout") -}}{{- end -}}
+  {{- range $name := list "recognition" "supervision" -}}
+    {{- if hasKey $.peers $name -}}{{- $_ := set $sources $name (get $.peers $name) -}}{{- end -}}
+  {{- end -}}
+{{- else -}}
+  {{- $_ := set $sources "gateway" .peers.gateway -}}
+{{- end -}}
+{{- $_ := set $config.tls "revocations_from" $sources -}}
+{{- $_ := set $config.tls "heard" (printf "%s/heard.crl" (ternary "/var/lib/hutong" "/tmp" $sqlite)) -}}
 {{- $owners := list -}}
 {{- range .departments -}}{{- $owners = append $owners .agency -}}{{- end -}}
 {{- if hasKey .peers "recognition" -}}{{- $owners = append $owners "recognition" -}}{{- end -}}
@@ -366,7 +378,7 @@ not one of our nodes lies outside: an external agency, a collector, an identity 
 {{- range $node := .nodes -}}
   {{- $config := $node.config -}}
   {{- $peers := list -}}
-  {{- range $table := list $config.departments $config.events $config.log.witnesses -}}
+  {{- range $table := list $config.departments $config.events $config.log.witnesses $config.tls.revocations_from -}}
     {{- range $agency, $peer := $table -}}{{- $peers = append $peers $peer.target -}}{{- end -}}
   {{- end -}}
   {{- with $config.authorizations -}}{{- $peers = append $peers .target -}}{{- end -}}

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhutong/api/node/v1/node.proto\x12\x12hutong.api.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xcd\x04\n\x11GetStatusResponse\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\ttransport\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x63\x65rtified_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x08readings\x18\x08 \x03(\x0b\x32-.hutong.api.node.v1.GetStatusResponse.Reading\x12@\n\x08refusals\x18\t \x03(\x0b\x32..hutong.api.node.v1.GetStatusResponse.Refusals\x1a\xa0\x01\n\x07Reading\x12\x0c\n\x04name\x18\x01 \x01(\t\x12I\n\x06labels\x18\x02 \x03(\x0b\x32\x39.hutong.api.node.v1.GetStatusResponse.Reading.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x08Refusals\x12\x0b\n\x03rpc\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x32g\n\x0bNodeService\x12X\n\tGetStatus\x12$.hutong.api.node.v1.GetStatusRequest\x1a%.hutong.api.node.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dhutong/api/node/v1/node.proto\x12\x12hutong.api.node.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\x19\n\x17WatchRevocationsRequest\")\n\x18WatchRevocationsResponse\x12\r\n\x05lists\x18\x01 \x01(\x0c\"\xcd\x04\n\x11GetStatusResponse\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x11\n\ttransport\x18\x03 \x01(\t\x12\x16\n\x0epolicy_version\x18\x04 \x01(\t\x12.\n\nstarted_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x63\x65rtified_until\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x08readings\x18\x08 \x03(\x0b\x32-.hutong.api.node.v1.GetStatusResponse.Reading\x12@\n\x08refusals\x18\t \x03(\x0b\x32..hutong.api.node.v1.GetStatusResponse.Refusals\x1a\xa0\x01\n\x07Reading\x12\x0c\n\x04name\x18\x01 \x01(\t\x12I\n\x06labels\x18\x02 \x03(\x0b\x32\x39.hutong.api.node.v1.GetStatusResponse.Reading.LabelsEntry\x12\r\n\x05value\x18\x03 \x01(\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x36\n\x08Refusals\x12\x0b\n\x03rpc\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\x32\xd8\x01\n\x0bNodeService\x12X\n\tGetStatus\x12$.hutong.api.node.v1.GetStatusRequest\x1a%.hutong.api.node.v1.GetStatusResponse\x12o\n\x10WatchRevocations\x12+.hutong.api.node.v1.WatchRevocationsRequest\x1a,.hutong.api.node.v1.WatchRevocationsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,14 +36,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE_READING_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSREQUEST']._serialized_start=86
   _globals['_GETSTATUSREQUEST']._serialized_end=104
-  _globals['_GETSTATUSRESPONSE']._serialized_start=107
-  _globals['_GETSTATUSRESPONSE']._serialized_end=696
-  _globals['_GETSTATUSRESPONSE_READING']._serialized_start=480
-  _globals['_GETSTATUSRESPONSE_READING']._serialized_end=640
-  _globals['_GETSTATUSRESPONSE_READING_LABELSENTRY']._serialized_start=595
-  _globals['_GETSTATUSRESPONSE_READING_LABELSENTRY']._serialized_end=640
-  _globals['_GETSTATUSRESPONSE_REFUSALS']._serialized_start=642
-  _globals['_GETSTATUSRESPONSE_REFUSALS']._serialized_end=696
-  _globals['_NODESERVICE']._serialized_start=698
-  _globals['_NODESERVICE']._serialized_end=801
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_start=106
+  _globals['_WATCHREVOCATIONSREQUEST']._serialized_end=131
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_start=133
+  _globals['_WATCHREVOCATIONSRESPONSE']._serialized_end=174
+  _globals['_GETSTATUSRESPONSE']._serialized_start=177
+  _globals['_GETSTATUSRESPONSE']._serialized_end=766
+  _globals['_GETSTATUSRESPONSE_READING']._serialized_start=550
+  _globals['_GETSTATUSRESPONSE_READING']._serialized_end=710
+  _globals['_GETSTATUSRESPONSE_READING_LABELSENTRY']._serialized_start=665
+  _globals['_GETSTATUSRESPONSE_READING_LABELSENTRY']._serialized_end=710
+  _globals['_GETSTATUSRESPONSE_REFUSALS']._serialized_start=712
+  _globals['_GETSTATUSRESPONSE_REFUSALS']._serialized_end=766
+  _globals['_NODESERVICE']._serialized_start=769
+  _globals['_NODESERVICE']._serialized_end=985
 # @@protoc_insertion_point(module_scope)

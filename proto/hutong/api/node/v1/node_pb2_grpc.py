@@ -40,6 +40,11 @@ class NodeServiceStub:
                 request_serializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.WatchRevocations = channel.unary_stream(
+                '/hutong.api.node.v1.NodeService/WatchRevocations',
+                request_serializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsRequest.SerializeToString,
+                response_deserializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsResponse.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -53,6 +58,15 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchRevocations(self, request, context):
+        """Tells the revocation lists that count here, at once, whenever they change, and again every minute. An empty message
+        in between says that the node is there still. Whoever hears of a list verifies it: nobody need believe the node.
+        Returns RESOURCE_EXHAUSTED with reason STREAMS_TOO_MANY where there are too many listeners.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +74,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusRequest.FromString,
                     response_serializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'WatchRevocations': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRevocations,
+                    request_deserializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsRequest.FromString,
+                    response_serializer=hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +109,33 @@ class NodeService:
             '/hutong.api.node.v1.NodeService/GetStatus',
             hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusRequest.SerializeToString,
             hutong_dot_api_dot_node_dot_v1_dot_node__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRevocations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/hutong.api.node.v1.NodeService/WatchRevocations',
+            hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsRequest.SerializeToString,
+            hutong_dot_api_dot_node_dot_v1_dot_node__pb2.WatchRevocationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

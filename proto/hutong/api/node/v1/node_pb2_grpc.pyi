@@ -35,6 +35,11 @@ class NodeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_node_pb2.GetStatusRequest, _node_pb2.GetStatusResponse]
     """Tells how the node does, now. For operators only."""
+    WatchRevocations: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchRevocationsRequest, _node_pb2.WatchRevocationsResponse]
+    """Tells the revocation lists that count here, at once, whenever they change, and again every minute. An empty message
+    in between says that the node is there still. Whoever hears of a list verifies it: nobody need believe the node.
+    Returns RESOURCE_EXHAUSTED with reason STREAMS_TOO_MANY where there are too many listeners.
+    """
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
@@ -43,6 +48,11 @@ class NodeServiceAsyncStub(NodeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_node_pb2.GetStatusRequest, _node_pb2.GetStatusResponse]  # type: ignore[assignment]
     """Tells how the node does, now. For operators only."""
+    WatchRevocations: _aio.UnaryStreamMultiCallable[_node_pb2.WatchRevocationsRequest, _node_pb2.WatchRevocationsResponse]  # type: ignore[assignment]
+    """Tells the revocation lists that count here, at once, whenever they change, and again every minute. An empty message
+    in between says that the node is there still. Whoever hears of a list verifies it: nobody need believe the node.
+    Returns RESOURCE_EXHAUSTED with reason STREAMS_TOO_MANY where there are too many listeners.
+    """
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     """What every node tells of itself."""
@@ -54,5 +64,16 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.GetStatusResponse, _abc.Awaitable[_node_pb2.GetStatusResponse]]:
         """Tells how the node does, now. For operators only."""
+
+    @_abc_1.abstractmethod
+    def WatchRevocations(
+        self,
+        request: _node_pb2.WatchRevocationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_node_pb2.WatchRevocationsResponse], _abc.AsyncIterator[_node_pb2.WatchRevocationsResponse]]:
+        """Tells the revocation lists that count here, at once, whenever they change, and again every minute. An empty message
+        in between says that the node is there still. Whoever hears of a list verifies it: nobody need believe the node.
+        Returns RESOURCE_EXHAUSTED with reason STREAMS_TOO_MANY where there are too many listeners.
+        """
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

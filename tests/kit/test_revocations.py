@@ -1,0 +1,278 @@
+"""Revocation lists from node to node: within seconds, whoever brings them, and only those that the authority signed."""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from certs.authority import Authority
+from certs.files import write_atomically
+from certs.register import RevocationReason
+from certs.revocation import Brought, signed_list
+from hutong.api.node.v1 import node_pb2
+from services.kit.client import Client
+from services.kit.config import NodeConfig, PeerSection, TlsSection
+from services.kit.errors import HutongError, Reason
+from services.kit.host import Host
+from services.kit.revocations import LISTENERS, WATCH
+from services.kit.rpc import Call
+from tests.zone import ZONE, Zone, now
+
+CALL = "/grpc.health.v1.Health/Check"
+"""Something that every member of the zone may call at every node."""
+CALLER = "gateway/main"
+SOON = 8.0
+"""Seconds in which whatever is waited for here has to come; most of it takes one."""
+
+
+Stream = AsyncGenerator[node_pb2.WatchRevocationsResponse]
+
+
+class Field:
+    """Nodes of one zone, each with a copy of its files in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.zone = Zone(folder)
+        self.folder = folder
+        self.hosts: dict[str, Host] = {}
+
+    @property
+    def list(self) -> bytes:
+        """The list that the authority published last."""
+        return self.zone.authority.layout.revoked.read_bytes()
+
+    def revoked_at(self, agency: str) -> Path:
+        """Where a node's list lies."""
+        path = self.folder / agency / "revoked.crl"
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            shutil.copy(self.zone.authority.layout.revoked, path)
+        return path
+
+    def tls(self, agency: str, **sources: Host | str) -> TlsSection:
+        files = self.zone.files(f"{agency}/node")
+        targets = {name: host if isinstance(host, str) else host.address for name, host in sources.items()}
+        return TlsSection(
+            certificate=files.certificate,
+            key=files.key,
+            bundle=files.bundle,
+            revoked=self.revoked_at(agency),
+            revocations_from={name: PeerSection(target=target) for name, target in targets.items()},
+            heard=self.folder / agency / "heard.crl",
+        )
+
+    async def start(self, agency: str, listen: str = "127.0.0.1:0", **sources: Host | str) -> Host:
+        node = self.zone.node(f"{agency}/node").model_copy(update={"listen": listen})
+        host = self.zone.frame(NodeConfig(node=node, tls=self.tls(agency, **sources)))
+        await host.start((), [])
+        self.hosts[agency] = host
+        return host
+
+    async def stop(self, agency: str) -> None:
+        await self.hosts.pop(agency).stop()
+
+    def revoke(self, who: str) -> None:
+        """Revoke a system; the list is published at the authority, and nowhere else."""
+        serial = self.zone.files(who).load().leaf.serial_number
+        self.zone.authority.revoke((serial,), RevocationReason.KEY_COMPROMISE, now())
+
+
+@pytest.fixture
+async def field(tmp_path: Path) -> AsyncGenerator[Field]:
+    field = Field(tmp_path)
+    try:
+        yield field
+    finally:
+        for agency in reversed(list(field.hosts)):
+            await field.stop(agency)
+
+
+def read(host: Host, name: str, **labels: str) -> float:
+    """Read what a node measures."""
+    found = host.telemetry.readings()
+    return sum(value for title, have, value in found if title == name and labels.items() <= have.items())
+
+
+def heard(host: Host, outcome: Brought) -> float:
+    return read(host, "hutong_revocations_heard", outcome=outcome.value)
+
+
+def is_heard(host: Host, outcome: Brought, count: int = 1) -> bool:
+    return heard(host, outcome) == count
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    async with asyncio.timeout(SOON):
+        while not holds():  # noqa: ASYNC110 - what is measured tells nobody that it changed
+            await asyncio.sleep(0.01)
+
+
+async def until_refused(client: Client) -> HutongError:
+    """Call until there is no answer; gives why."""
+    async with asyncio.timeout(SOON):
+        while True:
+            try:
+                await client.raw(CALL, b"", timeout=5)
+            except HutongError as error:
+                return error
+            await asyncio.sleep(0.01)
+
+
+async def test_what_one_node_reads_every_node_knows_within_seconds(field: Field) -> None:
+    """Down a line of three: only the first one's file is written to."""
+    first = await field.start("supervision")
+    second = await field.start("customs", supervision=first)
+    third = await field.start("taxation", customs=second)
+    async with field.zone.client(third, CALLER) as open_before, field.zone.client(third, "gateway/other") as other:
+        await open_before.raw(CALL, b"", timeout=5)
+        field.revoke(CALLER)
+        write_atomically(field.revoked_at("supervision"), field.list)
+        assert (await until_refused(open_before)).reason is Reason.CERTIFICATE_REVOKED
+        await other.raw(CALL, b"", timeout=5)
+    assert heard(third, Brought.TAKEN) == 1
+
+
+async def test_a_node_that_starts_again_remembers_what_it_heard(field: Field) -> None:
+    first = await field.start("supervision")
+    second = await field.start("customs", supervision=first)
+    field.revoke(CALLER)
+    write_atomically(field.revoked_at("supervision"), field.list)
+    kept = field.folder / "customs" / "heard.crl"
+    await until(kept.exists)
+    assert heard(second, Brought.TAKEN) == 1
+    await field.stop("customs")
+    await field.stop("supervision")
+    again = await field.start("customs", supervision=first.address)
+    async with field.zone.client(again, CALLER) as client:
+        with pytest.raises(HutongError) as refused:
+            await client.raw(CALL, b"", timeout=5)
+    assert refused.value.reason is Reason.CERTIFICATE_REVOKED
+    assert read(again, "hutong_revocations_followed") == 0
+
+
+async def test_two_that_listen_to_each_other_tell_a_list_once(field: Field) -> None:
+    first = await field.start("supervision")
+    second = await field.start("customs", supervision=first)
+    address = first.address
+    await field.stop("supervision")
+    first = await field.start("supervision", address, customs=second)
+    await until(lambda: read(first, "hutong_revocations_followed") == read(second, "hutong_revocations_followed") == 1)
+    field.revoke(CALLER)
+    write_atomically(field.revoked_at("customs"), field.list)
+    await until(lambda: heard(first, Brought.TAKEN) == 1)
+    assert [heard(second, each) for each in (Brought.TAKEN, Brought.OLDER)] == [0, 0]
+
+
+class Liar:
+    """Tells lists of a test's choice, in a node's name."""
+
+    def __init__(self) -> None:
+        self.tells: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def get_status(self, _: node_pb2.GetStatusRequest, __: Call) -> node_pb2.GetStatusResponse:
+        return node_pb2.GetStatusResponse()
+
+    async def watch_revocations(
+        self, _: node_pb2.WatchRevocationsRequest, __: Call
+    ) -> AsyncIterator[node_pb2.WatchRevocationsResponse]:
+        while True:
+            yield node_pb2.WatchRevocationsResponse(lists=await self.tells.get())
+
+
+def told_by(liar: Liar, *_: object) -> Liar:
+    """Stand in the place of a node's service."""
+    return liar
+
+
+@contextlib.asynccontextmanager
+async def lying(field: Field, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[Liar, Host]]:
+    """Run a node that listens to one that lies, and has the newest list."""
+    liar = Liar()
+    monkeypatch.setattr("services.kit.status.NodeService", partial(told_by, liar))
+    host = await field.start("supervision")
+    monkeypatch.undo()
+    yield liar, await field.start("customs", supervision=host)
+
+
+async def test_what_no_authority_signed_changes_nothing(
+    field: Field, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    older = field.list
+    field.revoke("taxation/refund")
+    stranger = Authority.create(tmp_path / "elsewhere", ZONE, now())
+    issuer, entries = field.zone.authority.signer.certificate, ()
+    forged = signed_list(tmp_path / "none", entries, issuer, ec.generate_private_key(ec.SECP256R1()), now())
+    bad = {
+        Brought.OLDER: older,
+        Brought.STRANGE: stranger.layout.revoked.read_bytes(),
+        Brought.FORGED: forged,
+    }
+    async with lying(field, monkeypatch) as (liar, host):
+        for outcome, lists in bad.items():
+            liar.tells.put_nowait(lists)
+            await until(partial(is_heard, host, outcome))
+        # After a lie it is listened to again, and again no further than what is signed.
+        liar.tells.put_nowait(b"nothing that can be read")
+        await until(lambda: heard(host, Brought.FORGED) == 2)
+        assert heard(host, Brought.TAKEN) == 0
+        assert not (field.folder / "customs" / "heard.crl").exists()
+        async with field.zone.client(host, CALLER) as well, field.zone.client(host, "taxation/refund") as revoked:
+            await well.raw(CALL, b"", timeout=5)
+            with pytest.raises(HutongError) as refused:
+                await revoked.raw(CALL, b"", timeout=5)
+            assert refused.value.reason is Reason.CERTIFICATE_REVOKED
+            # And what the authority did sign counts, even from a liar.
+            field.revoke(CALLER)
+            liar.tells.put_nowait(field.list)
+            assert (await until_refused(well)).reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_a_node_that_is_away_delays_nothing_and_is_heard_when_it_comes(field: Field) -> None:
+    first = await field.start("supervision")
+    address = first.address
+    await field.stop("supervision")
+    second = await field.start("customs", supervision=address)
+    async with field.zone.client(second, CALLER) as client:
+        await client.raw(CALL, b"", timeout=5)
+        field.revoke(CALLER)
+        write_atomically(field.revoked_at("supervision"), field.list)
+        await field.start("supervision", address)
+        assert (await until_refused(client)).reason is Reason.CERTIFICATE_REVOKED
+
+
+async def test_where_nothing_can_be_kept_it_counts_all_the_same(field: Field, caplog: pytest.LogCaptureFixture) -> None:
+    first = await field.start("supervision")
+    # In the way of what is kept: a folder nobody can write a file over.
+    (field.folder / "customs" / "heard.crl" / "something").mkdir(parents=True)
+    second = await field.start("customs", supervision=first)
+    async with field.zone.client(second, CALLER) as client:
+        for who in ("taxation/refund", CALLER):
+            field.revoke(who)
+            write_atomically(field.revoked_at("supervision"), field.list)
+            await until(partial(is_heard, second, Brought.TAKEN, 1 + (who == CALLER)))
+        assert (await until_refused(client)).reason is Reason.CERTIFICATE_REVOKED
+    assert sum("held in memory only" in record.message for record in caplog.records) == 1
+
+
+async def test_nobody_listens_more_often_than_it_may(field: Field) -> None:
+    host = await field.start("customs")
+    async with contextlib.AsyncExitStack() as stack:
+        client = await stack.enter_async_context(field.zone.client(host, CALLER))
+
+        async def listen() -> bytes:
+            request, response = node_pb2.WatchRevocationsRequest(), node_pb2.WatchRevocationsResponse
+            stream = client.stream(WATCH, request, response, timeout=None)
+            await stack.enter_async_context(contextlib.aclosing(cast("Stream", stream)))
+            return (await anext(stream)).lists
+
+        assert [await listen() for _ in range(LISTENERS)] == [field.revoked_at("customs").read_bytes()] * LISTENERS
+        with pytest.raises(HutongError) as refused:
+            await listen()
+    assert refused.value.reason is Reason.STREAMS_TOO_MANY
