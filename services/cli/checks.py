@@ -10,6 +10,7 @@ import resource
 import shutil
 import stat
 from collections.abc import AsyncGenerator, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,7 @@ from services.cli.statuses import Light
 from services.kit import jurisdiction
 from services.kit.config import DatabaseSection, NodeConfig, PolicySection
 from services.kit.errors import HutongError
+from services.kit.identity import Ends
 from services.kit.log import keys
 from services.kit.log.checkpoint import origin_of
 from services.kit.log.nodelog import MIGRATIONS
@@ -32,6 +34,7 @@ from services.kit.records import catalogue, migrations
 from services.kit.records.database import sync_url
 from services.kit.revocations import recall
 
+_HALF_YEAR: Final = dt.timedelta(days=180)
 _HALF_DAY: Final = 12 * 3600
 _FEW_HOURS: Final = 6 * 3600
 _LITTLE: Final = 5 * 1024**3
@@ -59,7 +62,7 @@ Findings = Generator[Finding]
 async def all_of(name: str, file: Path, config: NodeConfig, stores: Path | None) -> AsyncGenerator[Finding]:
     """Look at everything of the node `name`, whose config lies in `file`; `stores` are the migrations of its store."""
     yield Finding(Light.GREEN, "config", f"{file} stands")
-    for look in (_private, _identity, _revocations, _log_key, _policies, _limits):
+    for look in (_private, _identity, _authorities, _revocations, _log_key, _policies, _limits):
         for finding in look(config):
             yield finding
     for title, section, folder in _databases(config, stores):
@@ -105,6 +108,17 @@ def _identity(config: NodeConfig) -> Findings:
         yield Finding(Light.YELLOW, "certificate", f"it ends in {left / 3600:.1f} h, and was not renewed", renew)
     else:
         yield Finding(Light.GREEN, "certificate", f"{svid.spiffe_id}, for {left / 3600:.0f} h")
+
+
+def _authorities(config: NodeConfig) -> Findings:
+    """The authorities above the certificate: somebody has to rotate them, years after they were made."""
+    tls, now = config.tls, dt.datetime.now(dt.UTC)
+    with suppress(CertificateError):  # which `_identity` has told
+        ends = Ends.of(SvidFiles(tls.certificate, tls.key, tls.bundle))
+        for what, end in (("its authority", ends.issuing), ("a root that it trusts", ends.roots)):
+            if end is not None and end - now < _HALF_YEAR:
+                advice = "hutong certs ca show; and docs/operations/rotate.md has the four steps to a new one"
+                yield Finding(Light.YELLOW, "authority", f"{what} ends on {end:%Y-%m-%d}", advice)
 
 
 def _revocations(config: NodeConfig) -> Findings:

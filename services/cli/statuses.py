@@ -19,6 +19,7 @@ WAIT: Final = 3.0
 _CERTIFICATE_SOON: Final = 6 * 3600.0
 """Seconds: certificates of a day are renewed at half their life; one that has a quarter left was not."""
 _REVOCATIONS_SOON: Final = 24 * 3600.0
+_AUTHORITY_SOON: Final = 180 * 86_400.0
 _LISTED: Final = "hutong_revocations_seconds_left"
 """A node that goes by short lives, and not by lists, does not have it."""
 _CLOCK: Final = 2.0
@@ -134,6 +135,8 @@ def _yellow(standing: Standing) -> list[str]:
     wrong = {
         "its certificate was not renewed": 0 < standing.certified < _CERTIFICATE_SOON,
         "its revocation list lapses soon": 0 < value(_LISTED) < _REVOCATIONS_SOON,
+        "its authority ends soon": 0 < value("hutong_authority_seconds_left") < _AUTHORITY_SOON,
+        "a root that it trusts ends soon": 0 < value("hutong_root_seconds_left") < _AUTHORITY_SOON,
         f"its clock is {standing.clock:+.1f} s off ours": abs(standing.clock) > _CLOCK,
         "its event loop runs late": value("hutong_late_seconds") > _LATE,
         "a witness of its log is away": value("hutong_log_witnesses_away") > 0,

@@ -10,6 +10,7 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -46,7 +47,7 @@ from services.kit.records.database import Database
 from services.kit.revocations import Hearing, Telling
 from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.shedding import Lateness, Shedding
-from services.kit.telemetry import Telemetry, Trace
+from services.kit.telemetry import Read, Telemetry, Trace
 from services.kit.transport import choice
 from services.kit.transport.seam import Admission, Server
 
@@ -315,11 +316,14 @@ class Host:
         self.on_stop(hearing.stop)
 
     def _observe(self, admission: Admission) -> None:
-        def left() -> float:
-            return (self.files.load().not_after - self.clock()).total_seconds()
+        def left(end: Callable[[], dt.datetime | None]) -> Read:
+            return lambda: None if (moment := end()) is None else (moment - self.clock()).total_seconds()
 
         gauge, lateness = self.telemetry.gauge, self._lateness
-        gauge("hutong_certificate_seconds_left", "Time until the node's certificate ends", left)
+        own, above = left(lambda: self.files.load().not_after), partial(identity.Ends.of, self.files)
+        gauge("hutong_certificate_seconds_left", "Time until the node's certificate ends", own)
+        gauge("hutong_authority_seconds_left", "Time until the issuing authority ends", left(lambda: above().issuing))
+        gauge("hutong_root_seconds_left", "Time until the first of the trusted roots ends", left(lambda: above().roots))
         gauge("hutong_clock_seconds", "What the node's clock shows, since 1970", lambda: self.clock().timestamp())
         gauge("hutong_late_seconds", "How late the event loop runs", lambda: lateness.seconds)
         gauge("hutong_overloaded", "Whether calls are turned away", lambda: int(lateness.overloaded))

@@ -1,12 +1,17 @@
 """The node's own identity, followed as it is renewed on disk, and what it takes to judge that of others."""
 
+import datetime as dt
 import logging
 import time
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography import x509
 
 from certs.errors import WorkloadApiFailed
 from certs.revocation import RevocationList, ShortLives
 from certs.spiffe import SpiffeId
-from certs.svid import Svid, SvidFiles
+from certs.svid import Svid, SvidFiles, certificates_of
 from certs.workload import WorkloadFiles
 from services.kit.config import TlsSection
 
@@ -14,6 +19,32 @@ _log = logging.getLogger(__name__)
 
 _LOOK_EVERY = 1.0
 """Seconds between looks at the files."""
+
+
+_BY_HAND: Final = dt.timedelta(days=365)
+"""Authorities that live shorter renew themselves, as SPIRE's and cert-manager's do: nobody need know of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """When the authorities end that somebody has to renew: the first of them; None where there is none."""
+
+    issuing: dt.datetime | None
+    """Of those between the node's own certificate and the roots."""
+    roots: dt.datetime | None
+    """Of the roots that the node trusts."""
+
+    @classmethod
+    def of(cls, files: SvidFiles) -> "Ends":
+        """Read the files; raises as `SvidFiles.load`."""
+        svid = files.load()
+        chain = certificates_of(svid.chain, files.certificate)[1:]
+        return cls(_first_end(chain), _first_end(certificates_of(svid.bundle, files.bundle)))
+
+
+def _first_end(authorities: list[x509.Certificate]) -> dt.datetime | None:
+    lasting = [each for each in authorities if each.not_valid_after_utc - each.not_valid_before_utc >= _BY_HAND]
+    return min((each.not_valid_after_utc for each in lasting), default=None)
 
 
 class Identity:

@@ -47,8 +47,8 @@ _RECORDED = TraceFlags(TraceFlags.SAMPLED)
 _NO_CONTEXT = Context({"hutong": True})
 
 
-Read = Callable[[], float]
-"""Gives a value as it is now; called in whatever thread scrapes."""
+Read = Callable[[], float | None]
+"""Gives a value as it is now, None where there is none; called in whatever thread scrapes."""
 
 
 class Telemetry:
@@ -114,7 +114,7 @@ class Telemetry:
             found = shown
 
             def observe(_: CallbackOptions) -> list[Observation]:
-                return [Observation(one(), of) for of, one in found]
+                return [Observation(value, of) for of, one in found if (value := one()) is not None]
 
             for provider in self._metrics:
                 getattr(provider.get_meter("hutong"), create)(name, [observe], description=description)
@@ -124,7 +124,8 @@ class Telemetry:
         """Give all values there are now: name, labels, value."""
         for name, shown in self._shown.items():
             for labels, read in shown:
-                yield name, labels, read()
+                if (value := read()) is not None:
+                    yield name, labels, value
 
     def serve(self, address: str) -> int:
         """Serve `/metrics`; returns the port. Raises `FailedPrecondition` ADDRESS_IN_USE."""

@@ -7,8 +7,11 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import Authority
+from certs.issuance import ROOT_LIFE, root_certificate
+from certs.svid import pem_of
 from services.cli import checks
 from services.cli.fleet import Fleet
 from services.cli.rooms import room
@@ -66,6 +69,14 @@ def end_certificate(zone: Zone) -> None:
     authority.renew(zone.identity(f"{NODE}/node"), now() - dt.timedelta(hours=23))
 
 
+def end_root(zone: Zone) -> None:
+    """Trust one more root, which ends in a hundred days."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = root_certificate(zone.name, key, now() - ROOT_LIFE + dt.timedelta(days=100), "former")
+    with zone.certificates.bundle.open("ab") as file:
+        file.write(pem_of(root))
+
+
 def another_identity(zone: Zone) -> None:
     replace(zone, 'agency = "customs"', 'agency = "taxation"')
 
@@ -103,6 +114,7 @@ def unknown_key(zone: Zone) -> None:
         (open_secret, "secrets", "yellow", "everybody"),
         (lose_secret, "secrets", "red", "No such file"),
         (end_certificate, "certificate", "yellow", "was not renewed"),
+        (end_root, "authority", "yellow", "a root that it trusts ends"),
         (another_identity, "certificate", "red", "the config says"),
         (lose_revocations, "revocations", "red", "revoked"),
         (another_log_key, "log key", "red", "another key"),

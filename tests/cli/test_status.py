@@ -84,6 +84,9 @@ def test_a_light_says_what_to_look_at(zone: Zone) -> None:
     yellow = [
         {"certified": 3600.0},
         {"hutong_revocations_seconds_left": 3600.0},
+        {"hutong_authority_seconds_left": 100.0 * DAY},
+        {"hutong_root_seconds_left": 100.0 * DAY},
+        {"hutong_revocations_followed": 0.0},
         {"clock": -30.0},
         {"hutong_late_seconds": 0.3},
         {"hutong_log_witnesses_away": 1.0},

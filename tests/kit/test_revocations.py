@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import datetime as dt
+import math
 import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
@@ -11,15 +13,18 @@ from typing import cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from certs import issuance
 from certs.authority import Authority
 from certs.files import write_atomically
 from certs.register import RevocationReason
 from certs.revocation import Brought, signed_list
 from hutong.api.node.v1 import node_pb2
+from services.cli.statuses import Asked, Light, ask, lights
 from services.kit.client import Client
 from services.kit.config import NodeConfig, PeerSection, TlsSection
 from services.kit.errors import HutongError, Reason
 from services.kit.host import Host
+from services.kit.identity import Ends
 from services.kit.revocations import LISTENERS, WATCH
 from services.kit.rpc import Call
 from tests.zone import ZONE, Zone, now
@@ -91,6 +96,11 @@ async def field(tmp_path: Path) -> AsyncGenerator[Field]:
     finally:
         for agency in reversed(list(field.hosts)):
             await field.stop(agency)
+
+
+def listen(client: Client) -> Stream:
+    messages = client.stream(WATCH, node_pb2.WatchRevocationsRequest(), node_pb2.WatchRevocationsResponse, timeout=None)
+    return cast("Stream", messages)
 
 
 def read(host: Host, name: str, **labels: str) -> float:
@@ -266,13 +276,41 @@ async def test_nobody_listens_more_often_than_it_may(field: Field) -> None:
     async with contextlib.AsyncExitStack() as stack:
         client = await stack.enter_async_context(field.zone.client(host, CALLER))
 
-        async def listen() -> bytes:
-            request, response = node_pb2.WatchRevocationsRequest(), node_pb2.WatchRevocationsResponse
-            stream = client.stream(WATCH, request, response, timeout=None)
-            await stack.enter_async_context(contextlib.aclosing(cast("Stream", stream)))
-            return (await anext(stream)).lists
+        async def first() -> bytes:
+            return (await anext(await stack.enter_async_context(contextlib.aclosing(listen(client))))).lists
 
-        assert [await listen() for _ in range(LISTENERS)] == [field.revoked_at("customs").read_bytes()] * LISTENERS
+        assert [await first() for _ in range(LISTENERS)] == [field.revoked_at("customs").read_bytes()] * LISTENERS
         with pytest.raises(HutongError) as refused:
-            await listen()
+            await first()
     assert refused.value.reason is Reason.STREAMS_TOO_MANY
+
+
+async def test_a_zone_without_lists_tells_none_and_shows_none(tmp_path: Path) -> None:
+    zone = Zone(tmp_path)
+    files = zone.files("customs/node")
+    tls = TlsSection.model_validate(
+        {"certificate": files.certificate, "key": files.key, "bundle": files.bundle, "longest_life": "25h"}
+    )
+    host = zone.frame(NodeConfig(node=zone.node("customs/node"), tls=tls))
+    await host.start((), [])
+    try:
+        async with zone.client(host, CALLER) as client, contextlib.aclosing(listen(client)) as stream:
+            assert not (await anext(stream)).lists
+        (standing,) = await ask([Asked(host.address, host.identity, zone.files("operator/admin"))])
+        assert lights(standing)[0] is not Light.RED
+        assert "hutong_revocations_seconds_left" not in standing.names
+        assert all(math.isfinite(standing.value(name)) for name in standing.names)
+    finally:
+        await host.stop()
+
+
+async def test_it_shows_how_long_authorities_last_that_people_renew(field: Field) -> None:
+    host = await field.start("customs")
+    days = {name: read(host, f"hutong_{name}_seconds_left") / 86_400 for name in ("authority", "root")}
+    assert {name: round(left) for name, left in days.items()} == {"authority": 1825, "root": 3650}
+
+
+def test_authorities_that_renew_themselves_end_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for life in ("ROOT_LIFE", "INTERMEDIATE_LIFE"):
+        monkeypatch.setattr(issuance, life, dt.timedelta(days=60))
+    assert Ends.of(Zone(tmp_path).files("customs/node")) == Ends(None, None)
