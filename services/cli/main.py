@@ -66,6 +66,7 @@ class Hutong(LazyGroup):
         Entry("audit", "services.cli.audit", "Recompute a node's decisions from the policy in force.", _WATCH),
         Entry("serve", "services.cli.serve", "Run one node: a room, recognition, supervision, gateway.", _RUN),
         Entry("health", "services.cli.health", "Ask a node whether it serves: what probes run.", _RUN),
+        Entry("values", "services.cli.values", "Check the values of a release on Kubernetes.", _RUN),
         Entry("provision", "services.cli.provision", "Make and renew what the nodes of a zone hold in private.", _RUN),
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
         Entry("status", "services.cli.status", "Show every node of a zone at a glance, by lights.", _RUN),
