@@ -69,6 +69,7 @@ class Hutong(LazyGroup):
         Entry("values", "services.cli.values", "Check the values of a release on Kubernetes.", _RUN),
         Entry("provision", "services.cli.provision", "Make and renew what the nodes of a zone hold in private.", _RUN),
         Entry("certs", "certs.commands", "Identity: create a zone; issue, rotate, revoke certificates.", _RUN),
+        Entry("nats", "services.cli.nats", "Write the config of a broker that events may go over.", _RUN),
         Entry("status", "services.cli.status", "Show every node of a zone at a glance, by lights.", _RUN),
         Entry("doctor", "services.cli.doctor", "Look at what a node needs, and say what to do.", _RUN),
         Entry("db", "services.cli.db", "Check, upgrade, back up and restore the databases of a node.", _KEEP),

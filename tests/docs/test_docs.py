@@ -41,7 +41,6 @@ _NOTHING_TO_RUN = tuple(
         "recognition/README.md",
         "reliability.md",
         "operations/threat-model.md",
-        "operations/events.md",
     )
 )
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

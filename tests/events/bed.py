@@ -195,7 +195,14 @@ def signer(zone: Zone) -> Signer:
 
 
 def publisher(
-    zone: Zone, host: Host, log: Log, server: Natsd, agency: str = "customs", *, patience: float = 0.05
+    zone: Zone,
+    host: Host,
+    log: Log,
+    server: Natsd,
+    agency: str = "customs",
+    *,
+    limits: Limits | None = None,
+    patience: float = 0.05,
 ) -> Publisher:
     """Make what publishes for an agency."""
     assert host.recording is not None
@@ -207,7 +214,7 @@ def publisher(
         log.outbox,
         signer(zone),
         recorded(host.recording),
-        LIMITS,
+        limits or LIMITS,
         now,
         patience=patience,
     )

@@ -18,7 +18,7 @@ from services.kit.events.seam import EventSource
 from services.kit.host import Host
 from tests.events import bed
 from tests.events.bed import SOURCE, Log, Receiver, create, create_inbox
-from tests.events.natsd import OPERATOR, Natsd, way
+from tests.events.natsd import OPERATOR, Natsd, clustered, way
 from tests.zone import Zone, now
 
 CUSTOMS = way(SOURCE, "customs")
@@ -29,15 +29,25 @@ NOWHERE = "127.0.0.1:1"
 class Field:
     """A source with its log, a broker, publishers, receivers."""
 
-    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack, host: Host, zone: Zone, log: Log) -> None:
+    def __init__(
+        self, folder: Path, stack: contextlib.AsyncExitStack, host: Host, zone: Zone, log: Log, servers: int
+    ) -> None:
         self.folder = folder
         self.stack = stack
         self.host = host
         self.zone = zone
         self.log = log
-        self.server = Natsd(zone, folder / "nats", SOURCE, ["customs/node", "taxation/node"])
-        self.stack.callback(self.server.stop)
-        self.server.start()
+        readers = ["customs/node", "taxation/node"]
+        if servers == 1:
+            self.servers = [Natsd(zone, folder / "nats", SOURCE, readers)]
+        else:
+            self.servers = clustered(zone, folder / "nats", SOURCE, readers, servers)
+        self.server = self.servers[0]
+        for server in self.servers:
+            self.stack.callback(server.stop)
+            server.launch()
+        for server in self.servers:
+            server.listens()
         self._receivers = 0
 
     async def publish(self, log: Log | None = None, agency: str = "customs", **settings: Any) -> Publisher:
@@ -127,13 +137,13 @@ async def until(condition: Any, seconds: float = 30.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def field(folder: Path) -> AsyncGenerator[Field]:
-    """Have a zone with a source and a broker that runs; nobody publishes yet."""
+async def field(folder: Path, servers: int = 1) -> AsyncGenerator[Field]:
+    """Have a zone with a source and a broker of so many servers that runs; nobody publishes yet."""
     zone = Zone(folder / "zone")
     url = f"sqlite+aiosqlite:///{folder / 'source.db'}"
     create(url, outbox.METADATA)
     log = Log(url, heartbeat=0.2)
     async with bed.source_node(zone, log) as host:
         async with contextlib.AsyncExitStack() as stack:
-            yield Field(folder, stack, host, zone, log)
+            yield Field(folder, stack, host, zone, log, servers)
         log.outbox.stop()

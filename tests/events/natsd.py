@@ -4,13 +4,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from shutil import rmtree
 
 from services.kit.events.jetstream.broker import Broker
-from services.kit.events.jetstream.permissions import Place, server_config
+from services.kit.events.jetstream.permissions import Cluster, Place, server_config
 from services.kit.events.jetstream.way import Way
+from tests.state.secured import made
 from tests.zone import ZONE, Zone
 
 SERVER = Path(sys.executable).with_name("nats-server")
@@ -21,13 +23,16 @@ OPERATOR = "broker/operator"
 class Natsd:
     """One server, to be stopped, killed and robbed of its disk; always on the same port."""
 
-    def __init__(self, zone: Zone, folder: Path, source: str, readers: Iterable[str]) -> None:
+    def __init__(
+        self, zone: Zone, folder: Path, source: str, readers: Iterable[str], cluster: Cluster | None = None
+    ) -> None:
         self.zone = zone
         self.folder = folder
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            self.port: int = listening.getsockname()[1]
+        (self.port,) = free_ports(1)
+        self.addresses = [self.address]
+        """Where nodes are told that it is: of a cluster all of its servers."""
         files = zone.files(BROKER)
-        place = Place(f"127.0.0.1:{self.port}", files.certificate, files.key, files.bundle, self.store)
+        place = Place(self.address, files.certificate, files.key, files.bundle, self.store, cluster)
         self.config = folder / "nats.conf"
         folder.mkdir(parents=True, exist_ok=True)
         text = server_config(place, zone.identity(source), map(zone.identity, readers))
@@ -42,18 +47,18 @@ class Natsd:
 
     def start(self) -> None:
         """Start, and wait until it takes connections."""
+        self.launch()
+        self.listens()
+
+    def launch(self) -> None:
+        """Start."""
         with (self.folder / "nats.log").open("ab") as output:
             self._process = subprocess.Popen([SERVER, "-c", self.config], stderr=output)
-        end = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                assert self._process.poll() is None, (self.folder / "nats.log").read_text()
-                assert time.monotonic() < end
-                time.sleep(0.01)
-            else:
-                return
+
+    def listens(self) -> None:
+        """Wait until it takes connections."""
+        assert self._process
+        listens(self._process, self.port)
 
     def stop(self) -> None:
         if self._process:
@@ -72,6 +77,16 @@ class Natsd:
         assert self._process is None
         rmtree(self.store)
 
+    @property
+    def address(self) -> str:
+        """Where it alone is."""
+        return f"127.0.0.1:{self.port}"
+
+    def leads(self, what: str) -> bool:
+        """Tell whether it became the leader of the cluster's "metadata" or of a "stream"."""
+        log = (self.folder / "nats.log").read_text()
+        return "_meta_] Switching to leader" in log if what == "metadata" else "new stream leader" in log
+
     def connections(self) -> int:
         """Count the connections that were ever let in."""
         return (self.folder / "nats.log").read_text().count("Client connection created")
@@ -82,7 +97,48 @@ class Natsd:
 
     def broker(self, path: str) -> Broker:
         """Give the way to it for a node of the zone."""
-        return Broker((f"127.0.0.1:{self.port}",), self.zone.identity(BROKER), self.zone.files(path))
+        return Broker(tuple(self.addresses), self.zone.identity(BROKER), self.zone.files(path))
+
+
+def clustered(zone: Zone, folder: Path, source: str, readers: Sequence[str], count: int = 3) -> list[Natsd]:
+    """Make several servers that are one broker; none is started yet."""
+    folder.mkdir(parents=True)
+    pair = made(folder, "localhost")
+    routes = tuple(f"localhost:{port}" for port in free_ports(count))
+    servers = [
+        Natsd(
+            zone,
+            folder / f"n{number}",
+            source,
+            readers,
+            Cluster(f"n{number}", route, routes, pair.certificate, pair.key, pair.certificate),
+        )
+        for number, route in enumerate(routes)
+    ]
+    for server in servers:
+        server.addresses = [f"127.0.0.1:{each.port}" for each in servers]
+    return servers
+
+
+def listens(server: "subprocess.Popen[bytes]", port: int) -> None:
+    """Wait until a server takes connections."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert server.poll() is None, "it ended by itself; its log says why"
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        else:
+            return
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports that nobody listens on."""
+    with ExitStack() as stack:
+        free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in free]
 
 
 def way(source: str, agency: str) -> Way:

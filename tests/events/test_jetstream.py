@@ -10,6 +10,7 @@ import pytest
 from hutong.api.exchange.v1 import event_pb2
 from hutong.api.log.v1 import log_pb2
 from services.kit.events import outbox
+from services.kit.events.jetstream.broker import Limits
 from services.kit.events.jetstream.publisher import PUBLISH
 from services.kit.events.jetstream.statement import unseal
 from services.kit.events.outbox import NewEvent
@@ -18,6 +19,7 @@ from services.kit.events.service import EVENT
 from tests.events import bed
 from tests.events.bed import SOURCE, Log, Receiver, create, event, zone_key
 from tests.events.jetfield import CUSTOMS, Field, field, until
+from tests.events.natsd import OPERATOR
 from tests.recording.bed import broken, everything
 from tests.zone import now
 
@@ -137,6 +139,40 @@ async def test_a_broker_that_lost_its_disk_while_all_were_connected(made: Field)
     await until(lambda: source.reached)
     await made.tell(event(50))
     await held(receiver, 51)
+
+
+async def test_a_cluster_of_which_one_is_killed_and_another_loses_its_disk(tmp_path: Path) -> None:
+    """Every stream is on all three servers: whatever becomes of one, the other two go on.
+
+    Whoever leads is not killed here: without it the others wait for four to nine seconds until they choose another one,
+    and there is no setting for that.
+    """
+    limits = Limits(2**30, 3600, replicas=3)
+    async with field(tmp_path, servers=3) as made:
+        await until(lambda: any(each.leads("metadata") for each in made.servers))
+        async with made.server.broker(OPERATOR).connect() as connection:
+            await connection.make(CUSTOMS.stream, CUSTOMS.events, limits)
+        first, second = [each for each in made.servers if not each.leads("stream")]
+        # Everybody talks to the one that is killed.
+        made.server.addresses.sort(key=lambda address: address != first.address)
+        publisher = await made.publish(limits=limits)
+        source, receiver = made.carried(away=True), made.receiver()
+        receiver.follow(source)
+        await made.tell(*map(event, range(100)))
+        await receiver.until(100)
+        first.kill()
+        await made.tell(*map(event, range(100, 200)))
+        await receiver.until(200)
+        first.start()
+        second.kill()
+        second.lose_disk()
+        await made.tell(*map(event, range(200, 300)))
+        await receiver.until(300)
+        second.start()
+        await made.tell(*map(event, range(300, 400)))
+        await held(receiver, 400)
+        assert (source.fetched, publisher.published) == (0, 400)
+        assert await chained(made)
 
 
 async def test_a_broker_restored_from_a_copy(made: Field) -> None:

@@ -226,6 +226,9 @@ class Broker:
                 # Not a word before both sides have proven who they are.
                 "tls_handshake_first": True,
                 "allow_reconnect": False,
+                # Of a server that takes no connection the library would ask again every two seconds, for minutes.
+                "max_reconnect_attempts": 1,
+                "reconnect_time_wait": 0,
                 "connect_timeout": _CONNECT,
                 "ping_interval": _PING,
                 "inbox_prefix": inbox_prefix(svid.spiffe_id),

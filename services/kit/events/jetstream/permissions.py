@@ -15,6 +15,26 @@ from services.kit.events.jetstream.way import Way, inbox_prefix
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """What makes a server one of several.
+
+    Certificates of the zone do not do between servers: every node has one, and who is let in there may do anything. So
+    these are of an authority of their own, and name the hosts of the routes; from no other host is a server taken.
+    """
+
+    server: str
+    """Its own name, another one for each."""
+    listen: str
+    """`host:port` for the other servers."""
+    routes: tuple[str, ...]
+    """`host:port` of each server; its own may be among them."""
+    certificate: Path
+    key: Path
+    bundle: Path
+    """The roots of these certificates, and of no others."""
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where a server is, and what it holds."""
 
@@ -27,6 +47,8 @@ class Place:
     """The zone's roots."""
     store: Path
     """Folder of what it keeps."""
+    cluster: Cluster | None = None
+    """With which others; absent it is alone."""
 
 
 def server_config(place: Place, source: SpiffeId, readers: Iterable[SpiffeId]) -> str:
@@ -34,17 +56,35 @@ def server_config(place: Place, source: SpiffeId, readers: Iterable[SpiffeId]) -
     lines = [
         f"listen: {_text(place.listen)}",
         f"jetstream {{ store_dir: {_text(place.store)} }}",
-        "tls {",
-        f"  cert_file: {_text(place.certificate)}",
-        f"  key_file: {_text(place.key)}",
-        f"  ca_file: {_text(place.bundle)}",
-        '  min_version: "1.3"',
-        "  handshake_first: true",
-        "  verify_and_map: true",
-        "}",
+        *_tls(place, "handshake_first: true", "verify_and_map: true"),
+        *(_cluster(place.cluster) if place.cluster else ()),
         *authorization(source, readers),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _tls(of: Place | Cluster, *more: str) -> list[str]:
+    return [
+        "tls {",
+        f"  cert_file: {_text(of.certificate)}",
+        f"  key_file: {_text(of.key)}",
+        f"  ca_file: {_text(of.bundle)}",
+        '  min_version: "1.3"',
+        *(f"  {each}" for each in more),
+        "}",
+    ]
+
+
+def _cluster(cluster: Cluster) -> list[str]:
+    return [
+        f"server_name: {_text(cluster.server)}",
+        "cluster {",
+        '  name: "hutong"',
+        f"  listen: {_text(cluster.listen)}",
+        f"  routes: {json.dumps([f'nats-route://{route}' for route in cluster.routes])}",
+        *(f"  {line}" for line in _tls(cluster, "verify_cert_and_check_known_urls: true")),
+        "}",
+    ]
 
 
 def authorization(source: SpiffeId, readers: Iterable[SpiffeId]) -> list[str]:

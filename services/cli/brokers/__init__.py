@@ -1,0 +1,1 @@
+"""What `hutong nats` does, one module for each command."""
