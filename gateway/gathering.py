@@ -13,7 +13,7 @@ from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2
 from services.kit.authorizations.registry import REASONS
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, ResourceExhausted, Unavailable
 from services.kit.rpc import Call
-from services.kit.telemetry import trace_id
+from services.kit.telemetry import ids
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class Gathering:
             self._fail(part, error)
 
     def _fail(self, part: Part, error: HutongError) -> None:
-        agency, trace = part.mask.record_type.owner, trace_id(self._call.traceparent)
-        fields = {"department": agency, "reason": error.reason, "trace_id": trace}
+        agency = part.mask.record_type.owner
+        fields = {"department": agency, "reason": error.reason, **ids(self._call.traceparent)}
         _log.warning("Department gave no answer", extra={"fields": fields})
         self.sections[part.index], self.rows[part.index] = _failed(part, error), 0
 

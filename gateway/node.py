@@ -52,6 +52,9 @@ class GatewayNode:
         self._service = service = FederationService(
             known, planner, identity, departments, pages, config.limits.response_bytes, reads
         )
+        host.telemetry.cache("questions", planner.questions)
+        host.telemetry.cache("contexts", planner.contexts)
+        host.observe_sessions(service)
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
 

@@ -30,6 +30,7 @@ from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.policy.policies import Standing
 from services.kit.records.catalogue import Catalogue, RecordType
+from services.kit.uses import Uses
 
 T = TypeVar("T")
 
@@ -196,6 +197,10 @@ class Planner:
         self._clock = clock
         self._enforcer = enforcer or Enforcer.without_service(engine.jurisdiction, clock)
         self._kept: OrderedDict[tuple[str, bytes], Inquiry] = OrderedDict()
+        self.questions = Uses()
+        """How what is decided and divided is kept, of questions that differ in their subjects only."""
+        self.contexts = Uses()
+        """How signed contexts are kept."""
 
     def inquiry(self, question: federation_pb2.QueryRequest, caller: Caller) -> Inquiry:
         """Get the inquiry that a question is part of; the one that was kept, where there is one."""
@@ -252,6 +257,7 @@ class Planner:
         asks: tuple[Ask, ...] = ()
         if prepared.outlines:
             delegated = prepared.delegated
+            self.contexts.wanted += 1
             if delegated is None or not delegated.stands(svid, now):
                 delegated = prepared.delegated = self._delegate(prepared, inquiry, svid, now)
             svid, asks = delegated.svid, delegated.asks
@@ -259,6 +265,7 @@ class Planner:
         return Plan(query_id, svid, prepared.parts, prepared.refused, asks, rest, inquiry.context, grant, subject)
 
     def _delegate(self, prepared: _Prepared, inquiry: Inquiry, svid: Svid, now: dt.datetime) -> _Delegated:
+        self.contexts.made += 1
         digests = [hashlib.sha256(outline.asked).digest() for outline in prepared.outlines]
         signed = self._signer.sign(svid, inquiry.caller, inquiry.context, digests)
         word = record_source_pb2.FetchRequest(delegated=signed).SerializeToString()
@@ -276,6 +283,7 @@ class Planner:
         scheme = subject[0] if subject else ""
         key = scheme if grant is None else (scheme, grant.scope_digest)
         found = inquiry.prepared.get(key)
+        self.questions.wanted += 1
         if found is None or not found.standing.holds(self._engine.policies, now):
             found = self._prepare(inquiry, scheme, grant, now)
             if len(inquiry.prepared) >= _MOST_PREPARED:
@@ -291,6 +299,7 @@ class Planner:
                 self._kept.popitem(last=False)
 
     def _prepare(self, inquiry: Inquiry, scheme: str, grant: Grant | None, now: dt.datetime) -> _Prepared:
+        self.questions.made += 1
         policies = self._engine.policies
         parts = self._decide(inquiry, scheme, grant)
         boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]

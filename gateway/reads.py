@@ -21,7 +21,7 @@ from services.kit.log.reads import subject_of
 from services.kit.policy.engine import PolicyEngine
 from services.kit.records.pages import MAX_SIZE, PageTokens
 from services.kit.rpc import Call
-from services.kit.telemetry import trace_id
+from services.kit.telemetry import ids
 
 FETCH_READS: Final = "/hutong.api.exchange.v1.ReadsService/FetchReads"
 _MOST_PAGES: Final = 50
@@ -134,7 +134,7 @@ class AllReads:
             if reason in _PAGE_TOKENS:
                 # It has another secret by now: the list can only be begun anew.
                 raise InvalidArgument(reason, "the page token stands no longer; begin anew") from None
-            fields = {"department": agency, "reason": reason, "trace_id": trace_id(call.traceparent)}
+            fields = {"department": agency, "reason": reason, **ids(call.traceparent)}
             _log.warning("Department told of no reads", extra={"fields": fields})
             return None
 

@@ -59,6 +59,11 @@ class FederationService:
         query = federation_pb2.DESCRIPTOR.services_by_name["FederationService"].methods_by_name["Query"]
         self._sessions = Sessions(bind_method(query, self), self._asked)
 
+    @property
+    def unanswered(self) -> int:
+        """How many questions of sessions are not answered yet."""
+        return self._sessions.unanswered
+
     def stop(self) -> None:
         """End sessions, so that a drain need not wait for them."""
         self._sessions.stop()

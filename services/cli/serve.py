@@ -18,7 +18,7 @@ from services.kit import config, host
 from services.kit.config import DepartmentConfig
 from services.kit.department import DepartmentNode, OpenLive
 from services.kit.host import Host
-from services.kit.telemetry import configure_logging
+from services.kit.lines import configure_logging
 
 app = typer.Typer(rich_markup_mode="rich")
 
@@ -76,7 +76,7 @@ def serve(
         else:
             typer.echo(f"{file} stands: {node.host.identity} on {node.host.config.node.listen}")
         return
-    configure_logging(node.host.config.telemetry.log_level)
+    configure_logging(node.host.config.telemetry.log_level, node.host.telemetry.log_handler)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(node, supervised))
 

@@ -33,6 +33,11 @@ class Caller:
         """`agency/system`: what access lists name."""
         return f"{self.agency}/{self.system}"
 
+    @property
+    def told(self) -> str:
+        """How spans and log lines call it: of an enterprise not by its code, which may be a person's."""
+        return ENTERPRISE if self.agency == ENTERPRISE else self.path
+
 
 def own_subject(caller: Caller) -> tuple[str, str] | None:
     """Give the subject that an enterprise is; None for everybody else."""

@@ -134,6 +134,7 @@ class DepartmentNode:
             await asyncio.to_thread(migrations.upgrade, self._url, room.migrations)
         await store.open()
         host.on_stop(store.close)
+        host.observe_database("store", store.database)
         await store.check_migrated(room.migrations)
         engine = host.policies(files, config.policy, owned, pack, secret)
         source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
@@ -142,6 +143,8 @@ class DepartmentNode:
         reader = Reader(source, engine, pages, host.clock, self.enforcer)
         contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
         self._source = uniform = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
+        host.telemetry.cache("requests", uniform.requests)
+        host.observe_sessions(uniform)
         typed = TypedService(room.service, owned, reader)
         inbox = Inbox(store, room.agency, host.clock)
         exchange = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"]
@@ -170,11 +173,13 @@ class DepartmentNode:
             from services.kit.events.jetstream import joining  # noqa: PLC0415
 
             way = joining.carried(host, self._config.nats, identity, way)
-        follower = Follower(source, node.agency, way, inbox)
+        follower = Follower(source, node.agency, way, inbox, clock=host.clock)
         name = "".join(letter if letter.isalnum() else "_" for letter in agency)
         host.telemetry.gauge(
             f"hutong_events_{name}_followed", f"Whether events of {source} are followed now", lambda: follower.connected
         )
+        what = "How old what is known of events may be"
+        host.telemetry.gauge("hutong_events_behind_seconds", what, follower.behind, source=source)
         return follower
 
     def _live(self, owned: Catalogue) -> Mapping[str, RecordSource]:

@@ -34,6 +34,7 @@ from services.kit.records.tables import TEXT_LIMIT
 from services.kit.rpc import Call, Reply, bind_method, snake
 from services.kit.sessions.serving import Prepared, Sessions
 from services.kit.streams import Streams
+from services.kit.uses import Uses
 from services.kit.waiting import within
 
 MAX_SELECTIONS = 32
@@ -161,10 +162,17 @@ class RecordSourceService:
         self._heartbeat = heartbeat
         self._watches = Streams(watches, "watches")
         fetch = record_source_pb2.DESCRIPTOR.services_by_name["RecordSourceService"].methods_by_name["Fetch"]
+        self.requests = Uses()
+        """How requests are kept that were verified and prepared."""
         self._requests: OrderedDict[tuple[bytes, bytes], _Request] = OrderedDict()
         """By the peer's certificate and the request without whom it is about; the one used least lately first."""
         self._sessions = Sessions(bind_method(fetch, self), self._asked)
         self._stopping = asyncio.Event()
+
+    @property
+    def unanswered(self) -> int:
+        """How many questions of sessions are not answered yet."""
+        return self._sessions.unanswered
 
     def stop(self) -> None:
         """End running watches and sessions, so that a drain need not wait for them."""
@@ -198,6 +206,7 @@ class RecordSourceService:
         key = call.certificate, common.SerializeToString()
         made = self._requests.get(key)
         if made is None:
+            self.requests.made += 1
             word = self._contexts.word(common, call)
             check_selections(common.selections)
             stated = bool(word.origin.request.authorization_id)
@@ -212,6 +221,7 @@ class RecordSourceService:
 
     async def _answer(self, made: _Request, said: _Said, call: Call) -> bytes:
         """Answer what was prepared, about a subject and as of a moment."""
+        self.requests.wanted += 1
         now = self._reader.clock()
         self._contexts.check(made.word, now)
         origin, facts = made.word.origin, call.facts

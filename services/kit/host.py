@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import sqlalchemy as sa
 from opentelemetry.sdk.trace import SpanProcessor
@@ -56,6 +57,15 @@ KIT_ACCESS = Path(__file__).parent / "access.yaml"
 _log = logging.getLogger(__name__)
 
 Closing = Callable[[], Awaitable[None]]
+
+
+class Asked(Protocol):
+    """A service that has sessions."""
+
+    @property
+    def unanswered(self) -> int:
+        """How many questions of them are not answered yet."""
+        ...
 
 
 class Host:
@@ -176,6 +186,7 @@ class Host:
             self.telemetry.gauge("hutong_log_entries", "Entries of the node's log", lambda: log.size)
             self.telemetry.gauge("hutong_log_failing", "Whether the log cannot be written", lambda: int(log.failing))
             self.telemetry.gauge("hutong_log_waiting", "Entries that wait to be written", lambda: log.waiting)
+            self.observe_database("log", log.database)
         return self.log
 
     async def check_store(self, url: str, folder: Path, tables: sa.MetaData, *, migrate: bool) -> None:
@@ -198,6 +209,7 @@ class Host:
             await asyncio.to_thread(migrations.check, url, folder)
         database = Database(url)
         self.on_stop(lambda: asyncio.to_thread(database.close))
+        self.observe_database("store", database)
         return database
 
     @contextmanager
@@ -207,6 +219,18 @@ class Host:
             yield
         except FailedPrecondition as error:
             raise FailedPrecondition(error.reason, f"{self.config.at(section)}: {error.message}") from None
+
+    def observe_sessions(self, served: Asked) -> None:
+        """Show how many questions of sessions are under way."""
+        what = "Questions of sessions that are not answered yet"
+        self.telemetry.gauge("hutong_session_questions", what, lambda: served.unanswered)
+
+    def observe_database(self, name: str, database: Database) -> None:
+        """Show how busy a database is."""
+        gauge = self.telemetry.gauge
+        gauge("hutong_store_connections", "Connections in use", lambda: database.connections, database=name)
+        what = "Reads and writes that run, or wait for one that does"
+        gauge("hutong_store_running", what, lambda: database.running, database=name)
 
     def policies(
         self, files: PolicyFiles, section: PolicySection, known: Catalogue, pack: Jurisdiction, secret: bytes
@@ -225,9 +249,7 @@ class Host:
         elif self.config.log is not None:
             raise AssertionError("policies decide before the log is open, which would keep none of them")
         self.on_stop(files.watch(engine, section.reload.total_seconds()))
-        counter = self.telemetry.counter
-        counter("hutong_masks_wanted", "Read masks that were wanted", lambda: engine.looked_up)
-        counter("hutong_masks_compiled", "Read masks that had to be compiled", lambda: engine.compiled)
+        self.telemetry.cache("masks", engine.masks)
         return engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:

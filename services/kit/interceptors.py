@@ -7,7 +7,7 @@ import uuid
 from services.kit.access import AccessList
 from services.kit.errors import DeadlineExceeded, HutongError, Internal, Reason
 from services.kit.rpc import Call, Rpc, Shape
-from services.kit.telemetry import trace_id
+from services.kit.telemetry import ids
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Errors:
     def __call__(self, error: Exception, call: Call, rpc: Rpc, /) -> HutongError:
         """Give the error that leaves."""
         incident = uuid.uuid4().hex
-        fields = {"incident": incident, "rpc": rpc.method, "trace_id": trace_id(call.traceparent)}
+        fields = {"incident": incident, "rpc": rpc.method, **ids(call.traceparent)}
         _log.error("Call failed unexpectedly", exc_info=error, extra={"fields": fields})
         return Internal(Reason.INTERNAL, f"internal error {incident}", incident=incident)
 

@@ -16,7 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 
-from services.kit.caller import ENTERPRISE, Caller
+from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.config import QuotaSection
 from services.kit.errors import HutongError, Reason, ResourceExhausted
@@ -170,8 +170,7 @@ class Quotas:
         most, what = (used.most_calls, "answers") if calls else (used.most_records, "records")
         if not used.told:
             used.told = True
-            # An enterprise's name is its code, which may be a person's.
-            fields = {"caller": ENTERPRISE if caller.agency == ENTERPRISE else caller.path, "quota": most, "of": what}
+            fields = {"caller": caller.told, "quota": most, "of": what}
             _log.warning("A caller has used up its quota of the day", extra={"fields": fields})
         left = 0 if used.up else int(used.most_records) - used.records
         message = f"this caller gets {most:.0f} {what} a day, and has {left} left until {self._ends.isoformat()}"

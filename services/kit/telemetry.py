@@ -4,13 +4,13 @@ Providers belong to the node, not to the process, so that several nodes can live
 every hop whether or not a trace is recorded. Nothing here is given personal data: logs name methods, reasons, ids.
 """
 
-import json
-import logging
 import re
 import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from random import getrandbits
 from wsgiref.simple_server import WSGIServer
@@ -32,7 +32,9 @@ from prometheus_client.registry import Collector
 
 from services.kit.config import TelemetrySection
 from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.lines import CURRENT, ToCollector
 from services.kit.rpc import Call, Rpc
+from services.kit.uses import Uses
 
 _TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
 """W3C Trace Context, version 00; what does not match begins a new trace."""
@@ -40,6 +42,8 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 """Seconds."""
 _PATIENCE = 3
 """Seconds that a collector has to take what it is sent."""
+_MOST_LINES = 2048
+"""Log lines that wait for a collector; of more, the oldest go only to standard error."""
 _IDS = RandomIdGenerator()
 _LOW_64 = (1 << 64) - 1
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
@@ -75,6 +79,8 @@ class Telemetry:
         self._metrics = [MeterProvider(metric_readers=[reader], resource=resource)]
         self.tracer = self._traces.get_tracer("hutong")
         self._shown: dict[str, list[tuple[dict[str, str], Read]]] = {}
+        self.log_handler: ToCollector | None = None
+        """Sends the lines of the process's log to the collector, once it is added to the root logger; None without."""
         self.calls = Calls()
         self.registry.register(self.calls)
         if section.otlp:
@@ -82,13 +88,23 @@ class Telemetry:
         self._server: WSGIServer | None = None
 
     def _export(self, endpoint: str, every: float, resource: Resource) -> None:
-        """Send traces, and every so many seconds metrics, to a collector."""
+        """Send traces and log lines, and every so many seconds metrics, to a collector."""
         # Loaded where it is wanted: it costs every other node 10 MB.
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+        from opentelemetry.sdk._logs import LoggerProvider  # noqa: PLC0415
+        from opentelemetry.sdk._logs.export import BatchLogRecordProcessor  # noqa: PLC0415
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
 
         self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+        logs = LoggerProvider(resource)
+        # All that waits is one batch, so that a stop waits for a collector that is away but once.
+        sender = OTLPLogExporter(endpoint=endpoint, timeout=_PATIENCE)
+        logs.add_log_record_processor(
+            BatchLogRecordProcessor(sender, max_queue_size=_MOST_LINES, max_export_batch_size=_MOST_LINES)
+        )
+        self.log_handler = ToCollector(logs)
         exporter = OTLPMetricExporter(endpoint=endpoint, timeout=_PATIENCE)
         provider = MeterProvider([PeriodicExportingMetricReader(exporter, every * 1000)], resource)
         self._metrics.append(provider)
@@ -120,6 +136,12 @@ class Telemetry:
                 getattr(provider.get_meter("hutong"), create)(name, [observe], description=description)
         shown.append((labels, read))
 
+    def cache(self, name: str, uses: Uses) -> None:
+        """Show how well something is kept, by hits and misses."""
+        hits, misses = "What was wanted and was there", "What was wanted and had to be made"
+        self.counter("hutong_cache_hits", hits, lambda: max(0, uses.wanted - uses.made), cache=name)
+        self.counter("hutong_cache_misses", misses, lambda: uses.made, cache=name)
+
     def readings(self) -> Iterator[tuple[str, dict[str, str], float]]:
         """Give all values there are now: name, labels, value."""
         for name, shown in self._shown.items():
@@ -143,9 +165,14 @@ class Telemetry:
         if self._server:
             self._server.shutdown()
             self._server.server_close()
-        self._traces.shutdown()
-        for provider in self._metrics:
-            provider.shutdown(timeout_millis=_PATIENCE * 1000)
+        ends: list[Callable[[], object]] = [self._traces.shutdown]
+        ends += [partial(provider.shutdown, timeout_millis=_PATIENCE * 1000) for provider in self._metrics]
+        if self.log_handler:
+            ends.append(self.log_handler.close)
+        # At once: of a collector that is away one waits but once.
+        with ThreadPoolExecutor(len(ends)) as threads:
+            for ended in [threads.submit(end) for end in ends]:
+                ended.result()
 
 
 class Calls(Collector):
@@ -218,7 +245,7 @@ class _Ended:
 class CallTrace:
     """The trace that a call is part of: its ids are written only where somebody is told them."""
 
-    __slots__ = ("_parent", "_trace", "span", "started", "told")
+    __slots__ = ("_parent", "_trace", "over", "span", "started", "told")
 
     def __init__(self, trace: int, span: trace.Span | None, told: bool) -> None:
         self._trace = trace
@@ -226,6 +253,8 @@ class CallTrace:
         self.span = span
         """Where the trace is recorded."""
         self.told = told
+        self.over = False
+        """The call has ended: what goes on behind it is no part of it."""
         self.started = time.perf_counter()
 
     @property
@@ -260,13 +289,15 @@ class Trace:
         span = self._span(rpc, number, given) if recorded else None
         if span and not given:
             number = span.get_span_context().trace_id
-        call.trace = CallTrace(number, span, bool(given or span))
+        call.trace = made = CallTrace(number, span, bool(given or span))
+        CURRENT.set(made)
 
     def end(self, call: Call, rpc: Rpc, error: BaseException | None, /) -> None:
         """Count how the call ended, and end its span."""
         traced = call.trace
         if not isinstance(traced, CallTrace):
             return
+        traced.over = True
         code = "OK"
         if error is not None:
             code = error.code if isinstance(error, HutongError) else "CANCELLED"
@@ -276,7 +307,7 @@ class Trace:
         if traced.span:
             if isinstance(error, HutongError):
                 traced.span.set_status(StatusCode.ERROR, error.reason)
-            traced.span.set_attributes({"rpc.grpc.status": code, "hutong.caller": call.caller.path})
+            traced.span.set_attributes({"rpc.grpc.status": code, "hutong.caller": call.caller.told})
             traced.span.end()
 
     def _span(self, rpc: Rpc, number: int, given: re.Match[str] | None) -> trace.Span:
@@ -287,30 +318,6 @@ class Trace:
         return self._telemetry.tracer.start_span(rpc.method[1:], above, SpanKind.SERVER)
 
 
-def trace_id(parent: str) -> str:
-    """Take the trace id out of a `traceparent`."""
-    return parent[3:35]
-
-
-class JsonLines(logging.Formatter):
-    """Log lines as JSON objects: time, level, logger, message, and the fields given as `extra={"fields": …}`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write one line."""
-        line: dict[str, object] = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        line |= getattr(record, "fields", {})
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
-
-
-def configure_logging(level: str) -> None:
-    """Send this process's log to standard error as JSON lines."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def ids(parent: str) -> dict[str, str]:
+    """Take the ids out of a `traceparent`, for the fields of a log line."""
+    return {"trace_id": parent[3:35], "span_id": parent[36:52]}

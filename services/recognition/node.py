@@ -126,6 +126,8 @@ class RecognitionNode:
         self.enforcer = join(config, host, pack)
         reader = Reader(source, engine, pages, host.clock, self.enforcer)
         self._source = uniform = RecordSourceService(AGENCY, owned, reader, contexts, ResumeTokens(secret))
+        host.telemetry.cache("requests", uniform.requests)
+        host.observe_sessions(uniform)
         if files is not None:
             self.calendar_files = files
             host.on_stop(files.watch(cases, config.policy.reload.total_seconds()))

@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
 from services.kit.errors import HutongError, Unavailable
 from services.kit.events import outbox
-from services.kit.events.follower import Remote
+from services.kit.events.follower import Follower, Remote
+from services.kit.events.seam import Batch, Event
 from services.kit.rpc import Call
 from tests.conftest import REPOSITORY
 from tests.databases import Postgres
 from tests.events.bed import SOURCE, Log, Receiver, create, create_inbox, event, serving, source_node
+from tests.log.bed import Clock
 from tests.zone import Zone
 
 MANY = 10_000
@@ -314,3 +316,50 @@ async def test_it_stops_at_once(field: Field, sqlite_inbox: str) -> None:
     follower.start()
     async with asyncio.timeout(30):
         await follower.stop()
+
+
+class Told:
+    """A source that says what it is given to say, and tells when that was taken."""
+
+    def __init__(self) -> None:
+        self.says: asyncio.Queue[Batch] = asyncio.Queue()
+        self.taken = asyncio.Event()
+
+    async def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
+        while True:
+            self.taken.set()
+            yield await self.says.get()
+
+    async def say(self, *recorded: dt.datetime) -> None:
+        """Say that something happened at these moments, and wait until it was kept."""
+        self.taken.clear()
+        events = tuple(Event(f"e{m}", n, "customs", "result.issued", "k", m, "{}") for n, m in enumerate(recorded, 1))
+        self.says.put_nowait(Batch(events, len(events)))
+        await self.taken.wait()
+
+
+async def test_how_old_is_what_is_known(tmp_path: Path) -> None:
+    """As old as the last of what came, until the source says that it was the last; and a silence counts."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'inbox.db'}"
+    create_inbox(url)
+    clock, source, receiver = Clock(), Told(), Receiver(url)
+    follower = Follower(SOURCE, "customs", source, receiver.inbox, clock=clock)
+    follower.start()
+    try:
+        async with asyncio.timeout(20):
+            await source.taken.wait()
+            clock.move(seconds=5)
+            assert follower.behind() == 5
+            hour = clock() - dt.timedelta(hours=1)
+            await source.say(hour - dt.timedelta(hours=1), hour)
+            assert follower.behind() == 3600
+            await source.say()
+            assert follower.behind() == 0
+            clock.move(seconds=90)
+            assert follower.behind() == 90
+            # A source whose clock is ahead of ours.
+            await source.say(clock() + dt.timedelta(seconds=30))
+            assert follower.behind() == 0
+    finally:
+        await follower.stop()
+        await receiver.close()

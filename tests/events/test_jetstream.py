@@ -59,8 +59,12 @@ async def test_a_broker_that_is_down_for_an_hour(made: Field) -> None:
     await until(lambda: not follower.connected and not publisher.connected)
     for start in range(1, 2001, 100):
         await made.tell(*map(event, range(start, start + 100)))
+    # It only ever grows while the broker does not have everything.
+    behind = publisher.behind()
+    assert publisher.behind() > behind
     made.server.start()
     await held(receiver, 2001)
+    await until(lambda: publisher.behind() < behind)
     assert source.fetched == 0
 
 

@@ -22,6 +22,7 @@ from services.kit.config import (
     LiveSection,
     PolicySection,
     StoreSection,
+    TelemetrySection,
 )
 from services.kit.department import DepartmentNode, Room
 from services.kit.host import Host
@@ -50,6 +51,7 @@ class Mesh:
         self.gateway_listen = "127.0.0.1:0"
         self.limits = LimitsSection()
         """Limits of every node; the gateway waits for a department half as long as it grants a call."""
+        self.telemetry = TelemetrySection()
         self.urls: dict[str, str] = {}
         """Stores that do not lie in SQLite, by agency."""
         self.live: dict[str, LiveSection] = {}
@@ -87,6 +89,7 @@ class Mesh:
             tls=self.zone.tls(path),
             log=self.zone.log(path),
             limits=self.limits,
+            telemetry=self.telemetry,
             store=StoreSection(url=self.url(agency), migrate=True),
             policy=self.policies(self.policy(agency)),
             secret=self.folder / "secret",
@@ -110,6 +113,7 @@ class Mesh:
             tls=self.zone.tls("gateway/main"),
             log=self.zone.log("gateway/main"),
             limits=self.limits,
+            telemetry=self.telemetry,
             departments={
                 agency: DepartmentSection(target=target, timeout=self.limits.deadline / 2)
                 for agency, target in targets.items()

@@ -362,21 +362,6 @@ def test_a_certificate_of_cert_manager_is_what_nodes_take() -> None:
     assert set(certificate["usages"]) == {"digital signature", "server auth", "client auth"}
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
-    text = (REPOSITORY / "docs" / "operator.md").read_text(encoding="utf-8")
-    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
-    assert queries
-    for query in queries:
-        names = [
-            word for word in query.replace("(", " ").replace("{", " ").replace("[", " ").split() if "hutong_" in word
-        ]
-        assert names, query
-        for name in names:
-            known = name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum")
-            assert known in text, query
-
-
 def test_nothing_beside_the_chart_is_packed(tmp_path: Path) -> None:
     helm("package", CHART, "--destination", tmp_path)
     (package,) = tmp_path.iterdir()

@@ -1,28 +1,40 @@
 """What a node tells of itself, as a collector of traces hears it."""
 
 import asyncio
+import io
 import json
 import logging
 import re
 import socket
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 import pytest
+from google.protobuf.message import Message
+from opentelemetry.proto.collector.logs.v1 import (  # pyright: ignore[reportMissingTypeStubs] - no `__init__` there
+    logs_service_pb2,
+    logs_service_pb2_grpc,
+)
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from prometheus_client import generate_latest
 
+from services.kit import lines
 from services.kit.config import NodeConfig, TelemetrySection
-from services.kit.errors import FailedPrecondition, PermissionDenied, Reason
+from services.kit.errors import FailedPrecondition, Internal, PermissionDenied, Reason
 from services.kit.host import Host
-from services.kit.telemetry import JsonLines, Telemetry
+from services.kit.lines import JsonLines
+from services.kit.rpc import Call
+from services.kit.telemetry import Telemetry
 from tests.kit.test_server import ASK, OPEN, Mirror, Request, Response, mirrored
 from tests.zone import Zone
+
+LEVELS = ("adapters", "certs", "gateway", "services")
+_log = logging.getLogger("tests.said")
 
 
 class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
@@ -40,12 +52,24 @@ class Metrics(metrics_service_pb2_grpc.MetricsServiceServicer):
         return metrics_service_pb2.ExportMetricsServiceResponse()
 
 
+class Lines(logs_service_pb2_grpc.LogsServiceServicer):
+    """Hears log lines."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        self.heard += [r for each in request.resource_logs for scope in each.scope_logs for r in scope.log_records]
+        return logs_service_pb2.ExportLogsServiceResponse()
+
+
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     """Hears spans, each with the name of its node."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
         self.metrics = Metrics()
+        self.lines = Lines()
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
         for batch in request.resource_spans:
@@ -61,6 +85,8 @@ async def collecting() -> AsyncGenerator[tuple[Collector, str]]:
     generated.add_TraceServiceServicer_to_server(collector, server)
     measured: Any = metrics_service_pb2_grpc
     measured.add_MetricsServiceServicer_to_server(collector.metrics, server)
+    logged: Any = logs_service_pb2_grpc
+    logged.add_LogsServiceServicer_to_server(collector.lines, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
@@ -108,9 +134,88 @@ async def test_a_collector_that_is_away_keeps_no_node_from_stopping(tmp_path: Pa
         free.bind(("127.0.0.1", 0))
         telemetry = Telemetry("customs/node", TelemetrySection(otlp=f"http://127.0.0.1:{free.getsockname()[1]}"))
         telemetry.gauge("hutong_some", "Something", lambda: 1.0)
+        said = io.StringIO()
+        with logging_to(said, telemetry):
+            for number in range(5000):
+                _log.info("Said %d", number)
+            # Nobody waits for a collector to have what is said.
+            assert said.getvalue().count('"message": "Said ') == 5000
         began = time.monotonic()
         await asyncio.to_thread(telemetry.close)
         assert time.monotonic() - began < 20
+
+
+@contextmanager
+def logging_to(said: io.StringIO, telemetry: Telemetry | None = None, level: str = "info") -> Generator[None]:
+    """Log as a node's process does, for a while."""
+    root, ours = logging.getLogger(), [logging.getLogger(name) for name in (*LEVELS, "tests")]
+    before = root.handlers[:], root.level, [logger.level for logger in ours]
+    lines.configure_logging(level, telemetry.log_handler if telemetry else None, said)
+    ours[-1].setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.handlers[:] = before[0]
+        root.setLevel(before[1])
+        for logger, number in zip(ours, before[2], strict=True):
+            logger.setLevel(number)
+
+
+class Saying(Mirror):
+    """Says something, and fails."""
+
+    async def check(self, request: Any, call: Call) -> Message:
+        _log.warning("Somebody asks", extra={"fields": {"department": "customs", "after": 3, "what": ("a", 1)}})
+        raise ValueError("as it was meant")
+
+
+async def test_a_collector_hears_what_is_logged(tmp_path: Path) -> None:
+    """The same lines as on standard error, with the ids of the call's trace."""
+    zone, said = Zone(tmp_path), io.StringIO()
+    listed = tmp_path / "access.yaml"
+    listed.write_text(OPEN)
+    async with collecting() as (collector, address):
+        section = TelemetrySection(otlp=address, sample=0.0)
+        host = Host(NodeConfig(node=zone.node("customs/node"), tls=zone.tls("customs/node"), telemetry=section))
+        await host.start(mirrored(Saying()), [listed])
+        with logging_to(said, host.telemetry):
+            parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+            async with zone.client(host, "taxation/refund") as client:
+                with pytest.raises(Internal):
+                    await client.unary(ASK, Request(), Response, timeout=5, traceparent=parent)
+            _log.info("Nobody asks")
+            await host.stop()
+    written = [json.loads(line) for line in said.getvalue().splitlines()]
+    heard = {line.body.string_value: line for line in collector.lines.heard}
+    assert len(collector.lines.heard) == len(heard) == len(written)
+    assert {line["message"] for line in written} == set(heard)
+    asked, failed, alone = (heard[what] for what in ("Somebody asks", "Call failed unexpectedly", "Nobody asks"))
+    told = {each.key: each.value for each in asked.attributes}
+    assert (told["department"].string_value, told["after"].int_value, told["what"].string_value) == (
+        "customs",
+        3,
+        "('a', 1)",
+    )
+    assert asked.severity_text == "WARNING"
+    assert asked.trace_id.hex() == failed.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert asked.span_id == failed.span_id != bytes.fromhex("b7ad6b7169203331")
+    (stack,) = (each.value.string_value for each in failed.attributes if each.key == "exception.stacktrace")
+    assert "as it was meant" in stack
+    assert not alone.trace_id
+    (line,) = (line for line in written if line["message"] == "Somebody asks")
+    assert (line["trace_id"], line["span_id"]) == (asked.trace_id.hex(), asked.span_id.hex())
+
+
+def test_libraries_tell_less_than_we_do() -> None:
+    """Of a database, never what is in it."""
+    telemetry = Telemetry("customs/node", TelemetrySection())
+    with logging_to(io.StringIO(), telemetry, "debug"):
+        enabled = [
+            logging.getLogger(name).isEnabledFor(level)
+            for name, level in (("services.kit", 10), ("grpc", 10), ("grpc", 20), ("sqlalchemy.engine", 20))
+        ]
+    telemetry.close()
+    assert enabled == [True, False, True, False]
 
 
 def test_log_lines_are_json_with_their_fields() -> None:

@@ -9,6 +9,7 @@ from typing import Final, cast
 
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
+from services.kit.clock import Clock, system_clock
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.seam import Batch, Event, EventSink, EventSource
 from services.kit.following import Following
@@ -74,6 +75,7 @@ class Follower(Following):
         on_new: Callable[[tuple[Event, ...]], None] | None = None,
         *,
         silence: float = _SILENCE,
+        clock: Clock = system_clock,
     ) -> None:
         """`node` names the source in the sink; `on_new` is told of what was kept, after the commit, at most once."""
         super().__init__("Events", longest_pause=_LONGEST_PAUSE, source=node)
@@ -83,6 +85,13 @@ class Follower(Following):
         self._sink = sink
         self._on_new = on_new
         self._silence = silence
+        self._clock = clock
+        self._known = clock()
+        """Everything up to this moment is kept, by the source's clock where it said so."""
+
+    def behind(self) -> float:
+        """Say how many seconds ago everything was known; grows while nothing is heard, and between heartbeats."""
+        return max(0.0, (self._clock() - self._known).total_seconds())
 
     async def _follow(self) -> None:
         after = await self._sink.position(self._node)
@@ -97,6 +106,8 @@ class Follower(Following):
                     if batch.events or batch.until > after:
                         await self._keep(batch)
                         after = batch.until
+                    # There may be more behind these; an empty batch says that there is not.
+                    self._known = batch.events[-1].recorded_at if batch.events else self._clock()
         except FailedPrecondition as error:
             if error.reason is Reason.EVENTS_AHEAD:
                 _log.error("A source's log began anew", extra={"fields": {"source": self._node, "after": after}})

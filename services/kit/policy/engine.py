@@ -31,6 +31,7 @@ from services.kit.policy.schema import AUTHORIZATION, Authorized
 from services.kit.policy.transforms import MIN_SECRET, least_revealing, pseudonym_key
 from services.kit.records.catalogue import Catalogue, Field, RecordType, nearest
 from services.kit.records.values import Column
+from services.kit.uses import Uses
 
 LIMITS: Mapping[str, int] = MappingProxyType(
     {
@@ -86,10 +87,8 @@ class PolicyEngine:
         self._clock = clock
         self._cache_size = cache_size
         self._kept: OrderedDict[tuple[str, ...], _Kept] = OrderedDict()
-        self.looked_up = 0
-        """How often a mask was wanted."""
-        self.compiled = 0
-        """How often it had to be compiled for that."""
+        self.masks = Uses()
+        """How masks are kept."""
         self._entities: dict[str, cedarpy.Entities] = {}
 
     @property
@@ -166,9 +165,9 @@ class PolicyEngine:
         now = self._clock()
         key = self._key(caller, context, record_type, authorized)
         kept = self._kept.get(key)
-        self.looked_up += 1
+        self.masks.wanted += 1
         if kept is None or not kept.stands(now):
-            self.compiled += 1
+            self.masks.made += 1
             self.check_context(context)
             kept = _Kept(self._compile(caller, context, record_type, authorized, now), now)
             self._kept[key] = kept

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -175,6 +176,14 @@ class Database:
         self._readers = ThreadPoolExecutor(urls.parse(url)[1].pool, thread_name_prefix="store-read")
         # One at a time: writers of one process queue here instead of at the database's lock.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self.running = 0
+        """Reads and writes that run in a thread, or wait for one."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections are in use."""
+        pools = (self._reads.pool, self._writes.pool)
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.QueuePool))
 
     async def read(self, work: Work[T], *, short: bool = False) -> T:
         """Run a read; `short` says that an index leads straight to a few rows.
@@ -183,7 +192,16 @@ class Database:
         """
         if short and self._inline:
             return self._read(work)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+        return await self._in_thread(self._readers, self._read, work)
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, run: Callable[[Work[T]], T], work: Work[T]) -> T:
+        self.running += 1
+        try:
+            # With its context: what is logged in there has the ids of the call's trace.
+            context = copy_context()
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: context.run(run, work))
+        finally:
+            self.running -= 1
 
     @property
     def dialect(self) -> str:
@@ -205,7 +223,7 @@ class Database:
         Where the database gave it up for the sake of another transaction (a deadlock, or one that could not be put in
         an order with others), it is run once more: so it must leave nothing behind but what it wrote.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, work)
+        return await self._in_thread(self._writer, self._write, work)
 
     def close(self) -> None:
         """Wait for what is running, then let go of every connection."""

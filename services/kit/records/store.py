@@ -54,6 +54,11 @@ class RecordStore:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def database(self) -> Database:
+        """Where the records lie."""
+        return self._database
+
     async def open(self) -> None:
         """See that the database answers; raises `Unavailable` where it does not."""
         if not migrations.exists(self._url):

@@ -105,6 +105,11 @@ class Sessions:
             await session.close()
             await asyncio.gather(reading, return_exceptions=True)
 
+    @property
+    def unanswered(self) -> int:
+        """How many questions of all sessions run, or were answered and not sent yet."""
+        return sum(session.unanswered for session in list(self._open))
+
     def stop(self) -> None:
         """Read no further question, answer what was read, and end: so a drain need not wait for peers."""
         for session in self._open:
@@ -164,8 +169,13 @@ class _Session:
             self._ended = True
             self._news.set()
 
+    @property
+    def unanswered(self) -> int:
+        """How many questions run, or were answered and not sent yet."""
+        return len(self._running) + len(self._answers)
+
     def _full(self) -> bool:
-        return len(self._running) + len(self._answers) >= MOST_UNANSWERED or self._unsent >= MOST_UNSENT
+        return self.unanswered >= MOST_UNANSWERED or self._unsent >= MOST_UNSENT
 
     def stop(self) -> None:
         """Begin no further question."""

@@ -64,6 +64,12 @@ def _observe(host: Host, publisher: Publisher) -> None:
         lambda: int(publisher.connected),
         audience=publisher.audience,
     )
+    host.telemetry.gauge(
+        "hutong_events_unpublished_seconds",
+        "How long ago the broker had all events for this agency",
+        publisher.behind,
+        audience=publisher.audience,
+    )
     host.telemetry.counter(
         "hutong_events_published",
         "Events published for this agency",

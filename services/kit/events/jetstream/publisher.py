@@ -104,8 +104,13 @@ class Publisher(Following):
         self._standing_by = False
         self._reached = 0
         self._until = 0
+        self._known = clock()
         self.published = 0
         """Events that this process has published."""
+
+    def behind(self) -> float:
+        """Say how many seconds ago the broker had everything; grows while it is away, and between looks."""
+        return max(0.0, (self._clock() - self._known).total_seconds())
 
     @property
     def audience(self) -> str:
@@ -165,6 +170,7 @@ class Publisher(Following):
                 for part in _parts(batch, self._limit(connection)):
                     place = await self._carry(connection, place, part)
                 await self._beat(connection)
+                self._known = batch.events[-1].recorded_at if batch.events else self._clock()
                 self._heard()
         await self._farewell(connection)
 

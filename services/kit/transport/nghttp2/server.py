@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
+from services.kit.caller import Caller
 from services.kit.config import LimitsSection
 from services.kit.errors import HutongError
 from services.kit.rpc import Dispatcher, Rpc
@@ -127,7 +129,7 @@ class NgServer:
             # Its calls will be told why; until then all such share.
             caller = ""
         if len(self.connections) >= self._most or self._of[caller] >= self._most_of:
-            _log.warning("Connection refused: too many", extra={"fields": {"caller": caller}})
+            _log.warning("Connection refused: too many", extra={"fields": {"caller": _told(caller)}})
             return False
         connection.caller = caller
         self.connections[connection] = caller
@@ -260,3 +262,8 @@ class NgServer:
 
 def _expire(stream: ServedStream) -> None:
     stream.connection.expire(stream)
+
+
+def _told(caller: str) -> str:
+    """Name a caller in a log line; empty for one that nobody knows."""
+    return Caller.of(SpiffeId.parse(caller)).told if caller else ""
