@@ -20,6 +20,7 @@ the certificate may be used by a TLS client. On top of that, a peer stands when
 import datetime as dt
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -31,6 +32,7 @@ from certs.errors import (
     CertificateUnreadable,
     ExtendedKeyUsageWrong,
     KeyUsageWrong,
+    RevocationUnknown,
     TrustDomainWrong,
 )
 from certs.peer import Peer, Revocations
@@ -150,3 +152,31 @@ class PeerVerifier:
             self._peers[pem] = peer
         check_moment(peer, self._revocations, self._clock())
         return peer.spiffe_id
+
+
+class ServerVerifier:
+    """Says of servers whether their certificates still stand: the handshake has checked the rest, and their names.
+
+    Where revocations are not known they stand: a node whose list has lapsed must reach those who tell it newer ones.
+    """
+
+    def __init__(self, revocations: Revocations, clock: Clock) -> None:
+        self._revocations = revocations
+        self._clock = clock
+
+    def verify(self, pem: bytes) -> None:
+        """Raise `CertificateRevoked`, or another `CertificateError` where the certificate does not stand."""
+        try:
+            certificate = x509.load_pem_x509_certificate(pem)
+            authority = _authority_of(certificate.extensions)
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            raise CertificateUnreadable(f"certificate cannot be read: {error}") from error
+        peer = Peer(
+            spiffe_id=SpiffeId.from_certificate(certificate),
+            serial=certificate.serial_number,
+            authority=authority,
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+        )
+        with suppress(RevocationUnknown):
+            self._revocations.check(peer, self._clock())

@@ -10,12 +10,15 @@ from typing import Annotated, Final
 import typer
 from pydantic import TypeAdapter, ValidationError
 
+from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
+from certs.verify import ServerVerifier
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from services.cli.rooms import GATEWAY
 from services.cli.zone import GATEWAY_SYSTEM, Zone
 from services.kit.client import Client
+from services.kit.clock import system_clock
 from services.kit.config import Duration
 from services.kit.errors import InvalidArgument, Reason
 
@@ -74,10 +77,16 @@ class Door:
     target: str
     gateway: SpiffeId
     credentials: SvidFiles
+    revoked: Path | None = None
+    """The zone's revocation list, where it is at hand."""
 
     def client(self) -> Client:
-        """Connect."""
-        return Client(self.target, self.gateway, self.credentials)
+        """Connect; a node whose certificate is revoked is told nothing."""
+        if self.revoked is None:
+            return Client(self.target, self.gateway, self.credentials)
+        lists = RevocationList(self.revoked, self.credentials.bundle)
+        vouch = ServerVerifier(lists, system_clock).verify
+        return Client(self.target, self.gateway, self.credentials, vouch=vouch)
 
 
 def door(
@@ -109,7 +118,8 @@ def door(
     expected = SpiffeId.of(there.zone, there.agency, there.system)
     files = SvidFiles(cert, key or cert, bundle) if cert and bundle else zone.credentials(caller)
     files.load()
-    return Door(address or there.listen, SpiffeId.parse(gateway_id) if gateway_id else expected, files)
+    gateway = SpiffeId.parse(gateway_id) if gateway_id else expected
+    return Door(address or there.listen, gateway, files, zone.certificates.revoked)
 
 
 def request(

@@ -17,7 +17,7 @@ from services.kit.config import TRANSPORT, Transport
 from services.kit.errors import Reason, Unavailable
 from services.kit.identity import Identity
 from services.kit.transport import choice
-from services.kit.transport.seam import Channel, Metadata
+from services.kit.transport.seam import Channel, Metadata, Vouch
 
 R = TypeVar("R", bound=Message)
 
@@ -36,13 +36,18 @@ class Client:
         *,
         response_bytes: int = 16 * 1024 * 1024,
         transport: Transport = TRANSPORT,
+        vouch: Vouch | None = None,
     ) -> None:
-        """Connect lazily to `target` (`host:port`), which must prove to be `server`."""
+        """Connect lazily to `target` (`host:port`), which must prove to be `server`.
+
+        `vouch` says whether its certificate still stands, where somebody knows of revocations (`MakeChannel`).
+        """
         self.target = target
         self._server = server
         self._identity = Identity(files)
         self._response_bytes = response_bytes
         self._make = choice.channel(transport)
+        self._vouch = vouch
         self._channels: dict[SvidVersion, Channel] = {}
         self._retiring: set[asyncio.Task[None]] = set()
 
@@ -55,7 +60,7 @@ class Client:
                 task = asyncio.get_running_loop().create_task(self._retire(former))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
-            channel = self._make(self.target, self._server, svid, self._response_bytes)
+            channel = self._make(self.target, self._server, svid, self._response_bytes, self._vouch)
             self._channels[svid.version] = channel
         return channel
 

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
-from certs.verify import PeerVerifier
+from certs.verify import PeerVerifier, ServerVerifier
 from hutong.api.node.v1 import node_pb2
 from services.kit import access, health, identity, status
 from services.kit.access import AccessList
@@ -156,7 +156,10 @@ class Host:
     def client(self, target: str, server: SpiffeId) -> Client:
         """Make a client that calls another node as this one; it is closed at the stop."""
         limits, transport = self.config.limits, self.config.node.transport
-        client = Client(target, server, self.files, response_bytes=limits.response_bytes, transport=transport)
+        vouch = ServerVerifier(self._revoked, self.clock).verify
+        client = Client(
+            target, server, self.files, response_bytes=limits.response_bytes, transport=transport, vouch=vouch
+        )
         self.on_stop(client.close)
         return client
 

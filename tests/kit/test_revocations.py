@@ -17,7 +17,8 @@ from certs import issuance
 from certs.authority import Authority
 from certs.files import write_atomically
 from certs.register import RevocationReason
-from certs.revocation import Brought, signed_list
+from certs.revocation import Brought, RevocationList, signed_list
+from certs.verify import ServerVerifier
 from hutong.api.node.v1 import node_pb2
 from services.cli.statuses import Asked, Light, ask, lights
 from services.kit.client import Client
@@ -103,6 +104,14 @@ def listen(client: Client) -> Stream:
     return cast("Stream", messages)
 
 
+@contextlib.asynccontextmanager
+async def closing(client: Client) -> AsyncGenerator[Client]:
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
 def read(host: Host, name: str, **labels: str) -> float:
     """Read what a node measures."""
     found = host.telemetry.readings()
@@ -132,6 +141,15 @@ async def until_refused(client: Client) -> HutongError:
                 await client.raw(CALL, b"", timeout=5)
             except HutongError as error:
                 return error
+            await asyncio.sleep(0.01)
+
+
+async def until_answered(client: Client) -> None:
+    async with asyncio.timeout(SOON):
+        while True:
+            with contextlib.suppress(HutongError):
+                await client.raw(CALL, b"", timeout=5)
+                return
             await asyncio.sleep(0.01)
 
 
@@ -283,6 +301,41 @@ async def test_nobody_listens_more_often_than_it_may(field: Field) -> None:
         with pytest.raises(HutongError) as refused:
             await first()
     assert refused.value.reason is Reason.STREAMS_TOO_MANY
+
+
+async def test_of_a_server_that_is_revoked_nothing_is_asked(field: Field) -> None:
+    host, layout = await field.start("customs"), field.zone.authority.layout
+
+    def connect() -> "contextlib.AbstractAsyncContextManager[Client]":
+        vouch = ServerVerifier(RevocationList(layout.revoked, layout.bundle), now).verify
+        files = field.zone.files(CALLER)
+        return closing(Client(host.address, host.identity, files, transport="nghttp2", vouch=vouch))
+
+    async with connect() as client, contextlib.aclosing(listen(client)) as stream:
+        assert (await anext(stream)).lists
+        field.revoke("customs/node")
+        # What runs ends, and what comes after is not even begun.
+        async with asyncio.timeout(SOON):
+            with pytest.raises(HutongError, match="lost"):
+                while True:
+                    await anext(stream)
+        assert "is revoked" in (await until_refused(client)).message
+        field.zone.authority.issue(host.identity, now())
+        await until_answered(client)
+    # Where the list is lost nobody is known to be revoked: whoever has a newer one must be heard.
+    layout.revoked.unlink()
+    async with connect() as client:
+        await client.raw(CALL, b"", timeout=5)
+
+
+async def test_a_node_calls_no_server_that_is_revoked(field: Field) -> None:
+    first = await field.start("supervision")
+    second = await field.start("customs", supervision=first)
+    await until(lambda: read(second, "hutong_revocations_followed") == 1)
+    field.revoke("supervision/node")
+    write_atomically(field.revoked_at("customs"), field.list)
+    if second.config.node.transport == "nghttp2":
+        await until(lambda: read(second, "hutong_revocations_followed") == 0)
 
 
 async def test_a_zone_without_lists_tells_none_and_shows_none(tmp_path: Path) -> None:

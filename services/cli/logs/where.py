@@ -216,7 +216,8 @@ class Where:
         node = local.config.node
         credentials = self._credentials()
         credentials.load()
-        return Door(node.listen, SpiffeId.of(node.zone, node.agency, node.system), credentials)
+        identity = SpiffeId.of(node.zone, node.agency, node.system)
+        return Door(node.listen, identity, credentials, local.config.tls.revoked)
 
     def signed(self, text: str) -> SignedCheckpoint:
         """Verify a checkpoint: that its log signed it, and the cosignatures of those whose keys are published.

@@ -32,6 +32,10 @@ Metadata = Iterable[tuple[str, str]]
 """Headers that a caller adds to a call."""
 
 
+Vouch = Callable[[bytes], None]
+"""Raises `CertificateError` where a server's certificate, PEM, no longer stands (`certs.verify.ServerVerifier`)."""
+
+
 class Server(Protocol):
     """Serves rpcs on one address."""
 

@@ -11,7 +11,7 @@ from certs.svid import Svid
 from certs.tls import channel_credentials, server_name
 from services.kit import wire
 from services.kit.errors import DOMAIN, HutongError
-from services.kit.transport.seam import Metadata
+from services.kit.transport.seam import Metadata, Vouch
 
 _Unary = Callable[..., Awaitable[bytes]]
 _Streaming = Callable[..., AsyncIterator[bytes]]
@@ -20,8 +20,10 @@ _Streaming = Callable[..., AsyncIterator[bytes]]
 class GrpcChannel:
     """A channel of grpcio's to one node."""
 
-    def __init__(self, target: str, server: SpiffeId, svid: Svid, response_bytes: int) -> None:
-        """Connect lazily to `target`, which must prove to be `server`."""
+    def __init__(
+        self, target: str, server: SpiffeId, svid: Svid, response_bytes: int, vouch: Vouch | None = None
+    ) -> None:
+        """Connect lazily to `target`, which must prove to be `server`; grpcio does not show what `vouch` asks for."""
         self.response_bytes: Final = response_bytes
         """Bytes of the largest message that it takes."""
         self._channel = grpc.aio.secure_channel(

@@ -5,6 +5,7 @@ connection has room for them, and the peer may send as its answers are taken.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -27,12 +28,13 @@ from ngh2 import (
     TrailersReceived,
 )
 
+from certs.errors import CertificateError, CertificateRevoked
 from services.kit.errors import HutongError
 from services.kit.transport.nghttp2 import headers, statuses, tls
 from services.kit.transport.nghttp2.connection import Connection, OnEvent
 from services.kit.transport.nghttp2.framing import MessageReader, frame
 from services.kit.transport.nghttp2.statuses import Headers
-from services.kit.transport.seam import Metadata
+from services.kit.transport.seam import Metadata, Vouch
 
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes that a peer may send on a stream before its messages are taken: so much may lie unread."""
@@ -55,6 +57,7 @@ _SETTINGS: Final = {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: STREAM_
 _PREFIX: Final = b"\0"
 _OK: Final = ((b"grpc-status", b"0"),)
 _NO_LIMIT: Final = 2**32 - 1
+_log = logging.getLogger(__name__)
 
 
 class Call:
@@ -368,6 +371,11 @@ class Owner(Protocol):
     heads: Heads
     tasks: set[asyncio.Task[None]]
 
+    @property
+    def vouch(self) -> Vouch | None:
+        """Ask whether the server's certificate stands; None where nobody knows."""
+        ...
+
     def ended(self, call: Call) -> None:
         """Know that a call has an outcome."""
         ...
@@ -413,6 +421,7 @@ class ClientConnection(Connection):
         self._usual: Headers = ()
         """Headers of a response that are known to be right: nearly all have the same."""
         self._timer: asyncio.TimerHandle | None = None
+        self._certificate = b""
 
     # The connection.
 
@@ -422,6 +431,14 @@ class ClientConnection(Connection):
             self._unready(ConnectionError("it does not speak HTTP/2"))
             self.abort()
             return
+        if self._owner.vouch is not None:
+            self._certificate = tls.peer_certificate(transport)
+            try:
+                self._owner.vouch(self._certificate)
+            except CertificateError as error:
+                self._unready(ConnectionError(str(error)))
+                self.abort()
+                return
         self._timer = self.loop.call_later(LOOK, self._look)
 
     def ended(self) -> None:
@@ -479,6 +496,17 @@ class ClientConnection(Connection):
     def _look(self) -> None:
         self._timer = self.loop.call_later(LOOK, self._look)
         self.tend(time.monotonic())
+        if self._owner.vouch is not None:
+            # For anything but that no running call fails: connections are made anew within the hour.
+            with suppress(CertificateError):
+                self._still_stands(self._owner.vouch)
+
+    def _still_stands(self, vouch: Vouch) -> None:
+        try:
+            vouch(self._certificate)
+        except CertificateRevoked:
+            _log.info("Connection cut: the server's certificate is revoked")
+            self.abort()
 
     def _unready(self, error: Exception) -> None:
         if not self.ready.done():

@@ -18,7 +18,7 @@ from services.kit.errors import HutongError, Reason, ResourceExhausted
 from services.kit.sessions.deadlines import Deadlines
 from services.kit.transport.nghttp2 import statuses, tls
 from services.kit.transport.nghttp2.calling import Call, ClientConnection, Heads, StreamCall, UnaryCall
-from services.kit.transport.seam import Metadata
+from services.kit.transport.seam import Metadata, Vouch
 from services.kit.waiting import within
 
 CONNECT: Final = 5.0
@@ -43,9 +43,12 @@ _CLOSED: Final = "the channel was closed"
 class NgChannel:
     """A channel of libnghttp2's to one node. To be used in one event loop."""
 
-    def __init__(self, target: str, server: SpiffeId, svid: Svid, response_bytes: int) -> None:
-        """Connect lazily to `target`, which must prove to be `server`."""
+    def __init__(
+        self, target: str, server: SpiffeId, svid: Svid, response_bytes: int, vouch: Vouch | None = None
+    ) -> None:
+        """Connect lazily to `target`, which must prove to be `server`; `vouch` is asked whether it still stands."""
         self._target = target
+        self.vouch: Final = vouch
         self._name = server_name(server)
         self._svid = svid
         self._context: ssl.SSLContext | None = None
