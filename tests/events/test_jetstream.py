@@ -19,7 +19,7 @@ from services.kit.events.service import EVENT
 from tests.events import bed
 from tests.events.bed import SOURCE, Log, Receiver, create, event, zone_key
 from tests.events.jetfield import CUSTOMS, Field, field, until
-from tests.events.natsd import OPERATOR
+from tests.events.natsd import OPERATOR, free_ports
 from tests.recording.bed import broken, everything
 from tests.zone import now
 
@@ -143,6 +143,13 @@ async def test_a_broker_that_lost_its_disk_while_all_were_connected(made: Field)
     await until(lambda: source.reached)
     await made.tell(event(50))
     await held(receiver, 51)
+
+
+async def test_servers_that_are_not_there_are_passed_over(made: Field) -> None:
+    """Each at once: not after as long as the client library would try."""
+    made.server.addresses[:0] = [f"127.0.0.1:{port}" for port in free_ports(3)]
+    async with asyncio.timeout(5), made.server.broker("customs/node").connect() as connection:
+        assert await connection.extent(CUSTOMS.stream) is None
 
 
 async def test_a_cluster_of_which_one_is_killed_and_another_loses_its_disk(tmp_path: Path) -> None:

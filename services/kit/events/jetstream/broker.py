@@ -10,9 +10,9 @@ import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
-import nats
+from nats.aio import client as nats_client
 from nats.errors import Error as NatsError
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
@@ -34,8 +34,9 @@ _PENDING: Final = 64
 
 _LAST: Final = "Nats-Expected-Last-Sequence"
 """With this header a message is taken only right after that place."""
-_connect: Final[Callable[..., Awaitable[Any]]] = cast("Any", nats).connect
+_Client: Final[Callable[[], Any]] = cast("Any", nats_client).Client
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +54,26 @@ def translated() -> Generator[None]:
         # Texts of a broker are not ours to show to anybody; whoever runs the node finds them here.
         _log.debug("The broker failed", exc_info=error)
         raise unavailable() from None
+
+
+async def _bounded(asked: Coroutine[Any, Any, T], seconds: float, closed: asyncio.Event | None = None) -> T:
+    """Wait for the client library so long at most, and no longer than until a connection is closed.
+
+    Not in our own task: with Python 3.11 the library may swallow that it was cancelled (`services.kit.waiting` says
+    how), and whoever waits for our task to end would wait for as long as the library tries again. Raises `Unavailable`.
+    """
+    answer = asyncio.ensure_future(asked)
+    waiting: set[asyncio.Future[Any]] = {answer}
+    if closed is not None:
+        waiting.add(asyncio.ensure_future(closed.wait()))
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise unavailable()
+        return answer.result()
+    finally:
+        for each in waiting:
+            each.cancel()
 
 
 Heard = Callable[[bytes, Mapping[str, str] | None], Awaitable[None]]
@@ -105,14 +126,14 @@ class Connection:
             await heard(message.data, message.headers)
 
         with translated():
-            await self._client.subscribe(subject, cb=each, pending_msgs_limit=_PENDING)
+            await self._open(self._client.subscribe(subject, cb=each, pending_msgs_limit=_PENDING))
             # Only what the broker has read of us is in force.
-            await self._client.flush(timeout=_CONNECT)
+            await self._open(self._client.flush(timeout=_CONNECT))
 
     async def say(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
         """Say something that nobody keeps."""
         with translated():
-            await self._client.publish(subject, data, headers=headers)
+            await self._open(self._client.publish(subject, data, headers=headers))
 
     async def extent(self, stream: str) -> tuple[int, int] | None:
         """Get the first and the last place of a stream, the other way round of an empty one; None without one."""
@@ -165,18 +186,9 @@ class Connection:
                 if Limits(there.max_bytes, there.max_age, there.num_replicas) != limits:
                     await self._open(self._js.update_stream(wanted))
 
-    async def _open(self, asked: Coroutine[Any, Any, Any]) -> Any:
+    async def _open(self, asked: Coroutine[Any, Any, T]) -> T:
         """Wait for an answer while the connection is open; the client would wait on for one that cannot come."""
-        answer = asyncio.ensure_future(asked)
-        closed = asyncio.ensure_future(self.closed.wait())
-        try:
-            await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                raise unavailable()
-            return answer.result()
-        finally:
-            closed.cancel()
-            answer.cancel()
+        return await _bounded(asked, 2 * _REQUEST, self.closed)
 
     async def purge(self, stream: str) -> None:
         """Empty a stream."""
@@ -206,10 +218,6 @@ class Broker:
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Connection]:
         """Open a connection. Raises `Unavailable` BROKER_UNAVAILABLE."""
-        closed = asyncio.Event()
-
-        async def gone() -> None:
-            closed.set()
 
         async def failed(error: Exception) -> None:
             _log.debug("The broker complains", exc_info=error)
@@ -219,7 +227,7 @@ class Broker:
             context = await asyncio.to_thread(self._context, svid)
         except (CertificateError, ssl.SSLError, OSError):
             raise unavailable("there is no certificate to show to the broker") from None
-        client = await self._open(
+        client, closed = await self._open(
             {
                 "tls": context,
                 "tls_hostname": server_name(self.identity),
@@ -234,17 +242,15 @@ class Broker:
                 "inbox_prefix": inbox_prefix(svid.spiffe_id),
                 "name": f"{svid.spiffe_id.agency}/{svid.spiffe_id.system}",
                 "error_cb": failed,
-                "closed_cb": gone,
             }
         )
         try:
             yield Connection(client, svid.version, closed)
         finally:
-            with suppress(NatsError, OSError, asyncio.TimeoutError):
-                async with asyncio.timeout(_CONNECT):
-                    await client.close()
+            with suppress(Unavailable), translated():
+                await _bounded(client.close(), _CONNECT)
 
-    async def _open(self, options: dict[str, Any]) -> Any:
+    async def _open(self, options: dict[str, Any]) -> tuple[Any, asyncio.Event]:
         """Connect to the first server that takes us; those of a cluster are all as good."""
         for server in self.servers[:-1]:
             with suppress(Unavailable), translated():
@@ -252,10 +258,21 @@ class Broker:
         with translated():
             return await self._opened(self.servers[-1], options)
 
-    async def _opened(self, server: str, options: dict[str, Any]) -> Any:
-        # The library bounds each step by itself, and not all of them: whoever took the address may say nothing.
-        async with asyncio.timeout(2 * _CONNECT):
-            return await _connect(f"tls://{server}", **options)
+    async def _opened(self, server: str, options: dict[str, Any]) -> tuple[Any, asyncio.Event]:
+        """Connect to a server; gives what is set once that connection is gone, too."""
+        client, closed = _Client(), asyncio.Event()
+
+        async def gone() -> None:
+            closed.set()
+
+        try:
+            # The library bounds each step by itself, and not all of them: whoever took the address may say nothing.
+            await _bounded(client.connect(f"tls://{server}", closed_cb=gone, **options), 2 * _CONNECT)
+        except BaseException:
+            with suppress(Unavailable), translated():
+                await _bounded(client.close(), _CONNECT)
+            raise
+        return client, closed
 
     def _context(self, svid: Svid) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
