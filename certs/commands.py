@@ -336,6 +336,7 @@ def prune(
 ) -> None:
     """End the former authority: what it issued is refused, its root leaves the bundle, its key is deleted.
 
+    The key of a root that left the bundle is deleted in root/ as well; copies kept elsewhere are yours to destroy.
     Refused while a certificate of it could be used still, with the list.
 
     \b

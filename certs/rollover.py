@@ -4,7 +4,8 @@
                is issued by it: every node learns to trust it
     activate   what is issued from now on is issued by it; what the former one issued is good as before
     rotate     every identity of the former one is renewed
-    prune      the former one is trusted no more: its list is gone, its root leaves the bundle, its key is deleted
+    prune      the former one is trusted no more: its list is gone, its root leaves the bundle, its key is deleted, and
+               the key of the root that left
 
 Each step is one rename of `ca/authorities.json`. What goes before it is not seen by anybody, and what comes after it is
 done again when the step is repeated: whatever stops the process, the zone works on, and the step may be made again.
@@ -262,6 +263,17 @@ class Rollover:
             files.certificate.unlink(missing_ok=True)
             if files.key.parent != folder:
                 shutil.rmtree(files.key.parent)
+        self._destroy_roots({*self._bundle(), *map(self._root_of, standing.names)})
+
+    def _destroy_roots(self, trusted: set[x509.Certificate]) -> None:
+        """Delete the keys of roots that are trusted no more: where a bundle was never delivered they could do harm.
+
+        Their certificates stay, to tell which root signed what there is from its time.
+        """
+        folder = self._layout.root_key.parent
+        for path in (folder / "root.crt", *folder.glob("*/root.crt")):
+            if path.exists() and trusted.isdisjoint(certificates_of(path.read_bytes(), path)):
+                path.with_suffix(".key").unlink(missing_ok=True)
 
     def _distrust(self, ended: x509.Certificate, trusted: list[x509.Certificate]) -> None:
         """Take from the bundle the root of an authority that ended, unless it is one's that is trusted."""

@@ -177,6 +177,31 @@ def test_without_the_roots_key_only_a_new_root_will_do(authority: Authority, cli
         step(rollover, name, clock, new_root=True)
 
 
+@ROOTS
+def test_the_key_of_a_root_ends_with_the_trust_in_it(
+    authority: Authority, client: SvidFiles, clock: Clock, new_root: bool
+) -> None:
+    folder = authority.layout.root_key.parent
+    for name in STEPS:
+        assert authority.layout.root_key.exists()
+        step(Rollover(authority), name, clock, new_root=new_root)
+    assert authority.layout.root_key.exists() is not new_root
+    assert authority.layout.root_certificate.exists()
+    assert len(list(folder.glob("*/root.key"))) == new_root
+    # And with the root that is left, one goes on.
+    for name in STEPS:
+        step(Rollover(authority), name, clock, new_root=False)
+
+
+def test_the_key_of_a_root_that_is_not_trusted_yet_stays(authority: Authority, client: SvidFiles, clock: Clock) -> None:
+    """Where preparing was stopped just before the new root came into the bundle."""
+    rollover, before = Rollover(authority), authority.layout.bundle.read_bytes()
+    rollover.prepare(clock(), new_root=True)
+    write_atomically(authority.layout.bundle, before)
+    rollover.prune(clock())
+    assert len(list(authority.layout.root_key.parent.glob("**/root.key"))) == 2
+
+
 def test_revocations_by_either_hold(
     authority: Authority, client: SvidFiles, verifier: PeerVerifier, clock: Clock
 ) -> None:
