@@ -6,7 +6,7 @@ fills in: the two cannot drift apart unseen. `--check` writes nothing and fails 
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ ADDRESS: Final = r"^[^\s:/]+:[0-9]{1,5}$"
 DURATION: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 GO_DURATION: Final = "^([0-9]+(h|m|s))+$"
 FILE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+ROLE: Final = r"^([^,=\s]{1,63})?$"
 CRON: Final = r"^(@(hourly|daily)|\S+(\s+\S+){4})$"
 
 MODELS: Final[dict[str, type[NodeConfig]]] = {
@@ -150,6 +151,9 @@ def node(settings: Schema) -> Schema:
                 "logKey": text(FILE_NAME),
                 "migrate": YES_OR_NO,
                 "claim": text(),
+                "owner": closed(
+                    {"enabled": YES_OR_NO, "secret": text(), "storeRole": text(ROLE), "logRole": text(ROLE)}
+                ),
             }
         ),
         "private": text(),
@@ -185,86 +189,94 @@ def agency(settings: Schema, rooms: Iterable[str]) -> Schema:
 
 def schema() -> Schema:
     """Describe a values file."""
-    rooms = packages()
     definitions: dict[str, Schema] = {}
     settings: dict[str, Schema] = {}
     for name, model in MODELS.items():
         settings[name], found = config(model, f"{name}.")
         definitions |= found
+    # Where this chart is a part of another one, that one's `global` comes with the values.
+    values = general() | nodes(settings) | {"certificates": certificates(), "metrics": metrics(), "global": OBJECT}
+    definitions["agency"] = agency(settings["department"], packages())
+    top = closed(values, ["zone", "agencies"])
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A zone"} | top | {"$defs": definitions}
+
+
+def general() -> dict[str, Schema]:
+    """Describe what the whole zone has, but for its nodes."""
+    image = {
+        "repository": text(minLength=1),
+        "tag": text(),
+        "digest": text("^(sha256:[0-9a-f]{64})?$"),
+        "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    }
+    network = {
+        "enabled": YES_OR_NO,
+        "callers": PEERS,
+        "metrics": PEERS,
+        "dns": PEERS,
+        "database": closed({"port": number(1, 65535), "to": PEERS}),
+    }
+    return {
+        "zone": text(ZONE, maxLength=64, description="A lower-case DNS name of at most 64 characters"),
+        "image": closed(image),
+        "imagePullSecrets": several(closed({"name": text(minLength=1)}, ["name"])),
+        "keys": closed({"configMap": text()}),
+        "officers": named(issuer(), LABEL),
+        "readers": several(text(IDENTITY)),
+        "tiles": closed({"enabled": YES_OR_NO}),
+        "policy": closed({"jurisdiction": text(LABEL), "files": TEXTS}),
+        "nats": closed({"servers": several(text(ADDRESS))}),
+        "service": closed({"type": {"enum": ["ClusterIP", "LoadBalancer", "NodePort"]}, "annotations": LABELS}),
+        "networkPolicy": closed(network),
+    }
+
+
+def nodes(settings: Mapping[str, Schema]) -> dict[str, Schema]:
+    """Describe the nodes; `settings` is what the `config` of each kind may say."""
     service = {"enabled": YES_OR_NO, "access": text(), "callers": PEERS}
     folders = dict.fromkeys(("procedures", "arrangements", "calendars"), TEXTS)
-    issuer_section = {
+    auditors = {"auditors": several(text(IDENTITY))}
+    return {
+        "agencies": several({"$ref": "#/$defs/agency"}, minItems=1),
+        "recognition": closed(service | folders | node(settings["recognition"])),
+        "supervision": closed(service | auditors | node(settings["supervision"])),
+        "gateway": closed({"callers": PEERS} | node(settings["gateway"])),
+        "defaults": closed(node(settings["all"])),
+    }
+
+
+def issuer() -> Schema:
+    """Describe an agency's identity provider, whose keys come in one of two ways."""
+    section = {
         "issuer": text(minLength=1),
         "jwks": text(minLength=2),
         "jwks_url": text("^https://"),
         "jwks_ca": text(minLength=1),
         "algorithms": several({"enum": ["Ed25519", "ES256", "PS256"]}, minItems=1),
     }
-    values = {
-        "zone": text(ZONE, maxLength=64, description="A lower-case DNS name of at most 64 characters"),
-        "image": closed(
-            {
-                "repository": text(minLength=1),
-                "tag": text(),
-                "digest": text("^(sha256:[0-9a-f]{64})?$"),
-                "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
-            }
-        ),
-        "imagePullSecrets": several(closed({"name": text(minLength=1)}, ["name"])),
-        "agencies": several({"$ref": "#/$defs/agency"}, minItems=1),
-        "recognition": closed(service | folders | node(settings["recognition"])),
-        "supervision": closed(
-            service | {"auditors": several(text(IDENTITY))} | node(settings["supervision"]),
-        ),
-        "gateway": closed({"callers": PEERS} | node(settings["gateway"])),
-        "defaults": closed(node(settings["all"])),
-        "certificates": closed(
-            {
-                "source": {"enum": ["issuer", "certManager", "spire"]},
-                "issuer": closed({"claim": text(), "schedule": text(CRON), "systems": several(text(IDENTITY))}),
-                "certManager": closed(
-                    {
-                        "issuerRef": closed({"name": text(), "kind": text(), "group": text()}),
-                        "duration": text(GO_DURATION),
-                        "renewBefore": text(GO_DURATION),
-                    }
-                ),
-                "spire": closed(
-                    {"socket": text(FILE_NAME), "helper": closed({"repository": text(), "tag": text()})},
-                ),
-                "revocations": closed({"configMap": text()}),
-            }
-        ),
-        "keys": closed({"configMap": text()}),
-        "officers": named(
-            closed(issuer_section, ["issuer"], oneOf=[{"required": ["jwks"]}, {"required": ["jwks_url"]}]), LABEL
-        ),
-        "readers": several(text(IDENTITY)),
-        "tiles": closed({"enabled": YES_OR_NO}),
-        "policy": closed({"jurisdiction": text(LABEL), "files": TEXTS}),
-        "nats": closed({"servers": several(text(ADDRESS))}),
-        "service": closed({"type": {"enum": ["ClusterIP", "LoadBalancer", "NodePort"]}, "annotations": LABELS}),
-        "networkPolicy": closed(
-            {
-                "enabled": YES_OR_NO,
-                "callers": PEERS,
-                "metrics": PEERS,
-                "dns": PEERS,
-                "database": closed({"port": number(1, 65535), "to": PEERS}),
-            }
-        ),
-        "metrics": closed(
-            {
-                "serviceMonitor": closed({"enabled": YES_OR_NO, "interval": text(GO_DURATION), "labels": LABELS}),
-                "rules": closed({"enabled": YES_OR_NO, "labels": LABELS}),
-                "dashboard": closed({"enabled": YES_OR_NO, "labels": LABELS}),
-            }
-        ),
+    return closed(section, ["issuer"], oneOf=[{"required": ["jwks"]}, {"required": ["jwks_url"]}])
+
+
+def certificates() -> Schema:
+    """Describe where identities come from."""
+    manager = {
+        "issuerRef": closed({"name": text(), "kind": text(), "group": text()}),
+        "duration": text(GO_DURATION),
+        "renewBefore": text(GO_DURATION),
     }
-    # Where this chart is a part of another one, that one's `global` comes with the values.
-    top = closed(values | {"global": OBJECT}, ["zone", "agencies"])
-    definitions["agency"] = agency(settings["department"], rooms)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A zone"} | top | {"$defs": definitions}
+    sources = {
+        "issuer": closed({"claim": text(), "schedule": text(CRON), "systems": several(text(IDENTITY))}),
+        "certManager": closed(manager),
+        "spire": closed({"socket": text(FILE_NAME), "longestLife": text(f"^$|{DURATION}")}),
+    }
+    return closed({"source": {"enum": [*sources]}, **sources, "revocations": closed({"configMap": text()})})
+
+
+def metrics() -> Schema:
+    """Describe what the operators of Prometheus and Grafana are given."""
+    scraped = closed({"enabled": YES_OR_NO, "interval": text(GO_DURATION), "labels": LABELS})
+    given = closed({"enabled": YES_OR_NO, "labels": LABELS})
+    return closed({"serviceMonitor": scraped, "rules": given, "dashboard": given})
 
 
 def main() -> int:

@@ -92,7 +92,7 @@ def answers(
     """
     raw = _read(file)
     try:
-        svid = _files(raw["tls"], file.parent.absolute()).load()
+        svid = _files(raw, file.parent.absolute()).load()
         everyone = [_itself(raw["node"], address), *(_peers(raw, raw["node"]["zone"]) if peers else ())]
     except (KeyError, TypeError, AttributeError) as error:
         raise FailedPrecondition(
@@ -110,8 +110,22 @@ def _read(file: Path) -> dict[str, Any]:
         raise FailedPrecondition(Reason.CONFIG_INVALID, f"{file}: {error}") from None
 
 
-def _files(tls: dict[str, str], base: Path) -> SvidFiles:
+def _files(raw: dict[str, Any], base: Path) -> SvidFiles:
+    tls = raw["tls"]
+    if "workload_api" in tls:
+        return _handed_out(raw, base / tls["folder"])
     return SvidFiles(base / tls["certificate"], base / tls["key"], base / tls["bundle"])
+
+
+def _handed_out(raw: dict[str, Any], folder: Path) -> SvidFiles:
+    """Take what the node beside this keeps; where there is none, as in a pod of its own, ask as the node does."""
+    # Of those who probe, hardly any needs it.
+    from certs.workload import WorkloadFiles  # noqa: PLC0415
+
+    workload = WorkloadFiles(raw["tls"]["workload_api"], folder, _itself(raw["node"], "").identity)
+    if not workload.files.certificate.exists():
+        workload.fetch()
+    return workload.files
 
 
 def _itself(node: dict[str, str], address: str) -> Asked:

@@ -20,7 +20,7 @@ from typing import Any, Self
 from tests.helm.chart import NAMESPACE, Document, Rendered
 
 HUTONG = [sys.executable, "-P", "-m", "services.cli.main"]
-_ROOTS = re.compile(r"(?<![\w.-])/(etc/hutong|var/lib/hutong|authority|published)\b")
+_ROOTS = re.compile(r"(?<![\w.-])/(etc/hutong|var/lib/hutong|authority|published|spiffe-workload-api)\b")
 _START_LIMIT = 60.0
 
 
@@ -121,9 +121,18 @@ class Cluster:
             if pod.process:
                 pod.process.wait(30)
 
+    @property
+    def sockets(self) -> Path:
+        """Where an agent that hands out identities listens."""
+        return self.folder / "sockets"
+
+    def job(self, name: str) -> Pod:
+        """Lay out a job's pod, without running it."""
+        return self._pod(name, self.rendered.of("Job")[name]["spec"]["template"]["spec"], "127.0.0.1")
+
     def run_job(self, name: str) -> subprocess.CompletedProcess[str]:
         """Run a job to its end."""
-        pod = self._pod(name, self.rendered.of("Job")[name]["spec"]["template"]["spec"], "127.0.0.1")
+        pod = self.job(name)
         return subprocess.run(pod.command(pod.container["args"]), capture_output=True, text=True, check=False)
 
     def run_pod(self, name: str) -> subprocess.CompletedProcess[str]:
@@ -197,7 +206,10 @@ class Cluster:
             case {"emptyDir": _}:
                 place.mkdir(exist_ok=True)
             case {"csi": {"driver": "csi.spiffe.io"}}:
-                pass  # for the helper, which a test stands in for
+                # The driver shows the agent's socket in every pod.
+                self.sockets.mkdir(exist_ok=True)
+                if not place.is_symlink():
+                    place.symlink_to(self.sockets)
             case _:
                 raise AssertionError(f"{pod.name}: nothing here stands for {json.dumps(volume)}")
 

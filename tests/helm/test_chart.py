@@ -54,10 +54,6 @@ def test_examples_keep_every_rule(name: str) -> None:
 @pytest.mark.parametrize("minor", [25, 29, 30, 37])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_documents_fit_the_version_of_kubernetes(name: str, minor: int) -> None:
-    if name.startswith("spire") and minor < 29:
-        with pytest.raises(RefusedByHelm, match=r"spire needs Kubernetes 1\.29"):
-            render(example(name), f"1.{minor}.0")
-        return
     rendered = render(example(name), f"1.{minor}.0")
     for document in rendered.documents:
         if document["kind"] not in OURS:
@@ -95,7 +91,7 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
     """Draw the values of some zone, which may be odd but not wrong."""
     names = draw(st.lists(st.sampled_from(AGENCIES), min_size=1, unique=True))
     source = draw(st.sampled_from(["issuer", "certManager", "spire"]))
-    sqlite = draw(st.booleans())
+    sqlite, lists = draw(st.booleans()), ("zone-revocations", "")
     agencies: list[dict[str, Any]] = []
     for name in names:
         agency: dict[str, Any] = {"name": name}
@@ -114,12 +110,15 @@ def values(draw: st.DrawFn) -> dict[str, Any]:
         "recognition": {"enabled": draw(st.booleans()), "calendars": draw(texts)},
         "supervision": {"enabled": draw(st.booleans())},
         "gateway": {"config": {"limits": limits}},
-        "defaults": {"replicas": 1, "database": {"kind": "sqlite" if sqlite else "postgresql"}},
+        "defaults": {
+            "replicas": 1,
+            "database": {"kind": "sqlite" if sqlite else "postgresql", "owner": {"enabled": draw(st.booleans())}},
+        },
         "certificates": {
             "source": source,
             "issuer": {"claim": "authority", "systems": ["taxation/refund"]},
             "certManager": {"issuerRef": {"name": "authority"}},
-            "revocations": {"configMap": "zone-revocations"},
+            "revocations": {"configMap": draw(st.sampled_from(lists[: 1 + (source == "spire")]))},
         },
         "keys": {"configMap": "zone-keys"},
         "officers": {name: {"issuer": f"spiffe://z/{name}", "jwks": '{"keys": []}'} for name in officers},
@@ -334,6 +333,36 @@ def test_who_may_call_from_outside_the_release() -> None:
         if caller in rule["from"]
     }
     assert open_to == set(SERVICES)
+
+
+def test_hooks_come_in_order_and_what_they_read_before_them() -> None:
+    """Policies are checked before databases are migrated, and both before identities are made."""
+    rendered = render(zone(defaults={"database": {"owner": {"enabled": True}}}))
+    weights = {
+        f"{each['kind']}/{each['metadata']['name']}": int(notes.get("helm.sh/hook-weight", "0"))
+        for each in rendered.documents
+        if "pre-install" in (notes := each["metadata"].get("annotations", {})).get("helm.sh/hook", "")
+    }
+    jobs = [name for name in sorted(weights, key=lambda name: weights[name]) if name.startswith("Job/")]
+    names = [f"Job/{PREFIX}-{name}-database" for name in sorted((*AGENCIES, *SERVICES))]
+    assert [jobs[0], sorted(jobs[1:-1]), jobs[-1]] == [f"Job/{PREFIX}-policy", names, f"Job/{PREFIX}-issuer"]
+    for name, spec in rendered.pods():
+        if name in jobs:
+            for volume in spec["volumes"]:
+                if found := volume.get("configMap", {}).get("name"):
+                    assert weights[f"ConfigMap/{found}"] < weights[name], name
+
+
+def test_a_node_whose_tables_another_role_owns_does_not_migrate() -> None:
+    agencies = [{"name": "customs", "database": {"owner": {"enabled": True}}}, {"name": "quality"}]
+    rendered = render(zone(agencies=agencies))
+    configs = rules.configs(rendered)
+    assert (configs["customs"]["store"]["migrate"], configs["customs"]["log"]["migrate"]) == (False, False)
+    assert (configs["quality"]["store"]["migrate"], configs["quality"]["log"]["migrate"]) == (True, True)
+    assert [name for name in rendered.of("Job") if name.endswith("-database")] == [f"{PREFIX}-customs-database"]
+    pods = dict(rendered.pods())
+    secrets = [volume.get("secret", {}).get("secretName") for volume in pods[f"Deployment/{PREFIX}-customs"]["volumes"]]
+    assert f"{PREFIX}-customs-owner" not in secrets
 
 
 def test_load_moves_the_replicas_of_gateway_and_departments_only() -> None:

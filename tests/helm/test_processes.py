@@ -1,28 +1,39 @@
 """A release as processes: what the chart renders starts, is probed, answers a question, follows its files, stops."""
 
 import json
-import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from certs.layout import Layout
+from certs.spiffe import SpiffeId
+from certs.svid import SvidFiles
 from services.cli import sample
+from services.cli.dbs import roles
+from services.cli.dbs.places import Node
 from services.cli.sample import Subject
+from tests.certs.test_workload import handed, serving
 from tests.databases import Postgres
 from tests.helm.chart import AGENCIES, PREFIX, SERVICES, render, zone
 from tests.helm.cluster import HUTONG, Cluster
+from tests.state.bed import user
 
 CALLER = "taxation/refund"
 FORMER = "taxation/former"
 REBATE = ("--purpose", "P-REBATE", "--basis", "CN-VAT-REBATE")
 DECLARATION = ("--select", "customs.Declaration:declaration_no,lines.hs10")
 ONE = {"replicas": 1}
+OWNED = ("customs", "gateway")
+"""Nodes whose databases a job migrates before they start, as another role than theirs."""
+OWNER = {"database": {"owner": {"enabled": True}}}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +52,9 @@ def exporter(records: Path) -> Subject:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, records: Path) -> Iterator[Cluster]:
     """A whole zone on PostgreSQL, with certificates of our own issuer, running."""
-    values = zone(defaults=ONE, certificates={"issuer": {"claim": "authority", "systems": [CALLER, FORMER]}})
+    agencies = [{"name": name, "database": {"owner": {"enabled": name in OWNED}}} for name in AGENCIES]
+    issuer = {"issuer": {"claim": "authority", "systems": [CALLER, FORMER]}}
+    values = zone(agencies=agencies, gateway=OWNER, defaults=ONE, certificates=issuer)
     with ExitStack() as stack:
         made = Cluster(render(values), tmp_path_factory.mktemp("release"))
         for node in (*AGENCIES, *SERVICES):
@@ -49,11 +62,28 @@ def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres,
             urls = {name: stack.enter_context(postgres_server.fresh()).encode() for name in names}
             made.secrets[f"{PREFIX}-{node}-database"] = urls
         cluster = stack.enter_context(made)
+        for node in OWNED:
+            own_apart(cluster, node, postgres_server)
+            migrated = cluster.run_job(f"{PREFIX}-{node}-database")
+            assert migrated.returncode == 0, migrated.stderr
+        checked = cluster.run_job(f"{PREFIX}-policy")
+        assert checked.returncode == 0, checked.stderr
         issued = cluster.run_job(f"{PREFIX}-issuer")
         assert issued.returncode == 0, issued.stderr
         cluster.start()
         load(cluster, records)
         yield cluster
+
+
+def own_apart(cluster: Cluster, node: str, server: Postgres) -> None:
+    """Make the roles of a node's databases, as an administrator does: it runs as one, the other owns the tables."""
+    node_secret, owner_secret = f"{PREFIX}-{node}-database", f"{PREFIX}-{node}-owner"
+    cluster.secrets[owner_secret] = dict(cluster.secrets[node_secret])
+    found = Node.of(Path(cluster.job(f"{PREFIX}-{node}-database").here("/etc/hutong/node/node.toml")))
+    for place in found.places:
+        server.execute(*roles.statements(found, place), database=sa.make_url(place.url).database)
+        for secret, role in zip((owner_secret, node_secret), roles.names(found, place), strict=True):
+            cluster.secrets[secret][f"{place.name}-url"] = user(place.url, role).encode()
 
 
 def load(cluster: Cluster, records: Path) -> None:
@@ -83,6 +113,27 @@ def test_one_question_goes_through_the_gateway_to_a_department(release: Cluster,
     (section,) = answer["sections"]
     assert section["status"] in {"SECTION_STATUS_OK", "SECTION_STATUS_PARTIAL"}
     assert section["records"][0]["declaration_no"]
+
+
+def test_a_node_runs_as_a_role_that_owns_nothing(release: Cluster) -> None:
+    """It has answered; here is as whom. The job again finds nothing to do."""
+    for node in OWNED:
+        config = release.pods[f"{PREFIX}-{node}"].here("/etc/hutong/node/node.toml")
+        done = subprocess.run([*HUTONG, "db", "check", "--config", config, "--json"], capture_output=True, check=False)
+        databases = json.loads(done.stdout)["databases"]
+        assert {(one["standing"], one["role"], one["usable"]) for one in databases} == {("CURRENT", "runtime", True)}
+    again = release.run_job(f"{PREFIX}-gateway-database")
+    assert again.returncode == 0
+    assert "nothing to upgrade" in again.stdout
+
+
+def test_a_policy_that_does_not_pass_ends_an_installation_before_it_begins(tmp_path: Path) -> None:
+    """The job is the first thing that is done; it names the file, the line and the column."""
+    wrong = '// ours\n@id("a")\npermit (principal action, resource);\n'
+    cluster = Cluster(render(zone(policy={"files": {"customs": wrong}})), tmp_path)
+    done = cluster.run_job(f"{PREFIX}-policy")
+    assert done.returncode == 1
+    assert "/etc/hutong/policy/customs.cedar:3:19: not Cedar: unexpected token `action`" in done.stderr
 
 
 @pytest.mark.parametrize("probe", ["startup", "readiness", "liveness"])
@@ -202,44 +253,52 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("source", ["certManager", "spire"])
-def test_identities_from_elsewhere(source: str, tmp_path: Path, records: Path, exporter: Subject) -> None:
-    """What cert-manager writes into Secrets, or SPIRE's helper into a folder, is what a node starts with."""
-    certificates: dict[str, Any] = {"source": source, "revocations": {"configMap": "revoked"}}
-    if source == "certManager":
-        certificates["certManager"] = {"issuerRef": {"name": "zone"}}
-    nodes = ("customs", "recognition", "gateway")
-    # All that these authorities make, made by ours.
-    claim = tmp_path / "cluster" / "claims" / "authority"
-    arguments = ["provision", str(claim), "--zone=port.example", *(f"--node={name}" for name in nodes)]
-    subprocess.run([*HUTONG, *arguments, f"--system={CALLER}"], check=True, capture_output=True)
-    with Cluster(render(SMALL | {"certificates": certificates}), tmp_path / "cluster") as cluster:
+SOURCES: dict[str, dict[str, Any]] = {
+    "certManager": {"certManager": {"issuerRef": {"name": "zone"}}, "revocations": {"configMap": "revoked"}},
+    # Ours live for 24 hours: an agent's live for one.
+    "spire": {"spire": {"longestLife": "25h"}},
+}
+IDENTITIES = (("customs", "node"), ("recognition", "node"), ("gateway", "main"))
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_identities_from_elsewhere(source: str, records: Path, exporter: Subject) -> None:
+    """What cert-manager writes into Secrets, or SPIRE's agent hands out on its socket, is what a node starts with."""
+    # The path of a socket has at most 107 bytes.
+    with TemporaryDirectory() as short, ExitStack() as stack:
+        folder = Path(short)
+        # All that these authorities make, made by ours.
+        claim = folder / "claims" / "authority"
+        nodes = [f"--node={agency}" for agency, _ in IDENTITIES]
+        command = [*HUTONG, "provision", str(claim), "--zone=port.example", *nodes, f"--system={CALLER}"]
+        subprocess.run(command, check=True, capture_output=True)
+        cluster = stack.enter_context(
+            Cluster(render(SMALL | {"certificates": {"source": source} | SOURCES[source]}), folder)
+        )
         cluster.config_maps["revoked"] = {"revoked.crl": (claim / "trust" / "revoked.crl").read_text()}
         cluster.config_maps["published"] = {path.name: path.read_text() for path in (claim / "keys").iterdir()}
-        for name in nodes:
-            private = claim / "nodes" / name
-            files = {path.name: path.read_bytes() for path in private.iterdir() if path.is_file()}
-            cluster.secrets[f"{PREFIX}-{name}-private"] = files
-            if (private / "signing").exists():
-                signing = {path.name: path.read_bytes() for path in (private / "signing").iterdir()}
-                cluster.secrets[f"{PREFIX}-{name}-private-signing"] = signing
-            system = "main" if name == "gateway" else "node"
-            pem = (claim / "authority/svid" / name / system / "credential-bundle.private-key.pem").read_bytes()
-            key, chain = pem[: pem.index(b"-----BEGIN CERT")], pem[pem.index(b"-----BEGIN CERT") :]
-            roots = (claim / "trust" / "bundle.crt").read_bytes()
-            cluster.secrets[f"{PREFIX}-{name}-identity"] = {"tls.crt": chain, "tls.key": key, "ca.crt": roots}
-            if source == "spire":
-                helper = cluster.rendered.of("ConfigMap")[f"{PREFIX}-spiffe-helper"]["data"]["helper.conf"]
-                written = dict(re.findall(r'^(svid\w*_file_name) = "(.+)"$', helper, re.MULTILINE))
-                folder = tmp_path / "cluster" / "pods" / f"{PREFIX}-{name}" / "volumes" / "identity"
-                folder.mkdir(parents=True)
-                (folder / written["svid_file_name"]).write_bytes(chain)
-                (folder / written["svid_bundle_file_name"]).write_bytes(roots)
-                (folder / written["svid_key_file_name"]).write_bytes(key)
-                (folder / written["svid_key_file_name"]).chmod(0o400)
+        found = [Layout(claim / "authority").svid(SpiffeId.of("port.example", *who)) for who in IDENTITIES]
+        for (name, _), files in zip(IDENTITIES, found, strict=True):
+            hand_in(cluster, name, claim / "nodes" / name, files)
+        if source == "spire":
+            cluster.sockets.mkdir()
+            stack.enter_context(serving(cluster.sockets / "spire-agent.sock", handed(*found)))
         cluster.start()
         load(cluster, records)
         code, answer = ask(cluster, exporter, *DECLARATION)
         assert code == 0, answer
         assert answer["sections"][0]["records"]
+        # The hook is a pod of its own: what the node beside it keeps is not there, and it asks for itself.
+        hook = cluster.run_pod(f"{PREFIX}-test")
+        assert hook.returncode == 0, hook.stderr
         assert all(pod.stop() == 0 for pod in cluster.pods.values())
+
+
+def hand_in(cluster: Cluster, name: str, private: Path, identity: SvidFiles) -> None:
+    """Make a node's Secrets: of what was provisioned outside, and of what cert-manager would write."""
+    for folder, secret in ((private, "private"), (private / "signing", "private-signing")):
+        if folder.exists():
+            files = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+            cluster.secrets[f"{PREFIX}-{name}-{secret}"] = files
+    svid = identity.load()
+    cluster.secrets[f"{PREFIX}-{name}-identity"] = {"tls.crt": svid.chain, "tls.key": svid.key, "ca.crt": svid.bundle}

@@ -62,7 +62,7 @@ capabilities: {drop: [ALL]}
   {{- if and (eq .source "issuer") (not .issuer.claim) -}}
     {{- fail "certificates.issuer.claim: name a PersistentVolumeClaim (ReadWriteMany) for the zone's authority, or take another certificates.source" -}}
   {{- end -}}
-  {{- if and (ne .source "issuer") (not .revocations.configMap) -}}
+  {{- if and (or (eq .source "certManager") (and (eq .source "spire") (not .spire.longestLife))) (not .revocations.configMap) -}}
     {{- fail (printf "certificates.revocations.configMap: with source %s, name the ConfigMap that has the authority's revocation list as revoked.crl; without one a node lets nobody in" .source) -}}
   {{- end -}}
   {{- if and (ne .source "issuer") (not $.Values.keys.configMap) -}}
@@ -71,16 +71,14 @@ capabilities: {drop: [ALL]}
   {{- if and (eq .source "certManager") (not .certManager.issuerRef.name) -}}
     {{- fail "certificates.certManager.issuerRef.name: name the issuer that certificates are asked from" -}}
   {{- end -}}
-  {{- if and (eq .source "spire") (semverCompare "<1.29.0-0" $.Capabilities.KubeVersion.Version) -}}
-    {{- fail "certificates.source: spire needs Kubernetes 1.29, where a helper can run beside a node from before its start" -}}
-  {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{/*
 Everything that is rendered, thought out once: {"nodes": [...]}, as JSON. A node has
 name, kind, agency, system, service (its name as a host), peer (how others name it in their configs), own (its values, on
-top of the defaults), scaled (whether its replicas follow its load) and config (what its TOML file says). External agencies are peers only: no node is made for them.
+top of the defaults), scaled (whether its replicas follow its load), owned (whether a job migrates its databases as
+their owner) and config (what its TOML file says). External agencies are peers only: no node is made for them.
 */}}
 {{- define "hutong.model" -}}
 {{- include "hutong.check" . -}}
@@ -111,6 +109,7 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- range $node := $nodes -}}
   {{- $_ := set $node "own" (mergeOverwrite (deepCopy $defaults) (deepCopy $node.own)) -}}
   {{- $_ := set $node "service" (printf "%s-%s" $full $node.name) -}}
+  {{- $_ := set $node "owned" (and $node.own.database.owner.enabled (eq $node.own.database.kind "postgresql")) -}}
   {{- $peer := dict "target" (printf "%s.%s.svc:50051" $node.service $.Release.Namespace) -}}
   {{- if ne $node.system "node" -}}{{- $_ := set $peer "system" $node.system -}}{{- end -}}
   {{- $_ := set $node "peer" $peer -}}
@@ -136,11 +135,21 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- $values := .root.Values -}}
 {{- $node := .node -}}
 {{- $sqlite := eq $node.own.database.kind "sqlite" -}}
-{{- $migrate := $node.own.database.migrate -}}
+{{- $migrate := and $node.own.database.migrate (not $node.owned) -}}
 {{- $identity := "/etc/hutong/identity" -}}
-{{- $files := dict "issuer" (list "credential-bundle.private-key.pem" "credential-bundle.private-key.pem") "certManager" (list "tls.crt" "tls.key") "spire" (list "svid.pem" "svid_key.pem") -}}
-{{- $pair := get $files $values.certificates.source -}}
-{{- $trust := ternary "/etc/hutong/identity" "/etc/hutong/trust" (eq $values.certificates.source "spire") -}}
+{{- $files := dict "issuer" (list "credential-bundle.private-key.pem" "credential-bundle.private-key.pem") "certManager" (list "tls.crt" "tls.key") -}}
+{{- $tls := dict -}}
+{{- if eq $values.certificates.source "spire" -}}
+  {{- $tls = dict "workload_api" (printf "unix:///spiffe-workload-api/%s" $values.certificates.spire.socket) "folder" (printf "%s/own" $identity) -}}
+{{- else -}}
+  {{- $pair := get $files $values.certificates.source -}}
+  {{- $tls = dict "certificate" (printf "%s/%s" $identity (first $pair)) "key" (printf "%s/%s" $identity (last $pair)) "bundle" "/etc/hutong/trust/bundle.crt" -}}
+{{- end -}}
+{{- if include "hutong.trusts" $values -}}
+  {{- $_ := set $tls "revoked" "/etc/hutong/trust/revoked.crl" -}}
+{{- else -}}
+  {{- $_ := set $tls "longest_life" $values.certificates.spire.longestLife -}}
+{{- end -}}
 {{- $keys := "/etc/hutong/keys" -}}
 {{- $log := dict "key" "/etc/hutong/private/log.key" "keys" $keys "migrate" $migrate "readers" $values.readers -}}
 {{- $store := dict "migrate" $migrate -}}
@@ -156,7 +165,7 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- $config := dict
       "secret" "/etc/hutong/private/secret"
       "node" (dict "zone" $values.zone "agency" $node.agency "system" $node.system "listen" "0.0.0.0:50051" "metrics" "0.0.0.0:9101")
-      "tls" (dict "certificate" (printf "%s/%s" $identity (first $pair)) "key" (printf "%s/%s" $identity (last $pair)) "bundle" (printf "%s/bundle.crt" $trust) "revoked" "/etc/hutong/trust/revoked.crl")
+      "tls" $tls
       "log" $log -}}
 {{- /* The gateway reaches everybody already, and everybody the gateway: so each list is everywhere within two steps. */ -}}
 {{- $sources := dict -}}
@@ -168,8 +177,10 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- else -}}
   {{- $_ := set $sources "gateway" .peers.gateway -}}
 {{- end -}}
-{{- $_ := set $config.tls "revocations_from" $sources -}}
-{{- $_ := set $config.tls "heard" (printf "%s/heard.crl" (ternary "/var/lib/hutong" "/tmp" $sqlite)) -}}
+{{- if $tls.revoked -}}
+  {{- $_ := set $tls "revocations_from" $sources -}}
+  {{- $_ := set $tls "heard" (printf "%s/heard.crl" (ternary "/var/lib/hutong" "/tmp" $sqlite)) -}}
+{{- end -}}
 {{- $owners := list -}}
 {{- range .departments -}}{{- $owners = append $owners .agency -}}{{- end -}}
 {{- if hasKey .peers "recognition" -}}{{- $owners = append $owners "recognition" -}}{{- end -}}
@@ -236,6 +247,30 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- toJson (mergeOverwrite $config (deepCopy $node.own.config)) -}}
 {{- end -}}
 
+{{/* Whether there is a folder with what everybody reads: all but SPIRE's without a revocation list have one. */}}
+{{- define "hutong.trusts" -}}
+{{- if or (ne .certificates.source "spire") .certificates.revocations.configMap }}yes{{ end -}}
+{{- end -}}
+
+{{/* Where a pod that acts as a node has its identity. */}}
+{{- define "hutong.identity" -}}
+{{- $values := .root.Values -}}
+{{- if eq $values.certificates.source "issuer" }}
+- {name: authority, mountPath: /etc/hutong/identity, subPath: authority/svid/{{ .node.agency }}/{{ .node.system }}, readOnly: true}
+- {name: authority, mountPath: /etc/hutong/trust, subPath: trust, readOnly: true}
+{{- else if eq $values.certificates.source "certManager" }}
+- {name: identity, mountPath: /etc/hutong/identity, readOnly: true}
+- {name: trust, mountPath: /etc/hutong/trust, readOnly: true}
+{{- else }}
+# The Workload API's socket, and where the node keeps what it hands out: in memory, for this pod's life.
+- {name: workload-api, mountPath: /spiffe-workload-api, readOnly: true}
+- {name: identity, mountPath: /etc/hutong/identity}
+{{- if include "hutong.trusts" $values }}
+- {name: trust, mountPath: /etc/hutong/trust, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Folders of files that only this node has, as JSON: {folder: {file: text}}. */}}
 {{- define "hutong.folders" -}}
 {{- $own := .own -}}
@@ -245,6 +280,16 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
 {{- end -}}
 {{- with $own.access -}}{{- $_ := set $folders "access" (dict "access.yaml" .) -}}{{- end -}}
 {{- toJson $folders -}}
+{{- end -}}
+
+{{/* The policies of all who own records: those of the values, or those that come with the product. */}}
+{{- define "hutong.policies" -}}
+{{- $owners := list "recognition" -}}
+{{- range .model.departments -}}{{- $owners = append $owners .agency -}}{{- end -}}
+{{- range $owners }}
+{{ . }}.cedar: |
+  {{- get $.root.Values.policy.files . | default ($.root.Files.Get (printf "files/policy/%s.cedar" .)) | trim | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/* The volumes of a node. Group-readable secrets are the pod's own group's: nobody else's. */}}
@@ -289,9 +334,8 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
   emptyDir: {medium: Memory, sizeLimit: 1Mi}
 - name: workload-api
   csi: {driver: csi.spiffe.io, readOnly: true}
-- name: helper
-  configMap: {name: {{ .full }}-spiffe-helper}
   {{- end }}
+{{- if include "hutong.trusts" $values }}
 - name: trust
   projected:
     sources:
@@ -299,6 +343,7 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
       - secret: {name: {{ $node.service }}-identity, items: [{key: ca.crt, path: bundle.crt}]}
       {{- end }}
       - configMap: {name: {{ $values.certificates.revocations.configMap }}, items: [{key: revoked.crl, path: revoked.crl}]}
+{{- end }}
 - name: keys
   configMap: {name: {{ $values.keys.configMap }}}
 - name: private
@@ -312,6 +357,32 @@ top of the defaults), scaled (whether its replicas follow its load) and config (
   emptyDir: {sizeLimit: 64Mi}
 {{- end -}}
 
+{{/* What makes something a hook before installations and upgrades, in order of this weight; gone when all went well. */}}
+{{- define "hutong.before" -}}
+helm.sh/hook: pre-install,pre-upgrade
+helm.sh/hook-weight: {{ . | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end -}}
+
+{{- define "hutong.jobPod" -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext: {{- include "hutong.podSecurity" . | nindent 2 }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "hutong.jobContainer" -}}
+image: {{ include "hutong.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+resources:
+  requests: {cpu: 50m, memory: 128Mi}
+  limits: {memory: 256Mi}
+securityContext: {{- include "hutong.containerSecurity" . | nindent 2 }}
+{{- end -}}
+
 {{/* A job that makes and renews what nodes hold in private. It talks to nobody and needs no token. */}}
 {{- define "hutong.issuer" -}}
 backoffLimit: 3
@@ -321,17 +392,10 @@ template:
     labels: {{- include "hutong.selector" .root | nindent 6 }}
       app.kubernetes.io/component: issuer
   spec:
-    restartPolicy: Never
-    automountServiceAccountToken: false
-    enableServiceLinks: false
-    securityContext: {{- include "hutong.podSecurity" .root | nindent 6 }}
-    {{- with .root.Values.imagePullSecrets }}
-    imagePullSecrets: {{- toYaml . | nindent 6 }}
-    {{- end }}
+    {{- include "hutong.jobPod" .root | nindent 4 }}
     containers:
       - name: issuer
-        image: {{ include "hutong.image" .root }}
-        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+        {{- include "hutong.jobContainer" .root | nindent 8 }}
         args:
           - provision
           - /authority
@@ -345,10 +409,6 @@ template:
           {{- if .root.Values.keys.configMap }}
           - --publish=/published
           {{- end }}
-        resources:
-          requests: {cpu: 50m, memory: 128Mi}
-          limits: {memory: 256Mi}
-        securityContext: {{- include "hutong.containerSecurity" .root | nindent 10 }}
         volumeMounts:
           - {name: authority, mountPath: /authority}
           {{- if .root.Values.keys.configMap }}
