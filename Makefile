@@ -1,5 +1,5 @@
 # Targets are named like folders in places: without .PHONY they would do nothing.
-.PHONY: help dev demo test fuzz lint types proto proto-breaking helm lock bench bench-peers bench-page ci clean
+.PHONY: help dev demo test fuzz lint types proto proto-breaking helm checkov lock bench bench-peers bench-page ci clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -81,6 +81,21 @@ proto-breaking: .venv/dev.stamp ## compare the contracts with the last tag
 helm: .venv/helm.stamp .venv/app.stamp ## what the chart takes from the tree: the schema of its values, the policies
 	cp services/*/policy/*.cedar helm/hutong/files/policy/
 	$(BIN)/python helm/schema.py
+
+# Its requirements contradict ours: it has an environment of its own.
+.venv/checkov.stamp:
+	$(PYTHON) -m venv .venv/checkov
+	.venv/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+	touch $@
+
+checkov: .venv/checkov.stamp .venv/helm.stamp ## what checkov has to say of the chart and the image's recipe
+	rm -rf .venv/checkov/rendered && mkdir .venv/checkov/rendered
+	cp Containerfile .venv/checkov/rendered/Dockerfile
+	for values in helm/hutong/ci/*.yaml; do \
+	  $(BIN)/helm template port helm/hutong --namespace port --values $$values \
+	    > .venv/checkov/rendered/$$(basename $$values) || exit 1; \
+	done
+	.venv/checkov/bin/checkov --config-file helm/checkov.yaml --directory .venv/checkov/rendered
 
 lock: .venv/dev.stamp ## pin what the .in files ask for, with hashes
 	for name in app build dev; do \
