@@ -24,6 +24,9 @@ _LISTED: Final = "hutong_revocations_seconds_left"
 """A node that goes by short lives, and not by lists, does not have it."""
 _CLOCK: Final = 2.0
 _LATE: Final = 0.1
+_LOG_WAITING: Final = 1000
+_EVENTS_LATE: Final = 60.0
+"""Seconds: heartbeats come every ten."""
 
 
 class Light(StrEnum):
@@ -72,6 +75,12 @@ class Standing:
         if self.status is None:
             return 0.0
         return sum(reading.value for reading in self.status.readings if reading.name == name)
+
+    def most(self, name: str) -> float:
+        """Get the largest of the readings of a name, 0 where the node has none."""
+        if self.status is None:
+            return 0.0
+        return max((reading.value for reading in self.status.readings if reading.name == name), default=0.0)
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +139,9 @@ def _red(standing: Standing) -> list[str]:
 
 
 def _yellow(standing: Standing) -> list[str]:
-    value = standing.value
+    value, most = standing.value, standing.most
+    behind, unpublished = most("hutong_events_behind_seconds"), most("hutong_events_unpublished_seconds")
+    up = value("hutong_quotas_used_up")
     away = [name for name in standing.names if name.endswith("_followed") and not value(name)]
     wrong = {
         "its certificate was not renewed": 0 < standing.certified < _CERTIFICATE_SOON,
@@ -140,6 +151,10 @@ def _yellow(standing: Standing) -> list[str]:
         f"its clock is {standing.clock:+.1f} s off ours": abs(standing.clock) > _CLOCK,
         "its event loop runs late": value("hutong_late_seconds") > _LATE,
         "a witness of its log is away": value("hutong_log_witnesses_away") > 0,
+        f"{value('hutong_log_waiting'):.0f} entries wait for its log": value("hutong_log_waiting") > _LOG_WAITING,
+        f"what it knows of events is {behind:.0f} s old": behind > _EVENTS_LATE,
+        f"the broker has no events of its last {unpublished:.0f} s": unpublished > _EVENTS_LATE,
+        f"{up:.0f} {'caller has' if up == 1 else 'callers have'} used up the day's quota": up > 0,
         f"it does not hear of {', '.join(_followed(name) for name in away)}": bool(away),
     }
     return [text for text, holds in wrong.items() if holds]

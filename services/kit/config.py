@@ -155,7 +155,7 @@ class TelemetrySection(Section):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp: str | None = None
-    """OTLP/gRPC collector for traces and metrics; absent exports none (trace ids cross the mesh all the same)."""
+    """OTLP/gRPC collector for traces, metrics, log lines; absent sends none. Trace ids cross the mesh all the same."""
     every: Duration = Field(default=dt.timedelta(seconds=30), gt=dt.timedelta())
     """How often it is sent metrics."""
     sample: float = Field(default=0.05, ge=0, le=1)

@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import sqlalchemy as sa
 
+from certs.spiffe import SpiffeId
 from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.config import QuotaSection
@@ -107,7 +108,7 @@ class Quotas:
         """Take over what was given today, and begin to add up; raises `Unavailable` where the database is away."""
         day = self._day
         for who, calls, records in await self._store().read(lambda connection: _today(connection, day)):
-            used = self._of(who)
+            used = self._of(Caller.of(SpiffeId.parse(who)))
             used.calls, used.records = calls, records
         self._task = asyncio.create_task(self._run(), name="quotas")
 
@@ -127,8 +128,8 @@ class Quotas:
         """Raise `ResourceExhausted` QUOTA_EXCEEDED where a caller has nothing left today, and say until when."""
         if self._clock() >= self._ends:
             self._begin(self._clock())
-        used = self._used.get(caller.path)
-        if used is not None and used.up:
+        used = self._used.get(caller.spiffe_id)
+        if used is not None and (used.calls >= used.most_calls or used.records >= used.most_records):
             raise self._exceeded(caller, used)
 
     def spend(self, caller: Caller, facts: Facts) -> None:
@@ -138,24 +139,26 @@ class Quotas:
         """
         who = facts.caller or caller
         self.check(who)
-        used = self._used.get(who.path) or self._of(who.path)
-        records = sum(given.rows for given in facts.disclosures if given.mask is not None)
+        used = self._used.get(who.spiffe_id) or self._of(who)
+        records = 0
+        for given in facts.disclosures:
+            if given.mask is not None:
+                records += given.rows
         if used.records + records > used.most_records:
             raise self._exceeded(who, used)
-        # Once for a call, however many messages its answer has.
-        calls = 0 if facts.counted else 1
-        facts.counted = True
-        used.calls += calls
-        used.new_calls += calls
         used.records += records
         used.new_records += records
+        # Once for a call, however many messages its answer has.
+        if not facts.counted:
+            facts.counted = True
+            used.calls += 1
+            used.new_calls += 1
 
-    def _of(self, path: str) -> _Used:
-        agency = path.partition("/")[0]
-        quota = self._others.get(path) or self._others.get(f"{agency}/*") or self._usual
+    def _of(self, caller: Caller) -> _Used:
+        quota = self._others.get(caller.path) or self._others.get(f"{caller.agency}/*") or self._usual
         calls = math.inf if quota.calls is None else quota.calls
         records = math.inf if quota.records is None else quota.records
-        used = self._used[path] = _Used(calls, records)
+        used = self._used[caller.spiffe_id] = _Used(calls, records)
         return used
 
     def _begin(self, now: dt.datetime) -> None:

@@ -91,6 +91,10 @@ def test_a_light_says_what_to_look_at(zone: Zone) -> None:
         {"hutong_late_seconds": 0.3},
         {"hutong_log_witnesses_away": 1.0},
         {"hutong_events_customs_followed": 0.0},
+        {"hutong_events_behind_seconds": 61.0},
+        {"hutong_events_unpublished_seconds": 61.0},
+        {"hutong_log_waiting": 1001.0},
+        {"hutong_quotas_used_up": 1.0},
     ]
     for light, cases in ((Light.RED, red), (Light.YELLOW, yellow)):
         for case in cases:

@@ -168,8 +168,8 @@ async def test_a_restart_brings_nothing_back(any_url: str) -> None:
             made.spend(WHO, gives(5))
         rows = await store.read(lambda c: c.execute(sa.select(QUOTA).order_by(QUOTA.c.day)).all())
         assert [tuple(row) for row in rows] == [
-            (dt.date(2026, 3, 4), WHO.path, 3, 6),
-            (dt.date(2026, 3, 5), WHO.path, 1, 5),
+            (dt.date(2026, 3, 4), WHO.spiffe_id, 3, 6),
+            (dt.date(2026, 3, 5), WHO.spiffe_id, 1, 5),
         ]
         clock.move(days=8)
         async with counting(store, clock, calls=3) as made:

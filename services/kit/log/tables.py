@@ -145,5 +145,5 @@ QUOTA: Final = sa.Table(
     sa.Column("calls", sa.BigInteger(), nullable=False),
     sa.Column("records", sa.BigInteger(), nullable=False),
 )
-"""What each caller was given on a day by all replicas of the node (`services.kit.quotas`): answers, and the records in
-them."""
+"""What each caller, by its SPIFFE id, was given on a day by all replicas of the node (`services.kit.quotas`): answers,
+and the records in them."""
