@@ -14,6 +14,7 @@ CertificateError
   CertificateRevoked      CERTIFICATE_REVOKED       on the zone's revocation list
   RevocationUnknown       REVOCATION_UNKNOWN        no revocation list to be trusted: our fault, not the peer's
   AuthorityUnknown        AUTHORITY_UNKNOWN         issued by an authority that publishes no list here
+  ChainUntrusted          CHAIN_UNTRUSTED           does not lead to the roots of the zone it names
   LifeTooLong             LIFE_TOO_LONG             lives too long for a zone without revocation lists
   SvidUnreadable          SVID_UNREADABLE           certificate, key or trust bundle file absent or damaged
   SvidMismatch            SVID_MISMATCH             key and certificate do not belong together
@@ -121,6 +122,12 @@ class AuthorityUnknown(CertificateError):
     """The lists stand, and none is of the authority that issued the certificate: it was pruned, or is not ours."""
 
     reason = "AUTHORITY_UNKNOWN"
+
+
+class ChainUntrusted(CertificateError):
+    """A certificate's chain does not lead to the roots of the zone that the certificate names."""
+
+    reason = "CHAIN_UNTRUSTED"
 
 
 class LifeTooLong(CertificateError):

@@ -1,20 +1,31 @@
-"""The gateway's node: a host with the departments' policies, a client to each department, and the federation door."""
+"""The gateway's node: a host with the departments' policies, clients to departments and zones, and its two doors."""
 
 from pathlib import Path
 
+from certs.foreign import ForeignPeers, ForeignZone, JoinedFiles
+from certs.peer import Revocations
+from certs.revocation import RevocationList, ShortLives
 from certs.spiffe import SpiffeId
-from gateway.config import GatewayConfig
+from certs.svid import SvidFiles
+from gateway.abroad import Abroad
+from gateway.config import GatewayConfig, ZoneSection
 from gateway.departments import Department
+from gateway.door import SERVICE, ZoneService
 from gateway.plan import Planner
 from gateway.reads import AllReads
 from gateway.service import FederationService
-from hutong.api.exchange.v1 import federation_pb2
+from gateway.trust import Trust
+from gateway.words import Listener, Speaker
+from gateway.zones import Errands, Road
+from hutong.api.exchange.v1 import federation_pb2, zone_pb2
 from services.kit import jurisdiction
 from services.kit.authorizations.joining import join
+from services.kit.caller import Caller
+from services.kit.client import Client
 from services.kit.context import ContextSigner
 from services.kit.department import read_secret
 from services.kit.errors import FailedPrecondition, Reason
-from services.kit.host import Host
+from services.kit.host import Host, Peers
 from services.kit.identity import Identity
 from services.kit.policy.reload import PolicyFiles
 from services.kit.records import catalogue
@@ -30,6 +41,8 @@ class GatewayNode:
 
     def __init__(self, config: GatewayConfig, host: Host) -> None:
         self.host = host
+        self.door_address = ""
+        """`host:port` where other zones ask, once started; empty where none may."""
         self._config = config
         self._service: FederationService | None = None
 
@@ -46,17 +59,19 @@ class GatewayNode:
         departments = {agency: self._department(agency) for agency in config.departments}
         self.enforcer = join(config, host, pack, discloses=False)
         signer, identity, pages = ContextSigner(host.identity, host.clock), Identity(host.files), PageTokens(secret)
-        planner = Planner(known, engine, signer, host.clock, self.enforcer)
+        planner = Planner(known, engine, signer, host.clock, self.enforcer, Abroad(config.zones))
         clients = {agency: department.client for agency, department in departments.items()}
         reads = AllReads(clients, identity, signer, engine, pages)
+        errands = self._errands()
         self._service = service = FederationService(
-            known, planner, identity, departments, pages, config.limits.response_bytes, reads
+            known, planner, identity, departments, pages, config.limits.response_bytes, reads, errands
         )
         host.telemetry.cache("questions", planner.questions)
         host.telemetry.cache("contexts", planner.contexts)
         host.observe_sessions(service)
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
+        await self._open_door(service, planner, errands, identity)
 
     def _department(self, agency: str) -> Department:
         section = self._config.departments[agency]
@@ -67,6 +82,54 @@ class GatewayNode:
         gauge, what = self.host.telemetry.gauge, "Questions that wait for a department"
         gauge("hutong_department_waiting", what, lambda: department.waiting, department=agency)
         return department
+
+    def _errands(self) -> Errands:
+        """Make the ways to other zones, and follow what it takes to believe them."""
+        zones = self._config.zones
+        roads = {name: self._road(name, zone) for name, zone in zones.items() if zone.target}
+        errands = Errands(
+            {
+                name: (roads[zone.via or name], zone.timeout.total_seconds())
+                for name, zone in zones.items()
+                if zone.target or zone.via
+            }
+        )
+        self.host.on_stop(errands.close)
+        return errands
+
+    def _road(self, name: str, zone: ZoneSection) -> Road:
+        host, tls, target = self.host, self._config.tls, zone.target
+        assert target is not None, "asked itself"  # noqa: S101 - the caller's promise
+        files = SvidFiles(tls.certificate, tls.key, zone.bundle)
+        limits, transport = self._config.limits, self._config.node.transport
+        gateway = _gateway(name, zone)
+        client = Client(target, gateway, files, response_bytes=limits.response_bytes, transport=transport)
+        host.on_stop(client.close)
+        host.on_stop(Trust(name, zone, client, host.clock).follow())
+        return Road(name, gateway, client, Identity(files), Speaker(host.clock))
+
+    async def _open_door(
+        self, federation: FederationService, planner: Planner, errands: Errands, identity: Identity
+    ) -> None:
+        config, host = self._config, self.host
+        if config.door is None or not config.zones:
+            return
+        own, tls = config.node.zone, config.tls
+        known = {name: ForeignZone(name, zone.bundle, _revocations(zone)) for name, zone in config.zones.items()}
+        gateways = {name: _gateway(name, zone) for name, zone in config.zones.items()}
+        listener = Listener(own, known, gateways, host.clock)
+        service = ZoneService(
+            own, federation, planner, listener, errands, config.zones, identity, lambda: host.revocations
+        )
+        described = zone_pb2.DESCRIPTOR.services_by_name["ZoneService"]
+        allowed = [Caller.abroad(gateway).path for gateway in gateways.values()]
+        files = JoinedFiles(tls.certificate, tls.key, tls.bundle, tuple(zone.bundle for zone in config.zones.values()))
+        self.door_address = await host.open_door(
+            config.door.listen,
+            bind(described, service),
+            {SERVICE: dict.fromkeys(described.methods_by_name, allowed)},
+            Peers(ForeignPeers(known, host.clock), files),
+        )
 
     async def stop(self) -> None:
         """End sessions, drain and close."""
@@ -84,3 +147,14 @@ def _check_owners(config: GatewayConfig, known: Catalogue) -> None:
                 f"{config.at('departments', agency)}: departments.{agency}: nobody of that name owns records"
                 f"{nearest(agency, owners)}",
             )
+
+
+def _revocations(zone: ZoneSection) -> Revocations:
+    if zone.longest_life is not None:
+        return ShortLives(zone.longest_life)
+    assert zone.revoked is not None, "either of the two is given"  # noqa: S101 - by its config
+    return RevocationList(zone.revoked, zone.bundle)
+
+
+def _gateway(name: str, zone: ZoneSection) -> SpiffeId:
+    return SpiffeId.of(name, zone.agency, zone.system)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from certs.svid import Svid
+from gateway.abroad import Abroad, Errand, ForeignPart, errands
 from gateway.cut import Cut
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
@@ -26,6 +27,7 @@ from services.kit.clock import Clock
 from services.kit.context import LIFETIME, ContextSigner
 from services.kit.doors import check_selections
 from services.kit.errors import PermissionDenied, Reason
+from services.kit.log.facts import Facts
 from services.kit.policy.engine import PolicyEngine
 from services.kit.policy.mask import ReadMask
 from services.kit.policy.policies import Standing
@@ -74,6 +76,15 @@ class Part:
         self.refused = self.section().SerializeToString() if self.denied else b""
         self.cut = Cut(self.mask)
 
+    @property
+    def agency(self) -> str:
+        """Who answers for it."""
+        return self.mask.record_type.owner
+
+    def note(self, facts: Facts, rows: int) -> None:
+        """Note for the log what is given."""
+        facts.disclosed(self.mask, rows)
+
     def section(self) -> exchange_pb2.Section:
         """Begin the part's section: what was decided, without any record."""
         section = self.mask.section()
@@ -81,6 +92,9 @@ class Part:
             section.status = exchange_pb2.SECTION_STATUS_DENIED
             section.reason = Reason.LOOKUP_FIELD_NOT_READABLE
         return section
+
+
+AnyPart = Part | ForeignPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +129,18 @@ class Plan:
     query_id: str
     svid: Svid
     """The identity that signed, and that the departments must be called with."""
-    parts: tuple[Part, ...]
+    parts: tuple[AnyPart, ...]
     refused: list[bytes]
     """Of each part its section where it is denied, serialized, and nothing where a department is asked."""
     asks: tuple[Ask, ...]
+    errands: tuple[Errand, ...]
+    """What other zones are asked."""
     rest: bytes
     """Fields of a `FetchSessionRequest.Ask` that are the same for every department: subject, as-of time, query id."""
     context: exchange_pb2.RequestContext
     """Why it is asked."""
+    caller: Caller
+    """Who asks."""
     grant: Grant | None = None
     """The authorization that is used, found good when the plan was made."""
     subject: Subject | None = None
@@ -157,8 +175,9 @@ class _Delegated:
 class _Prepared:
     """What of a plan does not depend on the subject."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[AnyPart, ...]
     outlines: tuple[_Outline, ...]
+    errands: tuple[Errand, ...]
     refused: list[bytes]
     standing: Standing
     delegated: _Delegated | None = None
@@ -189,13 +208,15 @@ class Planner:
         signer: ContextSigner,
         clock: Clock,
         enforcer: Enforcer | None = None,
+        abroad: Abroad | None = None,
     ) -> None:
-        """Without an `enforcer` every question under an authorization is refused."""
+        """Without an `enforcer` every question under an authorization is refused; without `abroad`, other zones are."""
         self._catalogue = catalogue
         self._engine = engine
         self._signer = signer
         self._clock = clock
         self._enforcer = enforcer or Enforcer.without_service(engine.jurisdiction, clock)
+        self._abroad = abroad or Abroad({})
         self._kept: OrderedDict[tuple[str, bytes], Inquiry] = OrderedDict()
         self.questions = Uses()
         """How what is decided and divided is kept, of questions that differ in their subjects only."""
@@ -217,7 +238,7 @@ class Planner:
         concerned = self._enforcer.concerns(context)
         return Inquiry(caller, common, context, concerned, key if len(written) <= _LARGEST_KEPT else None)
 
-    def decide(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[Part, ...]:
+    def decide(self, question: federation_pb2.QueryRequest, caller: Caller) -> tuple[AnyPart, ...]:
         """Check a question and decide every selection.
 
         Raises `InvalidArgument` for what is wrong with it, and as `Enforcer.check` does.
@@ -262,7 +283,19 @@ class Planner:
                 delegated = prepared.delegated = self._delegate(prepared, inquiry, svid, now)
             svid, asks = delegated.svid, delegated.asks
         rest = about + rest + wire.embedded(_QUERY_ID, query_id.encode())
-        return Plan(query_id, svid, prepared.parts, prepared.refused, asks, rest, inquiry.context, grant, subject)
+        return Plan(
+            query_id,
+            svid,
+            prepared.parts,
+            prepared.refused,
+            asks,
+            prepared.errands,
+            rest,
+            inquiry.context,
+            inquiry.caller,
+            grant,
+            subject,
+        )
 
     def _delegate(self, prepared: _Prepared, inquiry: Inquiry, svid: Svid, now: dt.datetime) -> _Delegated:
         self.contexts.made += 1
@@ -302,17 +335,22 @@ class Planner:
         self.questions.made += 1
         policies = self._engine.policies
         parts = self._decide(inquiry, scheme, grant)
-        boundaries = [part.mask.expires_at for part in parts if part.mask.expires_at is not None]
+        own = [part for part in parts if isinstance(part, Part)]
+        boundaries = [part.mask.expires_at for part in own if part.mask.expires_at is not None]
         standing = Standing(policies, now, min(boundaries, default=_NEVER))
-        return _Prepared(parts, _outlines(parts), [part.refused for part in parts], standing)
+        abroad = errands(parts, inquiry.caller, inquiry.context)
+        return _Prepared(parts, _outlines(own), abroad, [part.refused for part in parts], standing)
 
-    def _decide(self, inquiry: Inquiry, scheme: str, grant: Grant | None) -> tuple[Part, ...]:
+    def _decide(self, inquiry: Inquiry, scheme: str, grant: Grant | None) -> tuple[AnyPart, ...]:
         selections = inquiry.question.selections
         self._engine.check_context(inquiry.context)
         check_selections(selections)
-        parts: list[Part] = []
+        parts: list[AnyPart] = []
         for index, selection in enumerate(selections):
             kind = self._catalogue.get(selection.record_type)
+            if selection.zone:
+                parts.append(self._abroad.part(index, selection, kind, inquiry.caller, inquiry.context))
+                continue
             mask = self._whole(inquiry, kind, grant).restrict(selection.fields)
             lookup.by_filter(mask, selection.filter)
             parts.append(Part(index, selection, mask, _kept_back(mask, scheme)))
@@ -340,7 +378,8 @@ def _subject(asked: Asked, inquiry: Inquiry, grant: Grant | None) -> tuple[Subje
         about = asked.subject
         subject, field = _checked(about.scheme, about.value, about.as_written)
     if grant is not None:
-        grant.scope.check_subject(subject, [selection.record_type for selection in inquiry.question.selections])
+        own = [selection.record_type for selection in inquiry.question.selections if not selection.zone]
+        grant.scope.check_subject(subject, own)
     return subject, field
 
 

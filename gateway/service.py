@@ -6,16 +6,19 @@ own sections only.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 from typing import Final
 
 from gateway import streaming
-from gateway.departments import Department, Outcome
-from gateway.gathering import Gathering
-from gateway.plan import Ask, Inquiry, Part, Plan, Planner, new_query_id
+from gateway.abroad import Errand, ForeignPart, errands
+from gateway.departments import Department
+from gateway.gathering import Asked, Gathering, Outcome
+from gateway.plan import AnyPart, Inquiry, Plan, Planner, new_query_id
 from gateway.reads import AllReads
+from gateway.zones import Errands
 from hutong.api.exchange.v1 import federation_pb2, reads_pb2, record_source_pb2
 from services.kit import wire
 from services.kit.errors import DeadlineExceeded, InvalidArgument, Reason, Unavailable
@@ -27,6 +30,10 @@ from services.kit.sessions.serving import Prepared, Sessions
 
 _QUERY_ID: Final = federation_pb2.QueryResponse.QUERY_ID_FIELD_NUMBER
 _SECTIONS: Final = federation_pb2.QueryResponse.SECTIONS_FIELD_NUMBER
+_PROVENANCE: Final = federation_pb2.QueryResponse.PROVENANCE_FIELD_NUMBER
+_STREAMED_PROVENANCE: Final = federation_pb2.StreamQueryResponse.PROVENANCE_FIELD_NUMBER
+_EXPLAINED: Final = federation_pb2.ExplainResponse.SECTIONS_FIELD_NUMBER
+_EXPLAINED_PROVENANCE: Final = federation_pb2.ExplainResponse.PROVENANCE_FIELD_NUMBER
 _SECTION: Final = federation_pb2.StreamQueryResponse.SECTION_FIELD_NUMBER
 _TRACEPARENT: Final = record_source_pb2.FetchSessionRequest.Ask.TRACEPARENT_FIELD_NUMBER
 _ROOM: Final = 64 * 1024
@@ -47,6 +54,7 @@ class FederationService:
         pages: PageTokens,
         response_bytes: int,
         reads: AllReads,
+        errands: Errands,
     ) -> None:
         """`response_bytes` is the largest answer that the transport sends."""
         self._catalogue = catalogue
@@ -56,6 +64,7 @@ class FederationService:
         self._pages = pages
         self._most = response_bytes - _ROOM
         self._reads = reads
+        self._errands = errands
         query = federation_pb2.DESCRIPTOR.services_by_name["FederationService"].methods_by_name["Query"]
         self._sessions = Sessions(bind_method(query, self), self._asked)
 
@@ -90,6 +99,14 @@ class FederationService:
 
     async def _answer(self, plan: Plan, call: Call) -> bytes:
         """Ask every department, and assemble a `QueryResponse` when all have answered."""
+        gathered = await self.gather(plan, call)
+        written = [wire.embedded(_SECTIONS, section) for section in gathered.sections]
+        if gathered.provenance:
+            written += gathered.proven(_PROVENANCE)
+        return wire.embedded(_QUERY_ID, plan.query_id.encode()) + b"".join(written)
+
+    async def gather(self, plan: Plan, call: Call) -> Gathering:
+        """Ask every department and zone; gives what came of it when all have answered, noted for the log."""
         _note(call, plan)
         gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
         asked = self._ask(plan, call, gathered.told)
@@ -106,17 +123,16 @@ class FederationService:
             gathered.fit(self._most)
         facts = call.facts
         for part in plan.parts:
-            facts.disclosed(part.mask, rows[part.index])
-        written = [wire.embedded(_SECTIONS, section) for section in sections]
-        return wire.embedded(_QUERY_ID, plan.query_id.encode()) + b"".join(written)
+            part.note(facts, rows[part.index])
+        return gathered
 
-    def _ask(self, plan: Plan, call: Call, told: Callable[[Ask, Outcome], None]) -> list[Callable[[], object]]:
-        """Ask the departments of a plan; `told` is given each ask with what came of it, as each answers.
+    def _ask(self, plan: Plan, call: Call, told: Callable[[Asked, Outcome], None]) -> list[Callable[[], object]]:
+        """Ask departments and zones what is planned; `told` is given each ask with what came of it, as each answers.
 
         Gives what is to be called where nobody waits for that any more.
         """
         asked: list[Callable[[], object]] = []
-        wait, rest = _inner_deadline(call), plan.rest
+        wait, rest = inner_deadline(call), plan.rest
         if call.trace is not None and call.trace.told:
             rest += wire.embedded(_TRACEPARENT, call.trace.parent.encode())
         for ask in plan.asks:
@@ -125,6 +141,9 @@ class FederationService:
                 told(ask, Unavailable(Reason.DEPARTMENT_UNREACHABLE, "this gateway knows no such department"))
             else:
                 asked.append(department.ask(plan.svid, ask.question, rest, wait, partial(told, ask)))
+        for errand in plan.errands:
+            parent = call.trace.parent if call.trace is not None and call.trace.told else ""
+            asked.append(self._errands.run(errand, plan.rest, wait, parent, partial(told, errand)))
         return asked
 
     async def stream_query(self, request: federation_pb2.StreamQueryRequest, call: Call) -> AsyncIterator[Reply]:
@@ -144,49 +163,65 @@ class FederationService:
                 _note(call, plan)
                 sections: list[bytes] = []
                 async with aclosing(self._sections(plan, call)) as answered:
-                    async for part, section, rows in answered:
+                    async for part, section, rows, proven in answered:
                         if request.all_pages:
                             sections.append(section)
-                        call.facts.disclosed(part.mask, rows)
-                        yield head + turn.about + wire.embedded(_SECTION, section)
+                        part.note(call.facts, rows)
+                        yield head + turn.about + wire.embedded(_SECTION, section) + proven
                         if plan.grant is not None and not rows:
                             streaming.check_ended(section)
                 turn = turn.next_page(sections) if request.all_pages else None
 
-    async def _sections(self, plan: Plan, call: Call) -> AsyncGenerator[tuple[Part, bytes, int]]:
-        """Give the parts of one plan, each with its section and how many rows it has, as departments answer."""
-        told: asyncio.Queue[tuple[Ask, Outcome]] = asyncio.Queue()
+    async def _sections(self, plan: Plan, call: Call) -> AsyncGenerator[tuple[AnyPart, bytes, int, bytes]]:
+        """Give the parts of one plan, each with its section and how many rows it has, as departments answer.
 
-        def note(ask: Ask, outcome: Outcome) -> None:
+        With them goes who answered, as it stands in a streamed answer, where that is another zone.
+        """
+        told: asyncio.Queue[tuple[Asked, Outcome]] = asyncio.Queue()
+
+        def note(ask: Asked, outcome: Outcome) -> None:
             told.put_nowait((ask, outcome))
 
         asked = self._ask(plan, call, note)
         try:
             for part in plan.parts:
                 if part.denied:
-                    yield part, part.refused, 0
+                    yield part, part.refused, 0, b""
             gathered = Gathering(plan, call, asyncio.get_running_loop().create_future())
-            for _ in plan.asks:
+            for _ in (*plan.asks, *plan.errands):
                 ask, outcome = await plan.wait(told.get())
                 gathered.put(ask, outcome)
+                proven = b"".join(gathered.proven(_STREAMED_PROVENANCE, ask.zone)) if isinstance(ask, Errand) else b""
                 for part in ask.parts:
                     # The one before may have waited long to be taken.
                     plan.still()
-                    yield part, gathered.sections[part.index], gathered.rows[part.index]
+                    yield part, gathered.sections[part.index], gathered.rows[part.index], proven
         finally:
             _forget(asked)
 
-    async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> federation_pb2.ExplainResponse:
-        """Tell the decisions; no department is asked and no record read."""
-        call.facts.stated(request.query.context)
-        parts = self._planner.decide(request.query, call.caller)
+    async def explain(self, request: federation_pb2.ExplainRequest, call: Call) -> Reply:
+        """Tell the decisions; no department is asked and no record read. Other zones are asked for theirs."""
+        query = request.query
+        call.facts.stated(query.context)
+        parts = self._planner.decide(query, call.caller)
+        if any(isinstance(part, ForeignPart) and not part.denied for part in parts):
+            return await self._explain_abroad(query, call)
         for part in parts:
-            call.facts.disclosed(part.mask, 0)
+            part.note(call.facts, 0)
         return federation_pb2.ExplainResponse(sections=[part.section() for part in parts])
+
+    async def _explain_abroad(self, query: federation_pb2.QueryRequest, call: Call) -> bytes:
+        plan = self._planner.plan(query, call.caller, self._identity.svid())
+        decided = [b"" if isinstance(part, ForeignPart) else part.section().SerializeToString() for part in plan.parts]
+        abroad = errands(plan.parts, call.caller, query.context, explain=True)
+        refused = [section or part.refused for part, section in zip(plan.parts, decided, strict=True)]
+        gathered = await self.gather(dataclasses.replace(plan, asks=(), errands=abroad, refused=refused), call)
+        sections = [wire.embedded(_EXPLAINED, section) for section in gathered.sections]
+        return b"".join((*sections, *gathered.proven(_EXPLAINED_PROVENANCE)))
 
     async def list_reads(self, request: reads_pb2.ListReadsRequest, call: Call) -> reads_pb2.ListReadsResponse:
         """Tell an enterprise who read its records."""
-        return await self._reads.list(request, call, _inner_deadline(call))
+        return await self._reads.list(request, call, inner_deadline(call))
 
     async def list_record_types(
         self, request: federation_pb2.ListRecordTypesRequest, call: Call
@@ -204,7 +239,7 @@ class FederationService:
 
 def _note(call: Call, plan: Plan) -> None:
     """Note what is asked, for the log."""
-    call.facts.asked(call.caller, plan.context, plan.subject, plan.query_id)
+    call.facts.asked(plan.caller, plan.context, plan.subject, plan.query_id)
     call.facts.granted(plan.grant)
 
 
@@ -214,7 +249,7 @@ def _forget(asked: list[Callable[[], object]]) -> None:
         forget()
 
 
-def _inner_deadline(call: Call) -> float:
+def inner_deadline(call: Call) -> float:
     """How long departments may take: the caller's time less a tenth, so that the answer still gets home in it."""
     remaining = call.remaining()
     if remaining is None:

@@ -31,7 +31,7 @@ class Turn:
         """Give the question for what these sections, in any order, have more of; None where that is nothing."""
         if self.page >= MAX_PAGES:
             return None
-        tokens = {name: token for name, token in map(_next, sections) if token}
+        tokens = {which: token for which, token in map(_next, sections) if token}
         following = _with_tokens(self.question, tokens)
         return Turn(following, self.about, self.page + 1) if following.selections else None
 
@@ -63,17 +63,19 @@ def _about(query: federation_pb2.QueryRequest, subject: common_pb2.SubjectId) ->
     return Turn(question, federation_pb2.StreamQueryResponse(subject=subject).SerializeToString())
 
 
-def _next(section: bytes) -> tuple[str, str]:
+def _next(section: bytes) -> tuple[tuple[str, str], str]:
     read = exchange_pb2.Section.FromString(section)
-    return read.record_type, read.next_page_token
+    return (read.zone, read.record_type), read.next_page_token
 
 
-def _with_tokens(query: federation_pb2.QueryRequest, tokens: Mapping[str, str]) -> federation_pb2.QueryRequest:
+def _with_tokens(
+    query: federation_pb2.QueryRequest, tokens: Mapping[tuple[str, str], str]
+) -> federation_pb2.QueryRequest:
     question = federation_pb2.QueryRequest()
     question.CopyFrom(query)
     del question.selections[:]
     for selection in query.selections:
-        token = tokens.get(selection.record_type, "")
+        token = tokens.get((selection.zone, selection.record_type), "")
         # A department that gives the same page for ever is asked no more.
         if token and token != selection.page_token:
             following = question.selections.add()

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import socket
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,18 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def log_section(folder: Path, agency: str, system: str = "node") -> LogSection:
+def free_address() -> str:
+    """Find an address where nobody listens, for nodes that must know of each other before either runs."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+def log_section(folder: Path, agency: str, system: str = "node", zone: str = ZONE) -> LogSection:
     """Write the `[log]` of a node of the zone whose log lies in `folder`; makes the key where there is none."""
     name = f"{agency}.{system}"
     published = folder / "keys"
-    keys.create(folder / f"{name}.key", published, origin_of(ZONE, agency, system))
+    keys.create(folder / f"{name}.key", published, origin_of(zone, agency, system))
     url = f"sqlite+aiosqlite:///{folder / name}.db"
     return LogSection(url=url, migrate=True, key=folder / f"{name}.key", keys=published)
 
@@ -50,9 +58,10 @@ class Span:
 class Zone:
     """An authority and what it issued."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = ZONE) -> None:
         self.folder = folder
-        self.authority = Authority.create(folder / "zone", ZONE, now())
+        self.name = name
+        self.authority = Authority.create(folder / "zone", name, now())
         self.spans = InMemorySpanExporter()
 
     def finished(self) -> list[Span]:
@@ -65,7 +74,7 @@ class Zone:
         return found
 
     def identity(self, path: str) -> SpiffeId:
-        return SpiffeId.parse(f"spiffe://{ZONE}/{path}")
+        return SpiffeId.parse(f"spiffe://{self.name}/{path}")
 
     def files(self, path: str) -> SvidFiles:
         """Get the identity `agency/system`, issuing it the first time."""
@@ -85,12 +94,14 @@ class Zone:
 
     def node(self, path: str) -> NodeSection:
         agency, _, system = path.partition("/")
-        return NodeSection(zone=ZONE, agency=agency, system=system, listen="127.0.0.1:0", transport=transports.chosen())
+        return NodeSection(
+            zone=self.name, agency=agency, system=system, listen="127.0.0.1:0", transport=transports.chosen()
+        )
 
     def log(self, path: str) -> LogSection:
         """Say where the log of `agency/system` lies, making its key the first time."""
         agency, _, system = path.partition("/")
-        return log_section(self.folder / "logs", agency, system)
+        return log_section(self.folder / "logs", agency, system, self.name)
 
     def host(self, path: str, limits: LimitsSection | None = None, *, log: bool = False) -> Host:
         """Make a host whose every span is kept in `spans`."""

@@ -73,7 +73,8 @@ def show_section(out: Console, section: exchange_pb2.Section) -> None:
     if section.records and kind is not None:
         parts.append(_records(section, kind))
     if section.next_page_token:
-        parts.append(Text(f"more: --page-token {section.record_type}:{section.next_page_token}", style="dim"))
+        which = f"{section.zone}/{section.record_type}" if section.zone else section.record_type
+        parts.append(Text(f"more: --page-token {which}:{section.next_page_token}", style="dim"))
     parts.extend(_refused(section))
     if parts:
         out.print(Padding(Group(*parts), (0, 0, 1, 2), expand=False))
@@ -103,7 +104,7 @@ def show_decisions(out: Console, section: exchange_pb2.Section) -> None:
 def _header(section: exchange_pb2.Section) -> Text:
     name = status_name(section)
     line = Text.assemble(
-        (section.record_type, "bold"), f"  {section.agency}  ", (name, _STYLES.get(section.status, "red"))
+        (section.record_type, "bold"), f"  {_whose(section)}  ", (name, _STYLES.get(section.status, "red"))
     )
     if section.reason:
         line.append(f"  {section.reason}", "red")
@@ -112,6 +113,10 @@ def _header(section: exchange_pb2.Section) -> Text:
     if not given(section) and section.reason in HINTS:
         line.append(f"\n  {HINTS[section.reason]}", "dim")
     return line
+
+
+def _whose(section: exchange_pb2.Section) -> str:
+    return f"{section.agency} of {section.zone}" if section.zone else section.agency
 
 
 def _kind(name: str) -> RecordType | None:

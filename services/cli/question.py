@@ -43,7 +43,9 @@ AsWritten = Annotated[
 ]
 Selects = Annotated[
     list[str] | None,
-    typer.Option("--select", metavar="TYPE[:FIELD,…]", help="Record type and fields; repeat for more types."),
+    typer.Option(
+        "--select", metavar="[ZONE/]TYPE[:FIELD,…]", help="Record type and fields, here or in another zone; repeat it."
+    ),
 ]
 Filters = Annotated[
     list[str] | None,
@@ -157,8 +159,10 @@ def request(
     options = {"--filter": by_type(filters, "--filter"), "--page-token": by_type(page_tokens, "--page-token")}
     for select in selects:
         name, fields = selection(select)
+        zone, _, record_type = name.rpartition("/")
         made.selections.add(
-            record_type=name,
+            zone=zone,
+            record_type=record_type,
             fields=fields,
             page_size=page_size,
             filter=options["--filter"].pop(name, ""),

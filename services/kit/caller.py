@@ -25,8 +25,28 @@ class Caller:
     @classmethod
     @lru_cache(maxsize=1024)
     def of(cls, identity: SpiffeId) -> Self:
-        """Make a caller of a verified identity."""
+        """Make a caller of a verified identity of this zone."""
         return cls(str(identity), identity.agency, identity.system)
+
+    @classmethod
+    @lru_cache(maxsize=1024)
+    def abroad(cls, identity: SpiffeId) -> Self:
+        """Make a caller of a verified identity of another zone.
+
+        Its agency is called `<agency>.<zone>`: names of agencies here have no dots, so it is none of ours, whatever
+        looks at it.
+        """
+        return cls(str(identity), f"{identity.agency}.{identity.trust_domain}", identity.system)
+
+    @classmethod
+    def seen_from(cls, zone: str, identity: SpiffeId) -> Self:
+        """Make a caller of a verified identity, as nodes of `zone` call it."""
+        return cls.of(identity) if identity.trust_domain == zone else cls.abroad(identity)
+
+    @property
+    def zone(self) -> str:
+        """The other zone that it is of; empty for one of this zone."""
+        return self.agency.partition(".")[2]
 
     @property
     def path(self) -> str:

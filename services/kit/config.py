@@ -434,6 +434,8 @@ class DepartmentConfig(NodeConfig):
     """File with at least 32 random bytes: keys of page tokens and pseudonyms are derived from it."""
     gateways: list[str] = Field(default=["gateway/main"])
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
+    zones: list[str] = []
+    """Other zones whose callers they may ask for; policy decides what those get. None where it is absent."""
     live: dict[str, LiveSection] = {}
     """Record types that are read live, by name."""
     events: dict[str, EventsSection] = {}

@@ -58,14 +58,30 @@ def request_digest(request: DelegatedRequest) -> bytes:
     return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
 
+class Signer:
+    """Signs as whoever an identity is."""
+
+    def __init__(self) -> None:
+        self._version: SvidVersion | None = None
+        self._key: ec.EllipticCurvePrivateKey | None = None
+
+    def sign(self, svid: Svid, payload: bytes) -> bytes:
+        """Sign with an identity's key: ECDSA P-256 with SHA-256, DER."""
+        if self._key is None or self._version != svid.version:
+            key = serialization.load_pem_private_key(svid.key, None)
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise TypeError("SVID keys are P-256")
+            self._key, self._version = key, svid.version
+        return self._key.sign(payload, _ALGORITHM)
+
+
 class ContextSigner:
     """Signs contexts as the gateway."""
 
     def __init__(self, gateway: SpiffeId, clock: Clock) -> None:
         self._gateway = str(gateway)
         self._clock = clock
-        self._version: SvidVersion | None = None
-        self._key: ec.EllipticCurvePrivateKey | None = None
+        self._signer = Signer()
 
     def sign(
         self,
@@ -92,13 +108,8 @@ class ContextSigner:
 
     def seal(self, svid: Svid, context: exchange_pb2.ExchangeContext) -> exchange_pb2.SignedContext:
         """Sign a context as it stands."""
-        if self._key is None or self._version != svid.version:
-            key = serialization.load_pem_private_key(svid.key, None)
-            if not isinstance(key, ec.EllipticCurvePrivateKey):
-                raise TypeError("SVID keys are P-256")
-            self._key, self._version = key, svid.version
         payload = context.SerializeToString()
-        return exchange_pb2.SignedContext(payload=payload, signature=self._key.sign(payload, _ALGORITHM))
+        return exchange_pb2.SignedContext(payload=payload, signature=self._signer.sign(svid, payload))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +134,11 @@ class Word:
 class ContextVerifier:
     """Tells for whom a department is asked, checking a gateway's word where one speaks."""
 
-    def __init__(self, gateways: Iterable[str], trust_domain: str, clock: Clock) -> None:
-        """`gateways` are the identities (`agency/system`) whose word counts."""
+    def __init__(self, gateways: Iterable[str], trust_domain: str, clock: Clock, zones: Iterable[str] = ()) -> None:
+        """`gateways` are the identities (`agency/system`) whose word counts; of `zones` they may bring callers too."""
         self._gateways = frozenset(gateways)
         self._trust_domain = trust_domain
+        self._zones = frozenset((trust_domain, *zones))
         self._clock = clock
 
     def origin(self, request: DelegatedRequest, call: Call) -> Origin:
@@ -144,7 +156,7 @@ class ContextVerifier:
         3. the context names the peer as its gateway;
         4. it is neither expired, nor from the future, nor longer-lived than `LIFETIME`;
         5. it covers what this sub-request asks for;
-        6. the original caller is a system of this zone, and no gateway.
+        6. the original caller is a system of this zone, and no gateway; or of a zone whose callers are let in.
         """
         is_gateway = call.caller.path in self._gateways
         if not request.HasField("delegated"):
@@ -186,11 +198,12 @@ class ContextVerifier:
 
     def _original(self, text: str) -> Caller:
         try:
-            caller = Caller.of(SpiffeId.parse(text))
+            identity = SpiffeId.parse(text)
+            caller = Caller.seen_from(self._trust_domain, identity)
         except CertificateError:
             raise _invalid("it names no caller") from None
-        if not text.startswith(f"spiffe://{self._trust_domain}/") or caller.path in self._gateways:
-            raise _invalid("it names no caller of this zone")
+        if identity.trust_domain not in self._zones or caller.path in self._gateways:
+            raise _invalid("it names no caller of this zone, or of one whose callers are let in")
         return caller
 
 

@@ -141,7 +141,7 @@ class DepartmentNode:
         pages = PageTokens(secret)
         self.enforcer = join(config, host, pack)
         reader = Reader(source, engine, pages, host.clock, self.enforcer)
-        contexts = ContextVerifier(config.gateways, config.node.zone, host.clock)
+        contexts = ContextVerifier(config.gateways, config.node.zone, host.clock, config.zones)
         self._source = uniform = RecordSourceService(room.agency, owned, reader, contexts, ResumeTokens(secret))
         host.telemetry.cache("requests", uniform.requests)
         host.observe_sessions(uniform)

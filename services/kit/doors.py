@@ -78,7 +78,7 @@ _QUOTAS = frozenset((Reason.AUTHORIZATION_EXHAUSTED, Reason.AUTHORIZATION_RATE))
 
 def check_selections(selections: Iterable[exchange_pb2.Selection]) -> None:
     """Check how many selections there are and that no type is asked for twice; raises `InvalidArgument`."""
-    names = [s.record_type for s in selections]
+    names = [(s.zone, s.record_type) for s in selections]
     if not names:
         raise InvalidArgument(Reason.SELECTION_MISSING, "select at least one record type")
     if len(names) > MAX_SELECTIONS:

@@ -8,8 +8,9 @@ import datetime as dt
 import logging
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +25,7 @@ from certs.verify import PeerVerifier, ServerVerifier
 from hutong.api.node.v1 import node_pb2
 from services.kit import access, health, identity, status
 from services.kit.access import AccessList
+from services.kit.caller import Caller
 from services.kit.client import Client
 from services.kit.clock import Clock, system_clock
 from services.kit.config import LogSection, NodeConfig, PolicySection
@@ -50,7 +52,7 @@ from services.kit.rpc import Dispatcher, Recorder, Rpc, served
 from services.kit.shedding import Lateness, Shedding
 from services.kit.telemetry import Read, Telemetry, Trace
 from services.kit.transport import choice
-from services.kit.transport.seam import Admission, Server
+from services.kit.transport.seam import Admission, Server, Verifier
 
 KIT_ACCESS = Path(__file__).parent / "access.yaml"
 """Who may call what every node serves."""
@@ -66,6 +68,15 @@ class Asked(Protocol):
     def unanswered(self) -> int:
         """How many questions of them are not answered yet."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Who calls at a door that is not for this zone."""
+
+    verifier: Verifier
+    files: SvidFiles
+    """This node's identity, with their roots."""
 
 
 class Host:
@@ -107,6 +118,8 @@ class Host:
         self._lateness = Lateness(config.limits.late.total_seconds())
         self._closing: list[Closing] = []
         self._server: Server | None = None
+        self._doors: list[Server] = []
+        self._gate: Shedding | None = None
         self._health: Health | None = None
         self._recorder = recorder
         self._pseudonyms = Pseudonyms(secrets.token_bytes(MIN_SECRET))
@@ -152,6 +165,12 @@ class Host:
             now=self.clock(),
             certified_until=self.files.load().not_after,
         )
+
+    @property
+    def revocations(self) -> bytes:
+        """The revocation lists that count at this node, PEM; empty where the zone has none."""
+        lists = self._revoked
+        return lists.published(self.clock()) if isinstance(lists, RevocationList) else b""
 
     def client(self, target: str, server: SpiffeId) -> Client:
         """Make a client that calls another node as this one; it is closed at the stop."""
@@ -275,18 +294,10 @@ class Host:
         allowed = AccessList(access.read(*lists), self.served)
         limits = self.config.limits
         self._lateness.start()
-        dispatcher = Dispatcher(
-            Trace(self.telemetry),
-            Shedding(Rates(limits.rate, limits.refusals, limits.rates), self._lateness, await self._quotas()),
-            Access(allowed),
-            Errors(),
-            Context(limits.deadline.total_seconds()),
-            limits.request_bytes,
-            self._recorder or self.recording,
-        )
-        make = choice.server(self.config.node.transport)
+        rates = Rates(limits.rate, limits.refusals, limits.rates)
+        self._gate = Shedding(rates, self._lateness, await self._quotas())
         admission = Admission(self._verifier, limits, self.telemetry.calls.refused)
-        self._server = make(self.config.node.listen, everything, dispatcher, admission, self.files, limits)
+        self._server = self._listen(self.config.node.listen, everything, allowed, admission, self.files)
         self._observe(admission)
         if isinstance(self._revoked, RevocationList):
             self._hear(self._revoked)
@@ -297,6 +308,37 @@ class Host:
             self.metrics_port = self.telemetry.serve(self.config.node.metrics)
         await self._health.set(True)
         _log.info("Node serves", extra={"fields": {"identity": str(self.identity), "address": self.address}})
+
+    async def open_door(
+        self, listen: str, rpcs: Iterable[Rpc], lists: Mapping[str, Mapping[str, Iterable[str]]], peers: Peers
+    ) -> str:
+        """Serve peers of other zones as well, at an address where they alone may call; gives it. After `start`.
+
+        It is stopped with the node. Raises as `start` does.
+        """
+        own = tuple(rpcs)
+        admission = Admission(peers.verifier, self.config.limits, self.telemetry.calls.refused, Caller.abroad)
+        door = self._listen(listen, own, AccessList(lists, served(own)), admission, peers.files)
+        await door.start()
+        self._doors.append(door)
+        return f"{listen.rpartition(':')[0]}:{door.port}"
+
+    def _listen(
+        self, listen: str, rpcs: tuple[Rpc, ...], allowed: AccessList, admission: Admission, files: SvidFiles
+    ) -> Server:
+        limits, gate = self.config.limits, self._gate
+        assert gate is not None, "a door is opened in a node that serves"  # noqa: S101 - the caller's promise
+        dispatcher = Dispatcher(
+            Trace(self.telemetry),
+            gate,
+            Access(allowed),
+            Errors(),
+            Context(limits.deadline.total_seconds()),
+            limits.request_bytes,
+            self._recorder or self.recording,
+        )
+        make = choice.server(self.config.node.transport)
+        return make(listen, rpcs, dispatcher, admission, files, limits)
 
     async def _log_rpcs(self, section: LogSection) -> tuple[Rpc, ...]:
         """Bind what is served of the log; `start` begins the rest of it."""
@@ -359,8 +401,9 @@ class Host:
         if self._health:
             await self._health.set(False)
         self._telling.stop()
-        if self._server:
-            await self._server.stop(self.config.limits.drain.total_seconds())
+        servers = [*self._doors, *([self._server] if self._server else [])]
+        drain = self.config.limits.drain.total_seconds()
+        await asyncio.gather(*(server.stop(drain) for server in servers))
         self._lateness.stop()
         for close in reversed(self._closing):
             await close()

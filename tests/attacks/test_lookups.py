@@ -329,6 +329,7 @@ def test_the_requests_have_no_field_that_this_file_forgot() -> None:
         "filter",
         "page_size",
         "page_token",
+        "zone",
     ]
     assert [f.name for f in service_pb2.ListDeclarationsRequest.DESCRIPTOR.fields]
     assert [f.name for f in record_source_pb2.WatchRequest.DESCRIPTOR.fields] == [

@@ -21,6 +21,8 @@ UNRECORDED = {
     "recognition.v1.ResultService.GetKeys",
     "recognition.v1.ResultService.GetStatusList",
     "recognition.v1.ResultService.ReserveStatus",
+    # What it takes to verify a zone's certificates, for other zones.
+    "exchange.v1.ZoneService.GetTrust",
     # Between nodes and the service of authorizations: what is in force, and how many rows are left of it.
     "authorization.v1.AuthorizationService.FollowAuthorizations",
     "authorization.v1.AuthorizationService.ReserveRows",

@@ -8,7 +8,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from gateway.config import DepartmentSection, GatewayConfig
+from gateway.config import DepartmentSection, DoorSection, GatewayConfig, ZoneSection
 from gateway.node import GatewayNode
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
@@ -28,7 +28,7 @@ from services.kit.department import DepartmentNode, Room
 from services.kit.host import Host
 from services.kit.records import catalogue
 from services.kit.records.store import Draft, RecordStore
-from tests.zone import Zone, now
+from tests.zone import ZONE, Zone, now
 
 QUERY = "/hutong.api.exchange.v1.FederationService/Query"
 STREAM = "/hutong.api.exchange.v1.FederationService/StreamQuery"
@@ -41,8 +41,8 @@ ROOMS: Mapping[str, Room] = rooms()
 class Mesh:
     """Departments and a gateway over one zone; stop and start them one by one."""
 
-    def __init__(self, folder: Path) -> None:
-        self.zone = Zone(folder)
+    def __init__(self, folder: Path, name: str = ZONE) -> None:
+        self.zone = Zone(folder, name)
         self.folder = folder
         self.departments: dict[str, DepartmentNode] = {}
         self.gateway: GatewayNode | None = None
@@ -58,6 +58,12 @@ class Mesh:
         """Record types that are read from a legacy table, by name."""
         self.authorizations: AuthorizationsSection | None = None
         """The service that keeps authorizations, where the mesh has one."""
+        self.zones: dict[str, ZoneSection] = {}
+        """Other zones, as the gateway has them."""
+        self.lets_in: list[str] = []
+        """Other zones whose callers departments let in."""
+        self.door: DoorSection | None = None
+        """Where other zones ask."""
         self._clients: dict[str, Client] = {}
         secret = folder / "secret"
         secret.write_bytes(b"0123456789abcdef0123456789abcdef")
@@ -95,6 +101,7 @@ class Mesh:
             secret=self.folder / "secret",
             live={name: section for name, section in self.live.items() if name.startswith(f"{agency}.")},
             authorizations=self.authorizations,
+            zones=self.lets_in,
         )
 
     async def start(self, agency: str, listen: str = "127.0.0.1:0") -> DepartmentNode:
@@ -121,6 +128,8 @@ class Mesh:
             policy=self.policies(*(self.policy(agency, self.gateway_policies) for agency in targets)),
             secret=self.folder / "secret",
             authorizations=self.authorizations,
+            zones=self.zones,
+            door=self.door,
         )
         self.gateway = GatewayNode(config, self.zone.frame(config))
         await self.gateway.start()

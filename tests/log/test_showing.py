@@ -4,7 +4,6 @@ import asyncio
 import datetime as dt
 import logging
 import shutil
-import socket
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -31,7 +30,7 @@ from tests.events.bed import create
 from tests.log.bed import draft, fill, opened
 from tests.log.witnesses import OWNER, Keys, Serving, add, serving
 from tests.officers.provider import Seconds
-from tests.zone import ZONE, Zone, now
+from tests.zone import ZONE, Zone, free_address, now
 
 ORIGIN = f"{ZONE}/{OWNER}"
 TAXATION = f"{ZONE}/taxation/node"
@@ -91,12 +90,6 @@ async def field(tmp_path: Path) -> AsyncGenerator[Field]:
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.levelno >= logging.ERROR]
-
-
-def free_address() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 async def test_checkpoints_are_cosigned(field: Field) -> None:

@@ -34,7 +34,8 @@ def asked(
 ) -> Asked:
     """Put a question together, of one record type; raises `Missing` where the caller's name cannot be read."""
     try:
-        caller = Caller.of(SpiffeId.parse(entry.caller))
+        identity = SpiffeId.parse(entry.caller)
+        caller = Caller.abroad(identity) if entry.abroad else Caller.of(identity)
     except CertificateError:
         raise Missing("the entry names no caller of a zone") from None
     return Asked(

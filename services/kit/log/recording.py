@@ -44,6 +44,7 @@ _DIGEST: Final = bytes((log_pb2.LogEntry.ANSWER_DIGEST_FIELD_NUMBER << 3 | 2, sh
 _QUERY: Final = wire.varint(log_pb2.LogEntry.QUERY_ID_FIELD_NUMBER << 3 | 2)
 """What stands before these fields in a serialized entry."""
 _ANSWERED: Final = log_pb2.LogEntry(outcome=log_pb2.OUTCOME_ANSWERED).SerializeToString()
+_ABROAD: Final = log_pb2.LogEntry(abroad=True).SerializeToString()
 _log = logging.getLogger(__name__)
 
 
@@ -110,7 +111,8 @@ class Recording:
     def _sealed(self, call: Call, rpc: Rpc, error: HutongError | None, digest: bytes, salt: bytes) -> Sealed:
         """Make the entry of a call: pieces in the order of an entry's fields, so that it is as if serialized whole."""
         facts = call.facts
-        caller, peer = (facts.caller or call.caller).spiffe_id, call.caller.spiffe_id
+        original, peer = facts.caller or call.caller, call.caller.spiffe_id
+        caller = original.spiffe_id
         context = facts.context or _NO_CONTEXT
         # What was stated is logged as far as it can be: of a refusal it may be anything.
         purpose, basis = context.purpose[: _MOST_CODE + 1], context.legal_basis[: _MOST_CODE + 1]
@@ -130,6 +132,7 @@ class Recording:
             given,
             _DIGEST + digest if digest else b"",
             _tail(facts),
+            _ABROAD if original.zone else b"",
         )
         return Sealed(b"".join(entry), committed.opening, findable(subjects), salt)
 

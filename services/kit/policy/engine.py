@@ -216,7 +216,7 @@ class PolicyEngine:
         now: dt.datetime,
     ) -> ReadMask:
         owner = self._policies.of(record_type.owner)
-        active = owner.active(now)
+        active = owner.active(now, abroad=bool(caller.zone))
         asked = json.dumps(schema.context(context, authorized))
         results = self._ask(caller, asked, record_type, owner.parsed(active))
         decided = [

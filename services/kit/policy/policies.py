@@ -10,13 +10,16 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import cedarpy
 
-from services.kit.policy.reach import context_read
+from services.kit.policy import reach
 from services.kit.policy.transforms import Transform
 from services.kit.records.conditions import Condition
+
+_MOST_PARSED: Final = 4
+"""Combinations of policies kept: those for callers of this zone and of others, and the ones before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,15 @@ class Policy:
     """The row condition, for each record type the policy may reach."""
     title: str
     ast: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def zones(self) -> bool:
+        """Tell whether the policy's scope names callers of another zone.
+
+        Such callers get nothing by a permit whose scope does not: one that leaves open who asks means those of this
+        zone, whatever its conditions say.
+        """
+        return reach.principal_zone(self.ast) != ""
 
     def active(self, now: dt.datetime) -> bool:
         """Tell whether the policy is in force."""
@@ -72,11 +84,11 @@ class AgencyPolicies:
     @cached_property
     def context(self) -> frozenset[str]:
         """Every part of the request's context that any of the policies looks at."""
-        return frozenset(name for p in self.policies.values() for name in context_read(p.ast))
+        return frozenset(name for p in self.policies.values() for name in reach.context_read(p.ast))
 
-    def active(self, now: dt.datetime) -> Mapping[str, Policy]:
-        """List the policies in force."""
-        return {p.id: p for p in self.policies.values() if p.active(now)}
+    def active(self, now: dt.datetime, *, abroad: bool = False) -> Mapping[str, Policy]:
+        """List the policies in force; `abroad`, those of them that count for callers of other zones."""
+        return {p.id: p for p in self.policies.values() if p.active(now) and (p.zones or not (p.permit and abroad))}
 
     def next_boundary(self, now: dt.datetime) -> dt.datetime | None:
         """Find the next moment at which a policy begins or ends."""
@@ -90,7 +102,9 @@ class AgencyPolicies:
             text = json.dumps(
                 {"staticPolicies": {p.id: p.ast for p in active.values()}, "templates": {}, "templateLinks": []}
             )
-            self._parsed.clear()  # combinations only change as time passes; the former one does not come back
+            if len(self._parsed) >= _MOST_PARSED:
+                # Combinations change as time passes; former ones do not come back.
+                self._parsed.clear()
             self._parsed[key] = cedarpy.PolicySet.from_json_str(text)
         return self._parsed[key]
 

@@ -75,6 +75,16 @@ def names_principal(policy: Ast) -> bool:
     return any(tree.get("Var") == "principal" for tree in _walk(policy["conditions"]))
 
 
+def principal_zone(policy: Ast) -> str:
+    """Name the zone whose callers a policy's scope is about; empty where it is about this one's, or about anybody."""
+    scope = policy["principal"]
+    within = scope.get("entity") or cast("Ast", scope.get("in", {})).get("entity")
+    if within is None:
+        return ""
+    kind, name = _entity(within)
+    return name if kind == "Zone" else name.partition("/")[0].partition(".")[2]
+
+
 def context_read(policy: Ast) -> frozenset[str]:
     """List the parts of the context that a policy looks at; all of them where it takes the context as a whole."""
     named: list[str] = []

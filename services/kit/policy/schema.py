@@ -2,6 +2,9 @@
 
     Hutong::System::"taxation/refund"                 a caller, in its agency; .agency and .system are texts
     Hutong::Agency::"taxation"
+    Hutong::System::"taxation.inland.example/refund"  a caller of another zone, in its agency there,
+    Hutong::Agency::"taxation.inland.example"         which is in its zone;
+    Hutong::Zone::"inland.example"                    a permit counts for it only where its scope names one of the three
     Hutong::Field::"customs.Declaration.lines.hs10"   a field: in its part, its groups, its share class, its record type
     Hutong::FieldGroup::"customs.Declaration.party"
     Hutong::RecordType::"customs.Declaration"
@@ -34,7 +37,8 @@ NAMESPACE = "Hutong::"
 
 SCHEMA = """
 namespace Hutong {
-    entity Agency;
+    entity Zone;
+    entity Agency in [Zone];
     entity System in [Agency] = { agency: String, system: String };
     entity ShareClass;
     entity RecordType = { owner: String };
@@ -164,12 +168,17 @@ def entities(record_type: RecordType) -> cedarpy.Entities:
 
 def with_caller(base: cedarpy.Entities, caller: Caller) -> cedarpy.Entities:
     """Add a caller to a record type's entities."""
-    entity = {
-        "uid": uid("System", caller.path),
-        "attrs": {"agency": caller.agency, "system": caller.system},
-        "parents": [uid("Agency", caller.agency)],
-    }
-    return base.with_added_json_str(json.dumps([entity]))  # pyright: ignore[reportUnknownMemberType]
+    entities = [
+        {
+            "uid": uid("System", caller.path),
+            "attrs": {"agency": caller.agency, "system": caller.system},
+            "parents": [uid("Agency", caller.agency)],
+        }
+    ]
+    if caller.zone:
+        agency = {"uid": uid("Agency", caller.agency), "attrs": {}, "parents": [uid("Zone", caller.zone)]}
+        entities.append(agency)
+    return base.with_added_json_str(json.dumps(entities))  # pyright: ignore[reportUnknownMemberType]
 
 
 def context(

@@ -98,9 +98,16 @@ Refused = Callable[[str, str], None]
 class Admission:
     """Says who calls, before a byte of a request is parsed, and how many calls each caller may have running."""
 
-    def __init__(self, verifier: Verifier, limits: LimitsSection, refused: Refused) -> None:
-        """`refused` counts what never becomes a call."""
+    def __init__(
+        self,
+        verifier: Verifier,
+        limits: LimitsSection,
+        refused: Refused,
+        caller: Callable[[SpiffeId], Caller] = Caller.of,
+    ) -> None:
+        """`refused` counts what never becomes a call; `caller` makes callers of identities that were verified."""
         self._verifier = verifier
+        self._caller = caller
         self.refused: Final = refused
         self._most_each = max(1, limits.concurrent_calls // 2)
         self._response_bytes = limits.response_bytes
@@ -134,7 +141,7 @@ class Admission:
             raise
         return Call(
             method=rpc.method,
-            caller=Caller.of(identity),
+            caller=self._caller(identity),
             certificate=certificate,
             deadline=None if remaining is None else time.monotonic() + remaining,
             metadata=metadata,

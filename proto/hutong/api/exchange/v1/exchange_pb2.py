@@ -24,34 +24,37 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 from hutong.api.schema.v1 import options_pb2 as hutong_dot_api_dot_schema_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hutong/api/exchange/v1/exchange.proto\x12\x16hutong.api.exchange.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\"hutong/api/schema/v1/options.proto\"\x96\x01\n\x0eRequestContext\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0blegal_basis\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61se_ref\x18\x03 \x01(\t\x12\x18\n\x10\x61uthorization_id\x18\x04 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x05 \x01(\t\x12\x1c\n\x14\x61uthorization_ticket\x18\x06 \x01(\t\"\xe3\x01\n\x0f\x45xchangeContext\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12-\n\tissued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frequest_digests\x18\x06 \x03(\x0c\"3\n\rSignedContext\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"g\n\tSelection\x12\x13\n\x0brecord_type\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\xee\x01\n\rFieldDecision\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x30\n\x07verdict\x18\x02 \x01(\x0e\x32\x1f.hutong.api.exchange.v1.Verdict\x12\x11\n\ttransform\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npolicy_ids\x18\x05 \x03(\t\x12\x12\n\nconditions\x18\x06 \x03(\t\x12\x13\n\x0blegal_basis\x18\x07 \x01(\t\x12\x11\n\tretention\x18\x08 \x01(\t\x12)\n\x05until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb2\x02\n\x07Section\x12\x13\n\x0brecord_type\x18\x01 \x01(\t\x12\x0e\n\x06\x61gency\x18\x02 \x01(\t\x12\x35\n\x06status\x18\x03 \x01(\x0e\x32%.hutong.api.exchange.v1.SectionStatus\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07records\x18\x06 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x38\n\tdecisions\x18\x07 \x03(\x0b\x32%.hutong.api.exchange.v1.FieldDecision\x12\x17\n\x0fnext_page_token\x18\x08 \x01(\t\x12\x16\n\x0epolicy_version\x18\t \x01(\t\"\xc5\x01\n\tFieldInfo\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12/\n\x05share\x18\x03 \x01(\x0e\x32 .hutong.api.schema.v1.ShareClass\x12*\n\x05grade\x18\x04 \x01(\x0e\x32\x1b.hutong.api.schema.v1.Grade\x12\x0b\n\x03key\x18\x05 \x01(\x08\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07indexed\x18\x07 \x01(\x08\x12\x10\n\x08\x65lements\x18\x08 \x03(\t\"\x95\x01\n\x0eRecordTypeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0blocal_title\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x31\n\x06\x66ields\x18\x06 \x03(\x0b\x32!.hutong.api.exchange.v1.FieldInfo*c\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_CLEAR\x10\x01\x12\x17\n\x13VERDICT_TRANSFORMED\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03*\xd7\x01\n\rSectionStatus\x12\x1e\n\x1aSECTION_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11SECTION_STATUS_OK\x10\x01\x12\x1a\n\x16SECTION_STATUS_PARTIAL\x10\x02\x12\x19\n\x15SECTION_STATUS_DENIED\x10\x03\x12\x1c\n\x18SECTION_STATUS_NO_RECORD\x10\x04\x12\x1a\n\x16SECTION_STATUS_TIMEOUT\x10\x05\x12\x1e\n\x1aSECTION_STATUS_UNAVAILABLE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%hutong/api/exchange/v1/exchange.proto\x12\x16hutong.api.exchange.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhutong/api/log/v1/log.proto\x1a\"hutong/api/schema/v1/options.proto\"\x96\x01\n\x0eRequestContext\x12\x0f\n\x07purpose\x18\x01 \x01(\t\x12\x13\n\x0blegal_basis\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61se_ref\x18\x03 \x01(\t\x12\x18\n\x10\x61uthorization_id\x18\x04 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x05 \x01(\t\x12\x1c\n\x14\x61uthorization_ticket\x18\x06 \x01(\t\"\xe3\x01\n\x0f\x45xchangeContext\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x0f\n\x07gateway\x18\x03 \x01(\t\x12-\n\tissued_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frequest_digests\x18\x06 \x03(\x0c\"3\n\rSignedContext\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"u\n\tSelection\x12\x13\n\x0brecord_type\x18\x01 \x01(\t\x12\x0e\n\x06\x66ields\x18\x02 \x03(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\"\xee\x01\n\rFieldDecision\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x30\n\x07verdict\x18\x02 \x01(\x0e\x32\x1f.hutong.api.exchange.v1.Verdict\x12\x11\n\ttransform\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\npolicy_ids\x18\x05 \x03(\t\x12\x12\n\nconditions\x18\x06 \x03(\t\x12\x13\n\x0blegal_basis\x18\x07 \x01(\t\x12\x11\n\tretention\x18\x08 \x01(\t\x12)\n\x05until\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc0\x02\n\x07Section\x12\x13\n\x0brecord_type\x18\x01 \x01(\t\x12\x0e\n\x06\x61gency\x18\x02 \x01(\t\x12\x35\n\x06status\x18\x03 \x01(\x0e\x32%.hutong.api.exchange.v1.SectionStatus\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x07records\x18\x06 \x03(\x0b\x32\x14.google.protobuf.Any\x12\x38\n\tdecisions\x18\x07 \x03(\x0b\x32%.hutong.api.exchange.v1.FieldDecision\x12\x17\n\x0fnext_page_token\x18\x08 \x01(\t\x12\x16\n\x0epolicy_version\x18\t \x01(\t\x12\x0c\n\x04zone\x18\n \x01(\t\"m\n\nProvenance\x12\x0c\n\x04zone\x18\x01 \x01(\t\x12\x0f\n\x07gateway\x18\x02 \x01(\t\x12\x13\n\x0b\x61nswered_by\x18\x03 \x01(\t\x12+\n\x07receipt\x18\x04 \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xc5\x01\n\tFieldInfo\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12/\n\x05share\x18\x03 \x01(\x0e\x32 .hutong.api.schema.v1.ShareClass\x12*\n\x05grade\x18\x04 \x01(\x0e\x32\x1b.hutong.api.schema.v1.Grade\x12\x0b\n\x03key\x18\x05 \x01(\x08\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0f\n\x07indexed\x18\x07 \x01(\x08\x12\x10\n\x08\x65lements\x18\x08 \x03(\t\"\x95\x01\n\x0eRecordTypeInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05owner\x18\x02 \x01(\t\x12\r\n\x05title\x18\x03 \x01(\t\x12\x13\n\x0blocal_title\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x31\n\x06\x66ields\x18\x06 \x03(\x0b\x32!.hutong.api.exchange.v1.FieldInfo*c\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_CLEAR\x10\x01\x12\x17\n\x13VERDICT_TRANSFORMED\x10\x02\x12\x13\n\x0fVERDICT_REFUSED\x10\x03*\xd7\x01\n\rSectionStatus\x12\x1e\n\x1aSECTION_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11SECTION_STATUS_OK\x10\x01\x12\x1a\n\x16SECTION_STATUS_PARTIAL\x10\x02\x12\x19\n\x15SECTION_STATUS_DENIED\x10\x03\x12\x1c\n\x18SECTION_STATUS_NO_RECORD\x10\x04\x12\x1a\n\x16SECTION_STATUS_TIMEOUT\x10\x05\x12\x1e\n\x1aSECTION_STATUS_UNAVAILABLE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.api.exchange.v1.exchange_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=1604
-  _globals['_VERDICT']._serialized_end=1703
-  _globals['_SECTIONSTATUS']._serialized_start=1706
-  _globals['_SECTIONSTATUS']._serialized_end=1921
-  _globals['_REQUESTCONTEXT']._serialized_start=162
-  _globals['_REQUESTCONTEXT']._serialized_end=312
-  _globals['_EXCHANGECONTEXT']._serialized_start=315
-  _globals['_EXCHANGECONTEXT']._serialized_end=542
-  _globals['_SIGNEDCONTEXT']._serialized_start=544
-  _globals['_SIGNEDCONTEXT']._serialized_end=595
-  _globals['_SELECTION']._serialized_start=597
-  _globals['_SELECTION']._serialized_end=700
-  _globals['_FIELDDECISION']._serialized_start=703
-  _globals['_FIELDDECISION']._serialized_end=941
-  _globals['_SECTION']._serialized_start=944
-  _globals['_SECTION']._serialized_end=1250
-  _globals['_FIELDINFO']._serialized_start=1253
-  _globals['_FIELDINFO']._serialized_end=1450
-  _globals['_RECORDTYPEINFO']._serialized_start=1453
-  _globals['_RECORDTYPEINFO']._serialized_end=1602
+  _globals['_VERDICT']._serialized_start=1772
+  _globals['_VERDICT']._serialized_end=1871
+  _globals['_SECTIONSTATUS']._serialized_start=1874
+  _globals['_SECTIONSTATUS']._serialized_end=2089
+  _globals['_REQUESTCONTEXT']._serialized_start=191
+  _globals['_REQUESTCONTEXT']._serialized_end=341
+  _globals['_EXCHANGECONTEXT']._serialized_start=344
+  _globals['_EXCHANGECONTEXT']._serialized_end=571
+  _globals['_SIGNEDCONTEXT']._serialized_start=573
+  _globals['_SIGNEDCONTEXT']._serialized_end=624
+  _globals['_SELECTION']._serialized_start=626
+  _globals['_SELECTION']._serialized_end=743
+  _globals['_FIELDDECISION']._serialized_start=746
+  _globals['_FIELDDECISION']._serialized_end=984
+  _globals['_SECTION']._serialized_start=987
+  _globals['_SECTION']._serialized_end=1307
+  _globals['_PROVENANCE']._serialized_start=1309
+  _globals['_PROVENANCE']._serialized_end=1418
+  _globals['_FIELDINFO']._serialized_start=1421
+  _globals['_FIELDINFO']._serialized_end=1618
+  _globals['_RECORDTYPEINFO']._serialized_start=1621
+  _globals['_RECORDTYPEINFO']._serialized_end=1770
 # @@protoc_insertion_point(module_scope)

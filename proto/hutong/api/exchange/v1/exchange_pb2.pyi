@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from hutong.api.log.v1 import log_pb2 as _log_pb2
 from hutong.api.schema.v1 import options_pb2 as _options_pb2
 import builtins as _builtins
 import sys
@@ -223,6 +224,7 @@ class Selection(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
     record_type: _builtins.str
     """Record type, for example "customs.Declaration"."""
     filter: _builtins.str
@@ -233,6 +235,8 @@ class Selection(_message.Message):
     """At most this many records; 0 means 20, more than 200 means 200 (AIP-158)."""
     page_token: _builtins.str
     """Token of the next page, from an earlier section of the same question."""
+    zone: _builtins.str
+    """The zone whose records are asked for, by its name; empty for this one."""
     @_builtins.property
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Field paths, for example "declaration_no", "lines.hs10". A path selects all that
@@ -247,10 +251,11 @@ class Selection(_message.Message):
         filter: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "record_type", b"record_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "record_type", b"record_type", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -331,6 +336,7 @@ class Section(_message.Message):
     DECISIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
     record_type: _builtins.str
     """Record type, as asked."""
     agency: _builtins.str
@@ -343,6 +349,8 @@ class Section(_message.Message):
     """Token of the next page; empty on the last."""
     policy_version: _builtins.str
     """Version of the policy that decided: digest of the owner's policy set."""
+    zone: _builtins.str
+    """The zone whose policy decided; empty for the one that was asked."""
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """As-of time of the records: what the department knew then."""
@@ -367,14 +375,51 @@ class Section(_message.Message):
         decisions: _abc.Iterable[Global___FieldDecision] | None = ...,
         next_page_token: _builtins.str = ...,
         policy_version: _builtins.str = ...,
+        zone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "as_of", b"as_of", "decisions", b"decisions", "next_page_token", b"next_page_token", "policy_version", b"policy_version", "reason", b"reason", "record_type", b"record_type", "records", b"records", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agency", b"agency", "as_of", b"as_of", "decisions", b"decisions", "next_page_token", b"next_page_token", "policy_version", b"policy_version", "reason", b"reason", "record_type", b"record_type", "records", b"records", "status", b"status", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Section: _TypeAlias = Section  # noqa: Y015
+
+@_typing.final
+class Provenance(_message.Message):
+    """Who answered for another zone, and the proof of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    ANSWERED_BY_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    """The zone."""
+    gateway: _builtins.str
+    """SPIFFE id of its gateway."""
+    answered_by: _builtins.str
+    """The zone that the question was to: the same, or one beyond it."""
+    @_builtins.property
+    def receipt(self) -> _log_pb2.Receipt:
+        """The gateway's receipt, of a QueryZoneResponse that can be put together again of this answer."""
+
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+        gateway: _builtins.str = ...,
+        answered_by: _builtins.str = ...,
+        receipt: _log_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "gateway", b"gateway", "receipt", b"receipt", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
 
 @_typing.final
 class FieldInfo(_message.Message):

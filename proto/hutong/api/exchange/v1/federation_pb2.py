@@ -30,7 +30,7 @@ from hutong.api.exchange.v1 import reads_pb2 as hutong_dot_api_dot_exchange_dot_
 from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hutong/api/exchange/v1/federation.proto\x12\x16hutong.api.exchange.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\"hutong/api/exchange/v1/reads.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xdb\x01\n\x0cQueryRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x02 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12\x37\n\x07\x63ontext\x18\x03 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\rQueryResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x31\n\x08sections\x18\x02 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x8f\x01\n\x12StreamQueryRequest\x12\x33\n\x05query\x18\x01 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\x12\x31\n\x08subjects\x18\x02 \x03(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x11\n\tall_pages\x18\x03 \x01(\x08\"\xb8\x01\n\x13StreamQueryResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x30\n\x07section\x18\x02 \x01(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xc7\x03\n\x0eSessionRequest\x12?\n\x07prepare\x18\x01 \x03(\x0b\x32..hutong.api.exchange.v1.SessionRequest.Prepare\x12\x38\n\x04\x61sks\x18\x02 \x03(\x0b\x32*.hutong.api.exchange.v1.SessionRequest.Ask\x12\x0f\n\x07\x63\x61ncels\x18\x03 \x03(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x1aJ\n\x07Prepare\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x05query\x18\x02 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\x1a\xc1\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08prepared\x18\x02 \x01(\r\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\xb1\x01\n\x0fSessionResponse\x12?\n\x07\x61nswers\x18\x01 \x03(\x0b\x32..hutong.api.exchange.v1.SessionResponse.Answer\x1a]\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32%.hutong.api.exchange.v1.QueryResponse\x12\x0e\n\x06status\x18\x03 \x01(\x0c\"E\n\x0e\x45xplainRequest\x12\x33\n\x05query\x18\x01 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\"q\n\x0f\x45xplainResponse\x12\x31\n\x08sections\x18\x01 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"N\n\x16ListRecordTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"p\n\x17ListRecordTypesResponse\x12<\n\x0crecord_types\x18\x01 \x03(\x0b\x32&.hutong.api.exchange.v1.RecordTypeInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x04\n\x11\x46\x65\x64\x65rationService\x12T\n\x05Query\x12$.hutong.api.exchange.v1.QueryRequest\x1a%.hutong.api.exchange.v1.QueryResponse\x12h\n\x0bStreamQuery\x12*.hutong.api.exchange.v1.StreamQueryRequest\x1a+.hutong.api.exchange.v1.StreamQueryResponse0\x01\x12^\n\x07Session\x12&.hutong.api.exchange.v1.SessionRequest\x1a\'.hutong.api.exchange.v1.SessionResponse(\x01\x30\x01\x12Z\n\x07\x45xplain\x12&.hutong.api.exchange.v1.ExplainRequest\x1a\'.hutong.api.exchange.v1.ExplainResponse\x12`\n\tListReads\x12(.hutong.api.exchange.v1.ListReadsRequest\x1a).hutong.api.exchange.v1.ListReadsResponse\x12r\n\x0fListRecordTypes\x12..hutong.api.exchange.v1.ListRecordTypesRequest\x1a/.hutong.api.exchange.v1.ListRecordTypesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'hutong/api/exchange/v1/federation.proto\x12\x16hutong.api.exchange.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\"hutong/api/exchange/v1/reads.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xdb\x01\n\x0cQueryRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x02 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12\x37\n\x07\x63ontext\x18\x03 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\rQueryResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x31\n\x08sections\x18\x02 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x36\n\nprovenance\x18\x03 \x03(\x0b\x32\".hutong.api.exchange.v1.Provenance\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\x8f\x01\n\x12StreamQueryRequest\x12\x33\n\x05query\x18\x01 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\x12\x31\n\x08subjects\x18\x02 \x03(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x11\n\tall_pages\x18\x03 \x01(\x08\"\xf0\x01\n\x13StreamQueryResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x30\n\x07section\x18\x02 \x01(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x36\n\nprovenance\x18\x04 \x03(\x0b\x32\".hutong.api.exchange.v1.Provenance\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"\xc7\x03\n\x0eSessionRequest\x12?\n\x07prepare\x18\x01 \x03(\x0b\x32..hutong.api.exchange.v1.SessionRequest.Prepare\x12\x38\n\x04\x61sks\x18\x02 \x03(\x0b\x32*.hutong.api.exchange.v1.SessionRequest.Ask\x12\x0f\n\x07\x63\x61ncels\x18\x03 \x03(\x04\x12\x19\n\x11max_message_bytes\x18\x04 \x01(\r\x1aJ\n\x07Prepare\x12\n\n\x02id\x18\x01 \x01(\r\x12\x33\n\x05query\x18\x02 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\x1a\xc1\x01\n\x03\x41sk\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08prepared\x18\x02 \x01(\r\x12\x30\n\x07subject\x18\x03 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x06 \x01(\t\"\xb1\x01\n\x0fSessionResponse\x12?\n\x07\x61nswers\x18\x01 \x03(\x0b\x32..hutong.api.exchange.v1.SessionResponse.Answer\x1a]\n\x06\x41nswer\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x37\n\x08response\x18\x02 \x01(\x0b\x32%.hutong.api.exchange.v1.QueryResponse\x12\x0e\n\x06status\x18\x03 \x01(\x0c\"E\n\x0e\x45xplainRequest\x12\x33\n\x05query\x18\x01 \x01(\x0b\x32$.hutong.api.exchange.v1.QueryRequest\"\xa9\x01\n\x0f\x45xplainResponse\x12\x31\n\x08sections\x18\x01 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x36\n\nprovenance\x18\x02 \x03(\x0b\x32\".hutong.api.exchange.v1.Provenance\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"N\n\x16ListRecordTypesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\r\n\x05owner\x18\x03 \x01(\t\"p\n\x17ListRecordTypesResponse\x12<\n\x0crecord_types\x18\x01 \x03(\x0b\x32&.hutong.api.exchange.v1.RecordTypeInfo\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe5\x04\n\x11\x46\x65\x64\x65rationService\x12T\n\x05Query\x12$.hutong.api.exchange.v1.QueryRequest\x1a%.hutong.api.exchange.v1.QueryResponse\x12h\n\x0bStreamQuery\x12*.hutong.api.exchange.v1.StreamQueryRequest\x1a+.hutong.api.exchange.v1.StreamQueryResponse0\x01\x12^\n\x07Session\x12&.hutong.api.exchange.v1.SessionRequest\x1a\'.hutong.api.exchange.v1.SessionResponse(\x01\x30\x01\x12Z\n\x07\x45xplain\x12&.hutong.api.exchange.v1.ExplainRequest\x1a\'.hutong.api.exchange.v1.ExplainResponse\x12`\n\tListReads\x12(.hutong.api.exchange.v1.ListReadsRequest\x1a).hutong.api.exchange.v1.ListReadsResponse\x12r\n\x0fListRecordTypes\x12..hutong.api.exchange.v1.ListRecordTypesRequest\x1a/.hutong.api.exchange.v1.ListRecordTypesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,29 +40,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYREQUEST']._serialized_start=272
   _globals['_QUERYREQUEST']._serialized_end=491
   _globals['_QUERYRESPONSE']._serialized_start=494
-  _globals['_QUERYRESPONSE']._serialized_end=623
-  _globals['_STREAMQUERYREQUEST']._serialized_start=626
-  _globals['_STREAMQUERYREQUEST']._serialized_end=769
-  _globals['_STREAMQUERYRESPONSE']._serialized_start=772
-  _globals['_STREAMQUERYRESPONSE']._serialized_end=956
-  _globals['_SESSIONREQUEST']._serialized_start=959
-  _globals['_SESSIONREQUEST']._serialized_end=1414
-  _globals['_SESSIONREQUEST_PREPARE']._serialized_start=1144
-  _globals['_SESSIONREQUEST_PREPARE']._serialized_end=1218
-  _globals['_SESSIONREQUEST_ASK']._serialized_start=1221
-  _globals['_SESSIONREQUEST_ASK']._serialized_end=1414
-  _globals['_SESSIONRESPONSE']._serialized_start=1417
-  _globals['_SESSIONRESPONSE']._serialized_end=1594
-  _globals['_SESSIONRESPONSE_ANSWER']._serialized_start=1501
-  _globals['_SESSIONRESPONSE_ANSWER']._serialized_end=1594
-  _globals['_EXPLAINREQUEST']._serialized_start=1596
-  _globals['_EXPLAINREQUEST']._serialized_end=1665
-  _globals['_EXPLAINRESPONSE']._serialized_start=1667
-  _globals['_EXPLAINRESPONSE']._serialized_end=1780
-  _globals['_LISTRECORDTYPESREQUEST']._serialized_start=1782
-  _globals['_LISTRECORDTYPESREQUEST']._serialized_end=1860
-  _globals['_LISTRECORDTYPESRESPONSE']._serialized_start=1862
-  _globals['_LISTRECORDTYPESRESPONSE']._serialized_end=1974
-  _globals['_FEDERATIONSERVICE']._serialized_start=1977
-  _globals['_FEDERATIONSERVICE']._serialized_end=2590
+  _globals['_QUERYRESPONSE']._serialized_end=679
+  _globals['_STREAMQUERYREQUEST']._serialized_start=682
+  _globals['_STREAMQUERYREQUEST']._serialized_end=825
+  _globals['_STREAMQUERYRESPONSE']._serialized_start=828
+  _globals['_STREAMQUERYRESPONSE']._serialized_end=1068
+  _globals['_SESSIONREQUEST']._serialized_start=1071
+  _globals['_SESSIONREQUEST']._serialized_end=1526
+  _globals['_SESSIONREQUEST_PREPARE']._serialized_start=1256
+  _globals['_SESSIONREQUEST_PREPARE']._serialized_end=1330
+  _globals['_SESSIONREQUEST_ASK']._serialized_start=1333
+  _globals['_SESSIONREQUEST_ASK']._serialized_end=1526
+  _globals['_SESSIONRESPONSE']._serialized_start=1529
+  _globals['_SESSIONRESPONSE']._serialized_end=1706
+  _globals['_SESSIONRESPONSE_ANSWER']._serialized_start=1613
+  _globals['_SESSIONRESPONSE_ANSWER']._serialized_end=1706
+  _globals['_EXPLAINREQUEST']._serialized_start=1708
+  _globals['_EXPLAINREQUEST']._serialized_end=1777
+  _globals['_EXPLAINRESPONSE']._serialized_start=1780
+  _globals['_EXPLAINRESPONSE']._serialized_end=1949
+  _globals['_LISTRECORDTYPESREQUEST']._serialized_start=1951
+  _globals['_LISTRECORDTYPESREQUEST']._serialized_end=2029
+  _globals['_LISTRECORDTYPESRESPONSE']._serialized_start=2031
+  _globals['_LISTRECORDTYPESRESPONSE']._serialized_end=2143
+  _globals['_FEDERATIONSERVICE']._serialized_start=2146
+  _globals['_FEDERATIONSERVICE']._serialized_end=2759
 # @@protoc_insertion_point(module_scope)

@@ -73,12 +73,17 @@ class QueryResponse(_message.Message):
 
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTIONS_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id of the query, for traces and receipts."""
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Section]:
         """One section per selection, in the order asked."""
+
+    @_builtins.property
+    def provenance(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Provenance]:
+        """Who answered for other zones, one after the other on the way there; none where no other zone was asked."""
 
     @_builtins.property
     def receipt(self) -> _log_pb2.Receipt:
@@ -89,11 +94,12 @@ class QueryResponse(_message.Message):
         *,
         query_id: _builtins.str = ...,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
+        provenance: _abc.Iterable[_exchange_pb2.Provenance] | None = ...,
         receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -142,6 +148,7 @@ class StreamQueryResponse(_message.Message):
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTION_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id of the query."""
@@ -154,6 +161,10 @@ class StreamQueryResponse(_message.Message):
         """The subject it is about, where several were asked about."""
 
     @_builtins.property
+    def provenance(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Provenance]:
+        """Who answered, where the section is another zone's."""
+
+    @_builtins.property
     def receipt(self) -> _log_pb2.Receipt:
         """Proof that this answer was logged before it left."""
 
@@ -163,11 +174,12 @@ class StreamQueryResponse(_message.Message):
         query_id: _builtins.str = ...,
         section: _exchange_pb2.Section | None = ...,
         subject: _common_pb2.SubjectId | None = ...,
+        provenance: _abc.Iterable[_exchange_pb2.Provenance] | None = ...,
         receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "section", b"section", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["query_id", b"query_id", "receipt", b"receipt", "section", b"section", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "section", b"section", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,10 +384,15 @@ class ExplainResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SECTIONS_FIELD_NUMBER: _builtins.int
+    PROVENANCE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sections(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Section]:
         """One section per selection; status says what Query could give at best."""
+
+    @_builtins.property
+    def provenance(self) -> _containers.RepeatedCompositeFieldContainer[_exchange_pb2.Provenance]:
+        """Who answered for other zones."""
 
     @_builtins.property
     def receipt(self) -> _log_pb2.Receipt:
@@ -385,11 +402,12 @@ class ExplainResponse(_message.Message):
         self,
         *,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
+        provenance: _abc.Iterable[_exchange_pb2.Provenance] | None = ...,
         receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

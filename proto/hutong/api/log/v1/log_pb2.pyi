@@ -69,6 +69,7 @@ class LogEntry(_message.Message):
     MASK_FIELD_NUMBER: _builtins.int
     EMERGENCY_FIELD_NUMBER: _builtins.int
     SCOPE_DIGEST_FIELD_NUMBER: _builtins.int
+    ABROAD_FIELD_NUMBER: _builtins.int
     rpc: _builtins.str
     """The rpc: "/package.Service/Rpc"."""
     caller: _builtins.str
@@ -101,6 +102,8 @@ class LogEntry(_message.Message):
     """Under an authorization that was given in an emergency."""
     scope_digest: _builtins.bytes
     """Digest of the scope of the authorization."""
+    abroad: _builtins.bool
+    """The caller is of another zone than the log."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When it was logged, by the node's clock."""
@@ -141,10 +144,11 @@ class LogEntry(_message.Message):
         mask: Global___MaskText | None = ...,
         emergency: _builtins.bool = ...,
         scope_digest: _builtins.bytes = ...,
+        abroad: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_digest", b"answer_digest", "authorization_id", b"authorization_id", "behalf_commitment", b"behalf_commitment", "caller", b"caller", "case_commitment", b"case_commitment", "disclosures", b"disclosures", "emergency", b"emergency", "legal_basis", b"legal_basis", "mask", b"mask", "officer", b"officer", "outcome", b"outcome", "purpose", b"purpose", "query_id", b"query_id", "reason", b"reason", "rpc", b"rpc", "scope_digest", b"scope_digest", "subject_commitments", b"subject_commitments", "time", b"time", "via", b"via"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abroad", b"abroad", "answer_digest", b"answer_digest", "authorization_id", b"authorization_id", "behalf_commitment", b"behalf_commitment", "caller", b"caller", "case_commitment", b"case_commitment", "disclosures", b"disclosures", "emergency", b"emergency", "legal_basis", b"legal_basis", "mask", b"mask", "officer", b"officer", "outcome", b"outcome", "purpose", b"purpose", "query_id", b"query_id", "reason", b"reason", "rpc", b"rpc", "scope_digest", b"scope_digest", "subject_commitments", b"subject_commitments", "time", b"time", "via", b"via"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

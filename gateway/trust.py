@@ -1,0 +1,98 @@
+"""What it takes to believe other zones, kept up to date: their roots and revocation lists, asked of their gateways.
+
+Roots are brought by hand once. From then on each zone tells of new ones over connections that are proven under those
+it had before, as SPIFFE Federation does with `https_spiffe` (§5.2.2,
+https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE_Federation.md). What does not stand is not written.
+"""
+
+import asyncio
+import contextlib
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from certs.errors import CertificateError
+from certs.files import write_atomically
+from certs.revocation import RevocationList
+from certs.svid import certificates_of
+from gateway.config import ZoneSection
+from hutong.api.exchange.v1 import zone_pb2
+from services.kit.client import Client
+from services.kit.clock import Clock
+from services.kit.errors import HutongError
+
+GET_TRUST: Final = "/hutong.api.exchange.v1.ZoneService/GetTrust"
+_LARGEST: Final = 8 * 1024 * 1024
+_PUBLIC: Final = 0o644
+_log = logging.getLogger(__name__)
+
+
+class Trust:
+    """One other zone's roots and revocations, followed."""
+
+    def __init__(self, zone: str, section: ZoneSection, client: Client, clock: Clock) -> None:
+        self._zone = zone
+        self._section = section
+        self._client = client
+        self._clock = clock
+        self._complaint = ""
+
+    def follow(self) -> Callable[[], Awaitable[None]]:
+        """Ask for as long as the node runs; gives what ends it."""
+        task = asyncio.ensure_future(self._keep())
+
+        async def stop() -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        return stop
+
+    async def _keep(self) -> None:
+        every = self._section.follow.total_seconds()
+        while True:
+            try:
+                answer = await self._client.unary(
+                    GET_TRUST, zone_pb2.GetTrustRequest(), zone_pb2.GetTrustResponse, timeout=every + 5
+                )
+                await asyncio.to_thread(self.take, answer)
+                self._complaint = ""
+            except (HutongError, CertificateError, OSError, ValueError) as error:
+                # What was known before stands for as long as it is good; a list that lapses refuses everybody.
+                self._complain(error)
+            await asyncio.sleep(every)
+
+    def take(self, answer: zone_pb2.GetTrustResponse) -> None:
+        """Write what is new and stands; raises `CertificateError` or `ValueError` where it does not."""
+        section = self._section
+        new = {section.bundle: answer.bundle}
+        if section.revoked is not None:
+            new[section.revoked] = answer.revoked
+        if all(path.exists() and path.read_bytes() == text for path, text in new.items()):
+            return
+        self._check(answer)
+        # The lists first: who is under new roots is believed once there is a list of theirs.
+        for path, text in reversed(new.items()):
+            write_atomically(path, text, _PUBLIC)
+        _log.info("Trust in a zone is up to date", extra={"fields": {"zone": self._zone}})
+
+    def _check(self, answer: zone_pb2.GetTrustResponse) -> None:
+        if len(answer.bundle) + len(answer.revoked) > _LARGEST:
+            raise ValueError("the zone sent more than it takes")
+        certificates_of(answer.bundle, self._section.bundle)
+        if self._section.revoked is None:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            bundle, revoked = Path(folder, "bundle.crt"), Path(folder, "revoked.crl")
+            bundle.write_bytes(answer.bundle)
+            revoked.write_bytes(answer.revoked)
+            if problem := RevocationList(revoked, bundle).problem(self._clock()):
+                raise ValueError(f"the zone's revocation list cannot be trusted: {problem}")
+
+    def _complain(self, error: Exception) -> None:
+        if str(error) != self._complaint:
+            self._complaint = str(error)
+            fields = {"zone": self._zone, "problem": str(error)}
+            _log.warning("Trust in a zone is not up to date", extra={"fields": fields})

@@ -1,0 +1,133 @@
+"""The other zones as the gateway has them: where each one's gateway is, and what is said to it on whose behalf."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from certs.spiffe import SpiffeId
+from certs.svid import Svid
+from gateway.abroad import Errand
+from gateway.words import Speaker
+from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2, zone_pb2
+from hutong.api.log.v1 import log_pb2
+from services.kit.client import Client
+from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.identity import Identity
+
+QUERY: Final = "/hutong.api.exchange.v1.ZoneService/QueryZone"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAnswer:
+    """What came of an errand."""
+
+    sections: Sequence[bytes]
+    """Serialized, as they came."""
+    provenance: Sequence[bytes]
+    """Who answered, serialized: the zone that was asked first, then whoever is beyond it."""
+
+
+Outcome = ZoneAnswer | HutongError
+"""The answer, or the error in its place."""
+
+
+class Road:
+    """The way to the gateway of one other zone, over which several zones may be asked."""
+
+    def __init__(self, zone: str, gateway: SpiffeId, client: Client, identity: Identity, speaker: Speaker) -> None:
+        """`client` calls under that zone's roots; `identity` is this gateway's as it signs and calls."""
+        self.zone = zone
+        self.client = client
+        self._gateway = str(gateway)
+        self._identity = identity
+        self._speaker = speaker
+
+    async def ask(
+        self, errand: Errand, request: zone_pb2.QueryZoneRequest, wait: float, traceparent: str
+    ) -> ZoneAnswer:
+        """Ask for a caller of this zone; raises the error the zone answered with, or ZONE_UNREACHABLE and its like."""
+        svid = self._identity.svid()
+        self._speaker.ask(svid, request, errand.caller, errand.context, (errand.zone, self.zone))
+        return await self._answer(svid, request, errand.zone, wait, traceparent)
+
+    async def carry(self, request: zone_pb2.QueryZoneRequest, zone: str, wait: float, traceparent: str) -> ZoneAnswer:
+        """Carry another zone's question on; raises as `ask`."""
+        svid = self._identity.svid()
+        self._speaker.carry(svid, request, (zone, self.zone))
+        return await self._answer(svid, request, zone, wait, traceparent)
+
+    async def _answer(
+        self, svid: Svid, request: zone_pb2.QueryZoneRequest, zone: str, wait: float, traceparent: str
+    ) -> ZoneAnswer:
+        try:
+            raw = await self.client.raw(QUERY, request, timeout=wait, traceparent=traceparent, svid=svid)
+        except HutongError as error:
+            raise _of_a_zone(error) from None
+        try:
+            answer = zone_pb2.SerializedZoneResponse.FromString(raw)
+            receipt = log_pb2.Receipt.FromString(answer.receipt)
+        except DecodeError:
+            raise Unavailable(Reason.ZONE_FAILED, "the zone sent what is no answer") from None
+        if len(answer.sections) != len(request.selections) or answer.query_id != request.query_id:
+            raise Unavailable(Reason.ZONE_FAILED, "the zone answered another question")
+        own = exchange_pb2.Provenance(zone=self.zone, gateway=self._gateway, answered_by=zone, receipt=receipt)
+        return ZoneAnswer(answer.sections, (own.SerializeToString(), *answer.provenance))
+
+
+class Errands:
+    """Runs errands beside what departments are asked."""
+
+    def __init__(self, roads: "dict[str, tuple[Road, float]]") -> None:
+        """`roads` are by the zone that is to answer, each with the longest wait for it in seconds."""
+        self._roads = roads
+        self._running: set[asyncio.Task[None]] = set()
+
+    def run(
+        self, errand: Errand, rest: bytes, wait: float, traceparent: str, told: Callable[[Outcome], None]
+    ) -> Callable[[], object]:
+        """Ask, and have `told` called once, within `wait` seconds; `rest` is that of `gateway.plan.Plan`.
+
+        Gives what is to be called where nobody waits any more: then `told` is not.
+        """
+        said = record_source_pb2.FetchSessionRequest.Ask.FromString(rest)
+        request = errand.request()
+        request.query_id = said.query_id
+        if said.HasField("subject"):
+            request.subject.CopyFrom(said.subject)
+        if said.HasField("as_of"):
+            request.as_of.CopyFrom(said.as_of)
+        road, longest = self._roads[errand.zone]
+
+        async def go() -> None:
+            try:
+                outcome: Outcome = await road.ask(errand, request, min(wait, longest), traceparent)
+            except HutongError as error:
+                outcome = error
+            told(outcome)
+
+        task = asyncio.ensure_future(go())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task.cancel
+
+    def road(self, zone: str) -> tuple[Road, float] | None:
+        """Get the way to a zone, and the longest wait for it; None where there is none."""
+        return self._roads.get(zone)
+
+    async def close(self) -> None:
+        """End everything that is asked."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+
+def _of_a_zone(error: HutongError) -> HutongError:
+    """Say of a zone what a client says of a node: that it was too slow, or is not there."""
+    if isinstance(error, DeadlineExceeded):
+        return DeadlineExceeded(Reason.ZONE_TIMEOUT, "the zone did not answer in time")
+    if error.reason is Reason.DEPARTMENT_UNREACHABLE:
+        return Unavailable(Reason.ZONE_UNREACHABLE, "the zone's gateway cannot be reached")
+    return error
