@@ -20,7 +20,7 @@ from typing import Any, Self
 from tests.helm.chart import NAMESPACE, Document, Rendered
 
 HUTONG = [sys.executable, "-P", "-m", "services.cli.main"]
-_ROOTS = re.compile(r"(?<![\w.-])/(etc/hutong|var/lib/hutong|authority|published|spiffe-workload-api)\b")
+_ROOTS = re.compile(r"(?<![\w.-])/(etc/hutong|var/lib/hutong|authority|published|spiffe-workload-api|tmp)\b")
 _START_LIMIT = 60.0
 
 
@@ -177,8 +177,6 @@ class Cluster:
         for volume in spec["volumes"]:
             self._volume(pod, volume)
         for mount in pod.container["volumeMounts"]:
-            if mount["mountPath"] == "/tmp":
-                continue
             target = pod.root / mount["mountPath"].removeprefix("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             source = pod.root / "volumes" / mount["name"] / mount.get("subPath", "")

@@ -1,9 +1,11 @@
 """A release as processes: what the chart renders starts, is probed, answers a question, follows its files, stops."""
 
 import json
+import re
 import signal
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +25,7 @@ from services.cli.sample import Subject
 from tests.certs.test_workload import handed, serving
 from tests.databases import Postgres
 from tests.helm.chart import AGENCIES, PREFIX, SERVICES, render, zone
-from tests.helm.cluster import HUTONG, Cluster
+from tests.helm.cluster import HUTONG, Cluster, Pod
 from tests.state.bed import user
 
 CALLER = "taxation/refund"
@@ -149,6 +151,20 @@ def test_the_hook_asks_everyone_whom_the_gateway_calls(release: Cluster) -> None
     for name in (*AGENCIES, "recognition", "supervision"):
         assert f"spiffe://port.example/{name}/node serves" in done.stdout
     assert "spiffe://port.example/gateway/main serves" in done.stdout
+
+
+@pytest.mark.parametrize("node", [*AGENCIES, *SERVICES])
+def test_nodes_hear_of_revocations_from_each_other(release: Cluster, node: str) -> None:
+    """The gateway from everybody, everybody from the gateway."""
+    others = {f"{name}/node" for name in (*AGENCIES, *SERVICES) if name != "gateway"}
+    wait_for(lambda: heard(release.pods[f"{PREFIX}-{node}"]) == (others if node == "gateway" else {"gateway/main"}))
+
+
+def heard(pod: Pod) -> set[str]:
+    """Whom a node hears now, as it shows it."""
+    with urllib.request.urlopen(f"http://{pod.address}:9101/metrics", timeout=10) as answer:
+        shown = answer.read().decode()
+    return set(re.findall(r'hutong_revocations_followed\{node="([^"]+)"\} 1.0', shown))
 
 
 def test_a_changed_policy_counts_without_a_restart(release: Cluster, exporter: Subject) -> None:
