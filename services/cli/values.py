@@ -21,7 +21,7 @@ from services.cli import door, rooms
 from services.cli.output import AsJson, print_json
 from services.cli.yaml_places import Keys, Place, Placed, Unreadable, read
 from services.kit import jurisdiction
-from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.errors import HutongError
 from services.kit.policy import loader
 from services.kit.policy.loader import PolicyRefused
 from services.kit.records import catalogue
@@ -61,7 +61,9 @@ def check(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE", help="Values files, in the order in which Helm is given them.")
     ],
-    chart: Annotated[Path, typer.Option("--chart", metavar="DIR|TGZ", help="The chart, as it is or packed.")] = CHART,
+    chart: Annotated[
+        Path, typer.Option("--chart", metavar="DIR|TGZ", envvar="HUTONG_CHART", help="The chart, as it is or packed.")
+    ] = CHART,
     as_json: AsJson = False,
 ) -> None:
     """Check the values of a release, and say on which line of which file they are wrong. Needs no cluster and no Helm.
@@ -91,7 +93,7 @@ def check(
 
 
 def schema(chart: Path) -> dict[str, Any]:
-    """Read a chart's schema of values; raises `FailedPrecondition` CONFIG_FILE_MISSING where there is none."""
+    """Read a chart's schema of values; raises `typer.BadParameter` where there is none."""
     try:
         if chart.is_dir():
             return cast("dict[str, Any]", json.loads((chart / SCHEMA).read_text(encoding="utf-8")))
@@ -100,12 +102,14 @@ def schema(chart: Path) -> dict[str, Any]:
             held = packed.extractfile(member)
             return cast("dict[str, Any]", json.loads(held.read() if held else b""))
     except (OSError, tarfile.TarError, StopIteration, ValueError):
-        message = f"{chart} is no chart with a {SCHEMA}: say --chart, a folder or a packed chart"
-        raise FailedPrecondition(Reason.CONFIG_FILE_MISSING, message) from None
+        raise typer.BadParameter(f"{chart} is no chart with a {SCHEMA}, as it is or packed: say --chart") from None
 
 
 def find(files: Iterable[Path], rules: Mapping[str, Any]) -> list[Mistake]:
-    """Find every mistake of values files, which are laid over each other as Helm does it."""
+    """Find every mistake of values files, which are laid over each other as Helm does it.
+
+    Raises `typer.BadParameter` where a file cannot be read.
+    """
     whole = Placed({}, {})
     for file in files:
         try:
@@ -113,7 +117,7 @@ def find(files: Iterable[Path], rules: Mapping[str, Any]) -> list[Mistake]:
         except Unreadable as wrong:
             return [Mistake(wrong.place, "", str(wrong))]
         except OSError as error:
-            raise FailedPrecondition(Reason.CONFIG_FILE_MISSING, f"cannot read {file}: {error.strerror}") from None
+            raise typer.BadParameter(f"cannot read {file}: {error.strerror}") from None
     if not isinstance(whole.value, dict):
         return [Mistake(whole.place(()), "", "values are a mapping: write `zone: …`")]
     found = [*_by_schema(whole, rules), *_twice(whole), *_policies(whole)]

@@ -83,6 +83,7 @@ def zone(tmp_path_factory: pytest.TempPathFactory) -> Generator[Zone]:
 def test_what_a_document_shows_works(document: Path, zone: Zone, tmp_path: Path) -> None:
     environment = os.environ | {
         "HUTONG_DIR": str(zone.folder),
+        "HUTONG_CHART": str(REPOSITORY / "helm" / "hutong"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONWARNINGS": "error",
     }
