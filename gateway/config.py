@@ -28,9 +28,11 @@ class ZoneSection(Section):
     """Another zone: whom to believe there, who may ask whom, and the way to it."""
 
     bundle: FilePath
-    """Its roots. With a `target`, they are brought up to date here."""
+    """Its roots, as they were brought by hand once."""
     revoked: FilePath | None = None
-    """Its certificate revocation list; likewise."""
+    """Its certificate revocation lists; likewise."""
+    folder: FilePath | None = None
+    """Where newer roots and lists are kept, which it tells of at its `target`; beside the bundle where absent."""
     longest_life: Duration | None = Field(default=None, gt=dt.timedelta())
     """In place of a revocation list: certificates of it that were made to live longer are refused."""
     agency: str = "gateway"

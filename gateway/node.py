@@ -14,7 +14,7 @@ from gateway.door import SERVICE, ZoneService
 from gateway.plan import Planner
 from gateway.reads import AllReads
 from gateway.service import FederationService
-from gateway.trust import Trust
+from gateway.trust import Trust, kept
 from gateway.words import Listener, Speaker
 from gateway.zones import Errands, Road
 from hutong.api.exchange.v1 import federation_pb2, zone_pb2
@@ -43,7 +43,8 @@ class GatewayNode:
         self.host = host
         self.door_address = ""
         """`host:port` where other zones ask, once started; empty where none may."""
-        self._config = config
+        zones = {name: kept(name, zone) for name, zone in config.zones.items()}
+        self._config = config.model_copy(update={"zones": zones})
         self._service: FederationService | None = None
 
     async def start(self) -> None:

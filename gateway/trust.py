@@ -14,19 +14,49 @@ from pathlib import Path
 from typing import Final
 
 from certs.errors import CertificateError
-from certs.files import write_atomically
+from certs.files import make_folder, write_atomically
 from certs.revocation import RevocationList
 from certs.svid import certificates_of
 from gateway.config import ZoneSection
 from hutong.api.exchange.v1 import zone_pb2
 from services.kit.client import Client
 from services.kit.clock import Clock
-from services.kit.errors import HutongError
+from services.kit.errors import FailedPrecondition, HutongError, Reason
 
 GET_TRUST: Final = "/hutong.api.exchange.v1.ZoneService/GetTrust"
 _LARGEST: Final = 8 * 1024 * 1024
 _PUBLIC: Final = 0o644
 _log = logging.getLogger(__name__)
+
+
+def kept(zone: str, section: ZoneSection) -> ZoneSection:
+    """Give the section with the files that are followed: copies in its folder, where it names one.
+
+    What was brought by hand counts again once it is other than before: whoever brings it means that. Raises
+    `FailedPrecondition` CONFIG_INVALID where there is nothing that was brought.
+    """
+    try:
+        certificates_of(section.bundle.read_bytes(), section.bundle)
+        return section if section.folder is None else _kept(section, section.folder)
+    except (OSError, CertificateError) as error:
+        raise FailedPrecondition(
+            Reason.CONFIG_INVALID, f"zones.{zone}: bring its roots and its revocation list once, by hand: {error}"
+        ) from None
+
+
+def _kept(section: ZoneSection, folder: Path) -> ZoneSection:
+    make_folder(folder)
+    paths: dict[str, Path] = {}
+    for name, brought in (("bundle", section.bundle), ("revoked", section.revoked)):
+        if brought is None:
+            continue
+        path, last = folder / brought.name, folder / f".{brought.name}.brought"
+        text = brought.read_bytes()
+        if not path.exists() or not last.exists() or last.read_bytes() != text:
+            write_atomically(path, text, _PUBLIC)
+            write_atomically(last, text, _PUBLIC)
+        paths[name] = path
+    return section.model_copy(update=paths)
 
 
 class Trust:

@@ -2,7 +2,7 @@
 
 import typer
 
-from services.cli.logs import erasing, exporting, proving, verifying, witnessing
+from services.cli.logs import elsewhere, erasing, exporting, proving, verifying, witnessing
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +17,8 @@ app = typer.Typer(
     "  hutong log prove answer.json --as taxation/refund --out answer.tlog-proof\n"
     "  hutong log consistency ./last-month/checkpoint --node customs --as audit/desk\n"
     "  hutong log witness customs --now\n"
-    "  hutong log export customs --to ./customs-log\n",
+    "  hutong log export customs --to ./customs-log\n"
+    "  hutong log zones answer --out ./answers\n",
 )
 
 app.command("verify")(verifying.verify)
@@ -25,4 +26,5 @@ app.command("prove")(proving.prove)
 app.command("consistency")(proving.consistency)
 app.command("witness")(witnessing.witness)
 app.command("export")(exporting.export)
+app.command("zones")(elsewhere.zones)
 app.command("erase")(erasing.erase)

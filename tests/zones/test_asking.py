@@ -1,11 +1,15 @@
 """A gateway that asks a gateway: the other zone's policies decide, its word is kept, its proof comes along."""
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from hutong.api.log.v1 import log_pb2
+from services.cli.log import app
+from services.cli.logs import receipt_files
 from services.kit.errors import HutongError, InvalidArgument, Reason
 from services.kit.log import elsewhere, keys, merkle, reading, receipts
 from services.kit.sessions.queries import QuerySession
@@ -134,6 +138,20 @@ async def test_each_zone_can_prove_its_part(zones: World, tmp_path: Path) -> Non
         entry = await logged(mesh, answered.receipt.index)
         assert merkle.leaf_hash(entry) == answered.receipt.leaf_hash
         assert receipts.verify_entry(answered.receipt, entry).answer_digest == answered.digest
+
+
+async def test_their_answers_are_taken_out_of_a_saved_one(zones: World, tmp_path: Path) -> None:
+    asked = zoned(question(SUBJECT, f"{FAR}/customs.Declaration:{GIVEN}", **WHY))
+    saved = tmp_path / "answer"
+    saved.write_bytes(await zones.port.client(REFUND).raw(QUERY, asked, timeout=5))
+    done = CliRunner().invoke(app, ["zones", str(saved), "--out", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert [(row["zone"], row["part"]) for row in json.loads(done.output)] == [
+        (INLAND, f"carried on to {FAR}"),
+        (FAR, "answered"),
+    ]
+    written = tmp_path / "out" / f"{FAR}-for-{FAR}.answer"
+    assert receipt_files.read(written).receipt.origin == f"{FAR}/gateway/main"
 
 
 async def logged(mesh: Mesh, index: int) -> bytes:

@@ -16,11 +16,11 @@ from certs.svid import SvidFiles
 from gateway import trust
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from services.kit.client import Client
-from services.kit.errors import HutongError, Reason
+from services.kit.errors import FailedPrecondition, HutongError, Reason
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import RECORDS
 from tests.zone import now
-from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, door, world
+from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, door, known, world
 
 DECLARATION = f"{INLAND}/customs.Declaration:{GIVEN}"
 BEYOND = f"{FAR}/customs.Declaration:{GIVEN}"
@@ -173,6 +173,23 @@ async def test_trust_that_does_not_stand_is_not_taken(own: World) -> None:
         with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is, nothing was written
             follower.take(zone_pb2.GetTrustResponse(bundle=bundle, revoked=revoked))
         assert (section.bundle.read_bytes(), section.revoked.read_bytes()) == before
+
+
+def test_what_was_brought_by_hand_counts_until_the_zone_tells_of_newer(zones: World, tmp_path: Path) -> None:
+    """And once more when something else is brought; a restart is no reason to forget what was heard."""
+    brought = known(zones.port, zones.far, folder=tmp_path / "far")
+    section = trust.kept(FAR, brought)
+    assert section.bundle == tmp_path / "far" / "bundle.crt"
+    assert section.bundle.read_bytes() == brought.bundle.read_bytes()
+    newer = section.bundle.read_bytes() + zones.port.zone.authority.layout.bundle.read_bytes()
+    section.bundle.write_bytes(newer)
+    assert trust.kept(FAR, brought).bundle.read_bytes() == newer
+    other = zones.inland.zone.authority.layout.bundle.read_bytes()
+    brought.bundle.write_bytes(other)
+    assert trust.kept(FAR, brought).bundle.read_bytes() == other
+    brought.bundle.unlink()
+    with pytest.raises(FailedPrecondition, match=r"zones\.far\.example: bring its roots"):
+        trust.kept(FAR, brought)
 
 
 async def test_one_zone_asks_in_the_name_of_nobody_else(zones: World) -> None:

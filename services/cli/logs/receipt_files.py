@@ -35,7 +35,7 @@ def read(path: Path) -> Saved:
 
     Raises `InvalidArgument` RECEIPT_INVALID for what holds none, or several; `OSError` for what cannot be read.
     """
-    data = _bytes(path)
+    data = load(path)
     try:
         saved = Saved(_from_json(data)) if data.lstrip()[:1] == b"{" else _serialized(data)
     except (ValueError, TypeError, AttributeError, RecursionError, json_format.ParseError, DecodeError):
@@ -59,7 +59,8 @@ def _from_json(data: bytes) -> log_pb2.Receipt:
     return json_format.ParseDict(receipt, log_pb2.Receipt(), max_recursion_depth=strict.DEPTH)
 
 
-def _bytes(path: Path) -> bytes:
+def load(path: Path) -> bytes:
+    """Read a saved answer; raises `InvalidArgument` REQUEST_TOO_LARGE, or `OSError`."""
     if path == STANDARD_INPUT:
         data = sys.stdin.buffer.read(LIMIT + 1)
     else:
