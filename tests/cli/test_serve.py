@@ -1,5 +1,6 @@
 """`hutong serve`: configs that do not stand, ports in use, and how a node ends."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 from services.cli.zone import Zone
 from tests.cli.conftest import run
+from tests.kit.test_telemetry import collecting
 
 COMMAND = [sys.executable, "-P", "-m", "services.cli.main", "serve"]
 
@@ -120,13 +122,18 @@ def test_what_is_read_live_is_opened_before_it_serves(zone: Zone) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_drains_and_ends_it(zone: Zone, number: signal.Signals) -> None:
-    process = served("customs", zone)
-    wait_until_it_serves(process)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+async def test_a_signal_drains_and_ends_it(zone: Zone, number: signal.Signals) -> None:
+    """And a collector hears what it says meanwhile."""
+    config = zone.config_file("customs")
+    async with collecting() as (collector, address):
+        config.write_text(f'{config.read_text()}\n[telemetry]\notlp = "{address}"\n')
+        process = served("customs", zone)
+        await asyncio.to_thread(wait_until_it_serves, process)
+        process.send_signal(number)
+        _, err = await asyncio.to_thread(process.communicate, timeout=30)
     assert process.returncode == 0
     assert "Node drains" in err
+    assert {"Node serves", "Node drains"} <= {line.body.string_value for line in collector.lines.heard}
 
 
 def test_a_supervised_node_ends_with_its_supervisor(zone: Zone) -> None:
