@@ -162,34 +162,45 @@ def logging_to(said: io.StringIO, telemetry: Telemetry | None = None, level: str
 
 
 class Saying(Mirror):
-    """Says something, and fails."""
+    """Says something, and fails; what it began says something later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.later: list[asyncio.Task[None]] = []
+        self.over = asyncio.Event()
+
+    async def _later(self) -> None:
+        await self.over.wait()
+        _log.warning("Somebody asked")
 
     async def check(self, request: Any, call: Call) -> Message:
         _log.warning("Somebody asks", extra={"fields": {"department": "customs", "after": 3, "what": ("a", 1)}})
+        self.later.append(asyncio.create_task(self._later()))
         raise ValueError("as it was meant")
 
 
 async def test_a_collector_hears_what_is_logged(tmp_path: Path) -> None:
     """The same lines as on standard error, with the ids of the call's trace."""
-    zone, said = Zone(tmp_path), io.StringIO()
+    zone, said, saying = Zone(tmp_path), io.StringIO(), Saying()
     listed = tmp_path / "access.yaml"
     listed.write_text(OPEN)
     async with collecting() as (collector, address):
         section = TelemetrySection(otlp=address, sample=0.0)
         host = Host(NodeConfig(node=zone.node("customs/node"), tls=zone.tls("customs/node"), telemetry=section))
-        await host.start(mirrored(Saying()), [listed])
+        await host.start(mirrored(saying), [listed])
         with logging_to(said, host.telemetry):
             parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
             async with zone.client(host, "taxation/refund") as client:
                 with pytest.raises(Internal):
                     await client.unary(ASK, Request(), Response, timeout=5, traceparent=parent)
-            _log.info("Nobody asks")
+            saying.over.set()
+            await asyncio.gather(*saying.later)
             await host.stop()
     written = [json.loads(line) for line in said.getvalue().splitlines()]
     heard = {line.body.string_value: line for line in collector.lines.heard}
     assert len(collector.lines.heard) == len(heard) == len(written)
     assert {line["message"] for line in written} == set(heard)
-    asked, failed, alone = (heard[what] for what in ("Somebody asks", "Call failed unexpectedly", "Nobody asks"))
+    asked, failed, alone = (heard[what] for what in ("Somebody asks", "Call failed unexpectedly", "Somebody asked"))
     told = {each.key: each.value for each in asked.attributes}
     assert (told["department"].string_value, told["after"].int_value, told["what"].string_value) == (
         "customs",
