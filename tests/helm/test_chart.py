@@ -5,7 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from tests.helm.chart import (
     KUBERNETES,
     NAMESPACE,
     PREFIX,
+    RELEASE,
     REPOSITORY,
     SERVICES,
     RefusedByHelm,
@@ -374,13 +375,56 @@ def test_load_moves_the_replicas_of_gateway_and_departments_only() -> None:
 def test_several_zones_stand_beside_each_other() -> None:
     """Releases share no name and no selector."""
     found: list[set[tuple[str, str]]] = []
+    chosen: list[set[str]] = []
     for release in ("north", "south"):
         text = helm(
             "template", release, CHART, "--values", CHART / "ci" / "trial-values.yaml", "--kube-version", KUBERNETES
         )
         documents = [each for each in yaml.safe_load_all(text) if each]
         found.append({(each["kind"], each["metadata"]["name"]) for each in documents})
+        chosen.append({*selectors(documents)})
     assert not found[0] & found[1]
+    assert chosen[0]
+    assert not chosen[0] & chosen[1]
+
+
+def selectors(document: object) -> Iterator[str]:
+    """Every `matchLabels` and every service's selector, wherever it stands."""
+    if isinstance(document, dict):
+        found = cast("dict[str, Any]", document)
+        chosen = (found.get("matchLabels"), found.get("selector"))
+        yield from (json.dumps(each) for each in chosen if each and "app.kubernetes.io/name" in each)
+        for below in found.values():
+            yield from selectors(below)
+    elif isinstance(document, list):
+        for below in cast("list[object]", document):
+            yield from selectors(below)
+
+
+OWNED = json.dumps(zone(defaults={"database": {"owner": {"enabled": True}}}))
+
+
+@pytest.mark.parametrize("text", [*map(example, EXAMPLES), OWNED], ids=[*EXAMPLES, "owned"])
+def test_notes_name_everything_that_has_to_be_there_beside_the_release(text: str, tmp_path: Path) -> None:
+    """What pods mount, and neither the release nor cert-manager makes; and where external agencies are."""
+    file = tmp_path / "values.yaml"
+    file.write_text(text, encoding="utf-8")
+    notes = helm("install", RELEASE, CHART, "--namespace", NAMESPACE, "--values", file, "--dry-run=client")
+    notes = notes.partition("NOTES:")[2]
+    rendered = render(text)
+    issued = {each["spec"]["secretName"] for each in rendered.of("Certificate").values()}
+    for _, spec in rendered.pods():
+        for volume in spec["volumes"]:
+            named = {
+                volume.get("secret", {}).get("secretName", ""),
+                volume.get("configMap", {}).get("name", ""),
+                volume.get("persistentVolumeClaim", {}).get("claimName", ""),
+            }
+            for name in named - {"", *issued, *rendered.of("ConfigMap")}:
+                assert f" {name}" in notes
+    outside = [each["external"]["target"] for each in yaml.safe_load(text)["agencies"] if "external" in each]
+    for target in outside:
+        assert f"{target}, external" in notes
 
 
 def test_a_certificate_of_cert_manager_is_what_nodes_take() -> None:
