@@ -159,10 +159,15 @@ async def test_what_one_node_reads_every_node_knows_within_seconds(field: Field)
     second = await field.start("customs", supervision=first)
     third = await field.start("taxation", customs=second)
     async with field.zone.client(third, CALLER) as open_before, field.zone.client(third, "gateway/other") as other:
-        await open_before.raw(CALL, b"", timeout=5)
-        field.revoke(CALLER)
-        write_atomically(field.revoked_at("supervision"), field.list)
-        assert (await until_refused(open_before)).reason is Reason.CERTIFICATE_REVOKED
+        async with contextlib.aclosing(listen(open_before)) as running:
+            assert (await anext(running)).lists
+            field.revoke(CALLER)
+            write_atomically(field.revoked_at("supervision"), field.list)
+            assert (await until_refused(open_before)).reason is Reason.CERTIFICATE_REVOKED
+            with pytest.raises(HutongError) as cut:
+                while True:
+                    await anext(running)
+        assert cut.value.reason is Reason.CERTIFICATE_REVOKED
         await other.raw(CALL, b"", timeout=5)
     assert heard(third, Brought.TAKEN) == 1
 
