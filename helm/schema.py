@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.config import GatewayConfig
+from gateway.config import GatewayConfig, ZoneSection
 from services.cli.rooms import packages
 from services.kit.config import DepartmentConfig, NodeConfig
 from services.recognition.config import RecognitionConfig
@@ -28,6 +28,7 @@ DURATION: Final = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 GO_DURATION: Final = "^([0-9]+(h|m|s))+$"
 FILE_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 ROLE: Final = r"^([^,=\s]{1,63})?$"
+CIDR: Final = r"^[0-9a-fA-F:.]+/[0-9]{1,3}$"
 CRON: Final = r"^(@(hourly|daily)|\S+(\s+\S+){4})$"
 
 MODELS: Final[dict[str, type[NodeConfig]]] = {
@@ -41,7 +42,8 @@ MODELS: Final[dict[str, type[NodeConfig]]] = {
 
 OURS: Final = {
     "": {"node", "tls", "secret", "gateways", "departments", "events", "officers", "live", "keys", "signing"}
-    | {"access", "procedures", "arrangements", "calendars", "auditors"},
+    | {"access", "procedures", "arrangements", "calendars", "auditors", "zones", "door"},
+    "ZoneSection": {"bundle", "revoked", "folder"},
     "LogSection": {"url", "url_file", "migrate", "key", "keys", "readers", "tiles"},
     "StoreSection": {"url", "url_file", "migrate"},
     "PolicySection": {"files", "jurisdiction"},
@@ -174,7 +176,7 @@ def agency(settings: Schema, rooms: Iterable[str]) -> Schema:
         "target": text(ADDRESS),
         "system": text(LABEL),
         "timeout": text(DURATION),
-        "cidrs": several(text(r"^[0-9a-fA-F:.]+/[0-9]{1,3}$")),
+        "cidrs": several(text(CIDR)),
     }
     own = {
         "name": {"enum": list(rooms)},
@@ -228,7 +230,15 @@ def general() -> dict[str, Schema]:
         "nats": closed({"servers": several(text(ADDRESS))}),
         "service": closed({"type": {"enum": ["ClusterIP", "LoadBalancer", "NodePort"]}, "annotations": LABELS}),
         "networkPolicy": closed(network),
+        "zones": named(zone(), ZONE),
     }
+
+
+def zone() -> Schema:
+    """Describe another zone: what the gateway's config says of it, where its trust lies, and where it is."""
+    section: Schema = _section(ZoneSection.model_json_schema(), "", "ZoneSection")["properties"]
+    where = {"configMap": text(minLength=1), "cidrs": several(text(CIDR))}
+    return closed(section | where, ["configMap"])
 
 
 def nodes(settings: Mapping[str, Schema]) -> dict[str, Schema]:

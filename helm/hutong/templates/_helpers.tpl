@@ -225,11 +225,29 @@ their owner) and config (what its TOML file says). External agencies are peers o
     {{- $_ := set $live $type (dict "mapping" (printf "/etc/hutong/mappings/%s" $source.mapping) "url_file" (printf "/etc/hutong/database/%s" $source.key)) -}}
   {{- end -}}
   {{- if $live -}}{{- $_ := set $config "live" $live -}}{{- end -}}
+  {{- $let := list -}}
+  {{- range $zone, $section := $values.zones -}}
+    {{- if $section.may_ask -}}{{- $let = append $let $zone -}}{{- end -}}
+  {{- end -}}
+  {{- if $let -}}{{- $_ := set $config "zones" $let -}}{{- end -}}
 {{- else if eq $node.kind "gateway" -}}
   {{- $departments := dict -}}
   {{- range .departments -}}{{- $_ := set $departments .agency .peer -}}{{- end -}}
   {{- if hasKey .peers "recognition" -}}{{- $_ := set $departments "recognition" .peers.recognition -}}{{- end -}}
   {{- $_ := set $config "departments" $departments -}}
+  {{- if $values.zones -}}
+    {{- $zones := dict -}}
+    {{- range $zone, $section := $values.zones -}}
+      {{- $brought := printf "/etc/hutong/zones/%s" $zone -}}
+      {{- $other := omit $section "configMap" "cidrs" -}}
+      {{- $_ := set $other "bundle" (printf "%s/bundle.crt" $brought) -}}
+      {{- if not $section.longest_life -}}{{- $_ := set $other "revoked" (printf "%s/revoked.crl" $brought) -}}{{- end -}}
+      {{- $_ := set $other "folder" (printf "%s/zones/%s" (ternary "/var/lib/hutong" "/tmp" $sqlite) $zone) -}}
+      {{- $_ := set $zones $zone $other -}}
+    {{- end -}}
+    {{- $_ := set $config "zones" $zones -}}
+    {{- $_ := set $config "door" (dict "listen" "0.0.0.0:50061") -}}
+  {{- end -}}
 {{- else -}}
   {{- $_ := set $config "keys" $keys -}}
   {{- $_ := set $config "signing" "/etc/hutong/signing" -}}
@@ -310,6 +328,20 @@ their owner) and config (what its TOML file says). External agencies are peers o
 {{- if $node.config.officers }}
 - name: officers
   configMap: {name: {{ .full }}-officers}
+{{- end }}
+{{- if $node.config.door }}
+- name: zones
+  projected:
+    sources:
+      {{- range $zone, $section := $values.zones }}
+      - configMap:
+          name: {{ $section.configMap }}
+          items:
+            - {key: bundle.crt, path: {{ $zone }}/bundle.crt}
+            {{- if not $section.longest_life }}
+            - {key: revoked.crl, path: {{ $zone }}/revoked.crl}
+            {{- end }}
+      {{- end }}
 {{- end }}
 {{- if eq $own.database.kind "sqlite" }}
 - name: data
