@@ -324,6 +324,43 @@ def test_a_broker_carries_events_where_there_is_one() -> None:
     assert not [each for each in rules.configs(render(zone())).values() if "nats" in each]
 
 
+INLAND = {
+    "configMap": "inland-trust",
+    "target": "gateway.inland.example:443",
+    "asked_by": ["taxation/*"],
+    "may_ask": ["customs/*"],
+    "cidrs": ["192.0.2.0/24"],
+}
+FAR = {"configMap": "far-trust", "via": "inland.example", "asked_by": ["taxation/*"], "longest_life": "1h"}
+
+
+def test_other_zones_are_asked_and_ask_at_a_door_of_their_own() -> None:
+    """What was brought is mounted, what is heard is kept where the pod may write, and only their gateways get there."""
+    rendered = render(zone(zones={"inland.example": INLAND, "far.example": FAR}))
+    rules.check(rendered)
+    configs = rules.configs(rendered)
+    gateway = configs["gateway"]
+    assert gateway["door"] == {"listen": "0.0.0.0:50061"}
+    assert gateway["zones"]["inland.example"] == {
+        "bundle": "/etc/hutong/zones/inland.example/bundle.crt",
+        "revoked": "/etc/hutong/zones/inland.example/revoked.crl",
+        "folder": "/tmp/zones/inland.example",
+        "target": "gateway.inland.example:443",
+        "asked_by": ["taxation/*"],
+        "may_ask": ["customs/*"],
+    }
+    assert "revoked" not in gateway["zones"]["far.example"]
+    assert {name for name, config in configs.items() if config.get("zones") == ["inland.example"]} == {*AGENCIES}
+    policies = rendered.of("NetworkPolicy")
+    there = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    door = {"ports": [{"port": "door"}], "from": there}
+    assert [name for name, each in policies.items() if door in each["spec"].get("ingress", ())] == [f"{PREFIX}-gateway"]
+    assert {"ports": [{"port": 443}], "to": there} in policies[f"{PREFIX}-gateway"]["spec"]["egress"]
+    assert {"name": "door", "port": 50061, "targetPort": "door"} in rendered.of("Service")[f"{PREFIX}-gateway"]["spec"][
+        "ports"
+    ]
+
+
 def test_who_may_call_from_outside_the_release() -> None:
     rendered = render(zone())
     caller = {"podSelector": {"matchLabels": {"hutong/caller": "true"}}}
@@ -401,10 +438,11 @@ def selectors(document: object) -> Iterator[str]:
             yield from selectors(below)
 
 
+ZONES = json.dumps(zone(zones={"inland.example": INLAND, "far.example": FAR}))
 OWNED = json.dumps(zone(defaults={"database": {"owner": {"enabled": True}}}))
 
 
-@pytest.mark.parametrize("text", [*map(example, EXAMPLES), OWNED], ids=[*EXAMPLES, "owned"])
+@pytest.mark.parametrize("text", [*map(example, EXAMPLES), OWNED, ZONES], ids=[*EXAMPLES, "owned", "zones"])
 def test_notes_name_everything_that_has_to_be_there_beside_the_release(text: str, tmp_path: Path) -> None:
     """What pods mount, and neither the release nor cert-manager makes; and where external agencies are."""
     file = tmp_path / "values.yaml"
@@ -419,6 +457,10 @@ def test_notes_name_everything_that_has_to_be_there_beside_the_release(text: str
                 volume.get("secret", {}).get("secretName", ""),
                 volume.get("configMap", {}).get("name", ""),
                 volume.get("persistentVolumeClaim", {}).get("claimName", ""),
+                *(
+                    source.get("configMap", {}).get("name", "")
+                    for source in volume.get("projected", {}).get("sources", ())
+                ),
             }
             for name in named - {"", *issued, *rendered.of("ConfigMap")}:
                 assert f" {name}" in notes
