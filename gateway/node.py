@@ -7,6 +7,7 @@ from certs.peer import Revocations
 from certs.revocation import RevocationList, ShortLives
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
+from certs.verify import ServerVerifier
 from gateway.abroad import Abroad
 from gateway.config import GatewayConfig, ZoneSection
 from gateway.departments import Department
@@ -104,7 +105,8 @@ class GatewayNode:
         files = SvidFiles(tls.certificate, tls.key, zone.bundle)
         limits, transport = self._config.limits, self._config.node.transport
         gateway = _gateway(name, zone)
-        client = Client(target, gateway, files, response_bytes=limits.response_bytes, transport=transport)
+        vouch = ServerVerifier(_revocations(zone), host.clock).verify
+        client = Client(target, gateway, files, response_bytes=limits.response_bytes, transport=transport, vouch=vouch)
         host.on_stop(client.close)
         host.on_stop(Trust(name, zone, client, host.clock).follow())
         return Road(name, gateway, client, Identity(files), Speaker(host.clock))

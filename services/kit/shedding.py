@@ -19,6 +19,7 @@ VITAL: Final = frozenset(
         "/hutong.api.authorization.v1.AuthorizationService/FollowAuthorizations",
         "/hutong.api.authorization.v1.AuthorizationService/RevokeAuthorization",
         "/hutong.api.node.v1.NodeService/WatchRevocations",
+        "/hutong.api.exchange.v1.ZoneService/GetTrust",
     }
 )
 """Let in however much there is to do: whether a node lives, and that something must end."""

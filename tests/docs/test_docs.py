@@ -18,8 +18,10 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from gateway.config import GatewayConfig
 from services.cli.filling import fill
 from services.cli.fleet import Fleet
+from services.cli.rooms import GATEWAY
 from services.cli.zone import Zone
 from services.kit.config import DepartmentConfig, NodeConfig
 from services.kit.records.catalogue import Catalogue
@@ -123,6 +125,9 @@ def test_configs_that_are_shown_stand(document: Path, zone: Zone) -> None:
 def _config_of(shown: dict[str, object]) -> tuple[str, type[NodeConfig]]:
     if "break_glass" in shown:
         return "supervision", SupervisionConfig
+    if isinstance(shown.get("zones"), dict):
+        # By name: departments have a list of those they let in.
+        return GATEWAY, GatewayConfig
     # Of the others only the recognition service signs anything itself.
     return ("recognition", RecognitionConfig) if "signing" in shown else ("customs", DepartmentConfig)
 

@@ -6,16 +6,26 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from certs.spiffe import SpiffeId
+from certs.svid import SvidFiles
+from gateway.abroad import Abroad
+from gateway.words import Speaker
+from gateway.zones import QUERY as ASK
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from hutong.api.log.v1 import log_pb2
 from services.cli.log import app
 from services.cli.logs import receipt_files
-from services.kit.errors import HutongError, InvalidArgument, Reason
+from services.cli.question import request as written
+from services.kit.caller import Caller
+from services.kit.client import Client
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason
 from services.kit.log import elsewhere, keys, merkle, reading, receipts
+from services.kit.records import catalogue
 from services.kit.sessions.queries import QuerySession
 from tests.exchange.mesh import EXPLAIN, QUERY, STREAM, Mesh, question, records
 from tests.exchange.records import CLEARED
-from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, zoned
+from tests.zone import now
+from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, door, zoned
 
 OK = exchange_pb2.SECTION_STATUS_OK
 PARTIAL = exchange_pb2.SECTION_STATUS_PARTIAL
@@ -66,19 +76,47 @@ async def test_a_permit_that_names_no_zone_is_for_none(zones: World) -> None:
         ("commerce/registry", DECLARATION, {}, Reason.CALLER_NOT_LISTED),  # this zone lets it not ask
         ("customs/release", DECLARATION, {}, Reason.CALLER_NOT_LISTED),  # the other zone lets it not ask
         ("customs/release", f"{FAR}/customs.Declaration", {}, Reason.CALLER_NOT_LISTED),  # nor the one beyond
-        (REFUND, DECLARATION, {"authorization_id": "0" * 32}, Reason.AUTHORIZATION_UNSUPPORTED),
     ],
-    ids=["own-list", "its-list", "beyond", "authorization"],
+    ids=["own-list", "its-list", "beyond"],
 )
 async def test_who_may_not_ask_is_told_so(
     zones: World, who: str, selection: str, context: dict[str, str], reason: Reason
 ) -> None:
-    if reason is Reason.AUTHORIZATION_UNSUPPORTED:
-        with pytest.raises(HutongError):
-            await zones.ask(selection, who=who, **context)
-        return
     (section,) = (await zones.ask(selection, who=who, **context)).sections
     assert (section.status, section.reason, list(section.records)) == (DENIED, reason, [])
+
+
+async def test_an_authorization_ends_at_the_border(zones: World) -> None:
+    """It is not even sent; and were it sent, it would be refused before anything is looked for."""
+    inland = zones.port.zones[INLAND]
+    context = exchange_pb2.RequestContext(**WHY, authorization_id="0" * 32)
+    caller = Caller(f"spiffe://{PORT}/{REFUND}", "taxation", "refund")
+    kind = catalogue.load().get("customs.Declaration")
+    part = Abroad({INLAND: inland}).part(0, exchange_pb2.Selection(zone=INLAND), kind, caller, context)
+    assert (part.denied, part.reason) == (True, Reason.AUTHORIZATION_UNSUPPORTED)
+    request = zone_pb2.QueryZoneRequest(query_id="0" * 32, selections=[{"record_type": "customs.Declaration"}])
+    request.subject.CopyFrom(question(SUBJECT).subject)
+    files = zones.port.zone.files("gateway/main")
+    credentials = SvidFiles(files.certificate, files.key, zones.inland.zone.authority.layout.bundle)
+    client = Client(door(zones.inland), SpiffeId.of(INLAND, "gateway", "main"), credentials)
+    svid = credentials.load()
+    Speaker(now).ask(svid, request, caller, context, (INLAND, INLAND))
+    try:
+        with pytest.raises(PermissionDenied) as caught:
+            await client.unary(ASK, request, zone_pb2.QueryZoneResponse, timeout=5, svid=svid)
+        assert caught.value.reason == Reason.AUTHORIZATION_UNSUPPORTED
+    finally:
+        await client.close()
+
+
+def test_a_selection_names_its_zone() -> None:
+    asked = written(
+        ["P-REBATE"], "B", SUBJECT, [DECLARATION, "taxation.TaxpayerStatus"], [f"{INLAND}/customs.Declaration:x = 1"]
+    )
+    assert [(s.zone, s.record_type, s.filter) for s in asked.selections] == [
+        (INLAND, "customs.Declaration", "x = 1"),
+        ("", "taxation.TaxpayerStatus", ""),
+    ]
 
 
 async def test_a_zone_nobody_knows_is_a_mistake(zones: World) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from certs import rollover
 from certs.register import RevocationReason
+from certs.revocation import LOOK_EVERY
 from certs.rollover import Rollover
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
@@ -117,9 +118,22 @@ async def test_a_gateway_that_is_revoked_is_out_within_seconds(own: World) -> No
     await until(refused, within=15)
 
 
+async def test_of_a_gateway_that_is_revoked_nothing_is_asked(own: World) -> None:
+    assert await came_of(own, BEYOND) == [(OK, "")]
+    authority = own.inland.zone.authority
+    entry = authority.current()[SpiffeId.of(INLAND, "gateway", "main")]
+    authority.revoke((entry.serial,), RevocationReason.KEY_COMPROMISE, now())
+
+    async def unheard() -> bool:
+        (came,) = await came_of(own, BEYOND)
+        return came == (exchange_pb2.SECTION_STATUS_UNAVAILABLE, Reason.ZONE_UNREACHABLE)
+
+    await until(unheard)
+
+
 async def test_an_authority_is_replaced_while_zones_ask_each_other(own: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root and all, and nobody carries a file: each step waits until the other zone has heard of the one before."""
-    monkeypatch.setattr(rollover, "SETTLES", dt.timedelta())
+    monkeypatch.setattr(rollover, "SETTLES", LOOK_EVERY + dt.timedelta(milliseconds=300))
     authority = own.inland.zone.authority
     rotation, copies = Rollover(authority), own.port.folder / "trust" / INLAND
     answers, stop = 0, asyncio.Event()
@@ -133,7 +147,8 @@ async def test_an_authority_is_replaced_while_zones_ask_each_other(own: World, m
     async def heard() -> bool:
         layout = authority.layout
         same = all((copies / path.name).read_bytes() == path.read_bytes() for path in (layout.bundle, layout.revoked))
-        return same and answers > before
+        settled = rotation.settles_at()
+        return same and answers > before and (settled is None or now() >= settled)
 
     async with asyncio.timeout(60):
         asking = asyncio.ensure_future(keep_asking())
