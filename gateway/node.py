@@ -1,5 +1,6 @@
 """The gateway's node: a host with the departments' policies, clients to departments and zones, and its two doors."""
 
+from functools import partial
 from pathlib import Path
 
 from certs.foreign import ForeignPeers, ForeignZone, JoinedFiles
@@ -97,6 +98,9 @@ class GatewayNode:
             }
         )
         self.host.on_stop(errands.close)
+        gauge, what = self.host.telemetry.gauge, "Questions that wait for another zone"
+        for name in zones:
+            gauge("hutong_zone_waiting", what, partial(errands.waiting, name), zone=name)
         return errands
 
     def _road(self, name: str, zone: ZoneSection) -> Road:
@@ -108,7 +112,10 @@ class GatewayNode:
         vouch = ServerVerifier(_revocations(zone), host.clock).verify
         client = Client(target, gateway, files, response_bytes=limits.response_bytes, transport=transport, vouch=vouch)
         host.on_stop(client.close)
-        host.on_stop(Trust(name, zone, client, host.clock).follow())
+        trust = Trust(name, zone, client, host.clock)
+        host.on_stop(trust.follow())
+        what = "Time since another zone told of its roots and revocations"
+        host.telemetry.gauge("hutong_zone_unheard_seconds", what, lambda: trust.unheard, zone=name)
         return Road(name, gateway, client, Identity(files), Speaker(host.clock))
 
     async def _open_door(

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -68,6 +69,12 @@ class Trust:
         self._client = client
         self._clock = clock
         self._complaint = ""
+        self._heard = time.monotonic()
+
+    @property
+    def unheard(self) -> float:
+        """Seconds since the zone told of its trust; since the start where it never did."""
+        return time.monotonic() - self._heard
 
     def follow(self) -> Callable[[], Awaitable[None]]:
         """Ask for as long as the node runs; gives what ends it."""
@@ -88,7 +95,7 @@ class Trust:
                     GET_TRUST, zone_pb2.GetTrustRequest(), zone_pb2.GetTrustResponse, timeout=every + 5
                 )
                 await asyncio.to_thread(self.take, answer)
-                self._complaint = ""
+                self._complaint, self._heard = "", time.monotonic()
             except (HutongError, CertificateError, OSError, ValueError) as error:
                 # What was known before stands for as long as it is good; a list that lapses refuses everybody.
                 self._complain(error)

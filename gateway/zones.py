@@ -1,6 +1,7 @@
 """The other zones as the gateway has them: where each one's gateway is, and what is said to it on whose behalf."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -84,6 +85,7 @@ class Errands:
         """`roads` are by the zone that is to answer, each with the longest wait for it in seconds."""
         self._roads = roads
         self._running: set[asyncio.Task[None]] = set()
+        self._waiting = Counter[str]()
 
     def run(
         self, errand: Errand, rest: bytes, wait: float, traceparent: str, told: Callable[[Outcome], None]
@@ -108,10 +110,19 @@ class Errands:
                 outcome = error
             told(outcome)
 
+        def done(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._waiting[errand.zone] -= 1
+
         task = asyncio.ensure_future(go())
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._waiting[errand.zone] += 1
+        task.add_done_callback(done)
         return task.cancel
+
+    def waiting(self, zone: str) -> int:
+        """How many questions a zone has not answered yet."""
+        return self._waiting[zone]
 
     def road(self, zone: str) -> tuple[Road, float] | None:
         """Get the way to a zone, and the longest wait for it; None where there is none."""

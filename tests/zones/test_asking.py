@@ -94,7 +94,9 @@ async def test_an_authorization_ends_at_the_border(zones: World) -> None:
     kind = catalogue.load().get("customs.Declaration")
     part = Abroad({INLAND: inland}).part(0, exchange_pb2.Selection(zone=INLAND), kind, caller, context)
     assert (part.denied, part.reason) == (True, Reason.AUTHORIZATION_UNSUPPORTED)
-    request = zone_pb2.QueryZoneRequest(query_id="0" * 32, selections=[{"record_type": "customs.Declaration"}])
+    request = zone_pb2.QueryZoneRequest(
+        query_id="0" * 32, selections=[exchange_pb2.Selection(record_type="customs.Declaration")]
+    )
     request.subject.CopyFrom(question(SUBJECT).subject)
     files = zones.port.zone.files("gateway/main")
     credentials = SvidFiles(files.certificate, files.key, zones.inland.zone.authority.layout.bundle)
