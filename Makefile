@@ -122,7 +122,7 @@ bench: .venv/dev.stamp ## speed as ratios, measured side by side in one run
 bench-peers: .venv/dev.stamp .venv/peers.stamp ## install what others would build in our place, and measure it beside ours
 	$(BIN)/python -m bench --only peers
 
-bench-page: .venv/dev.stamp ## docs/performance.md of what was measured last
+bench-page: .venv/dev.stamp ## docs/performance.md and sizing.md of what was measured last
 	$(BIN)/python -m bench --only nothing --write
 
 ci: ## what the gate runs

@@ -1,7 +1,7 @@
 """`python -m bench`: measures speed, everything side by side in one run, and writes it down.
 
 Results lie in .bench/results.json, part by part; a part that is measured anew takes the place of the former one.
-`--write` puts tables and charts made of them into docs/performance.md.
+`--write` puts tables and charts made of them into docs/performance.md and docs/operations/sizing.md.
 """
 
 import argparse
@@ -22,8 +22,20 @@ import services.kit  # noqa: F401  # pyright: ignore[reportUnusedImport]
 # isort: split
 import uvloop
 
-from bench import page, results
-from bench.parts import adapting, departments, federated, logged, nodes, policy, records, sessions, sweeps, trust
+from bench import page, results, sizing
+from bench.parts import (
+    adapting,
+    departments,
+    federated,
+    logged,
+    nodes,
+    policy,
+    records,
+    sessions,
+    storage,
+    sweeps,
+    trust,
+)
 from bench.setup import Setup
 from bench.sides import console
 
@@ -43,6 +55,7 @@ PARTS: Final[Mapping[str, Part]] = {
     "replay": adapting.replay,
     "proofs": trust.proofs,
     "revocation": trust.revocation,
+    "storage": storage.measure,
     "peers": partial(federated.measure, peers=True),
 }
 """What can be measured, in this order."""
@@ -59,9 +72,11 @@ def main() -> int:
     names = [name for name in PARTS if name in arguments.only]
     failed = [name for name in names if not _measured(name, arguments)]
     found = results.read(arguments.results)
-    sys.stdout.write(page.tables({name: found[name] for name in names if name in found and name not in failed}))
+    measured = {name: found[name] for name in names if name in found and name not in failed}
+    sys.stdout.write(page.tables(measured) + sizing.tables(measured))
     if arguments.write:
         page.write(found)
+        sizing.write(found)
     if failed:
         console.log(f"failed: {', '.join(failed)}")
     return 1 if failed else 0
@@ -81,7 +96,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="just see that it runs; keeps nothing")
     parser.add_argument("--big", action="store_true", help="also ten million records, and a stream of a million")
     parser.add_argument("--transport", choices=("grpcio", "nghttp2"), default="", help="what nodes' configs say")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md of all results there are")
+    parser.add_argument("--write", action="store_true", help="write both pages of all results there are")
     parser.add_argument("--data", type=Path, default=Path(data), help="folder of real data, for loads and replays")
     parser.add_argument("--results", type=Path, default=results.FILE, help="where results are kept")
     arguments = parser.parse_args()

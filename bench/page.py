@@ -16,6 +16,8 @@ from bench.results import REPOSITORY
 Results = Mapping[str, Any]
 Charts = dict[str, str]
 """SVG by file name."""
+Regions = Mapping[str, Callable[[Results, Charts], str]]
+"""What writes the regions of a page, by name."""
 
 PAGE: Final = REPOSITORY / "docs" / "performance.md"
 _REGION: Final = re.compile(r"(<!-- bench:([a-z]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
@@ -30,25 +32,26 @@ _FIGURES: Final = {
 _SHOWN: Final = {50.0: "p50", 90.0: "p90", 99.0: "p99", 99.9: "p99.9", 100.0: "worst"}
 
 
-def write(results: Results, page: Path = PAGE) -> None:
+def write(results: Results, page: Path = PAGE, regions: Regions | None = None) -> None:
     """Write every region of the page of which there are results, and the charts they show; leaves the rest as it is."""
     drawn: Charts = {}
 
     def region(found: re.Match[str]) -> str:
-        made = REGIONS[found[2]](results, drawn)
+        made = (regions or REGIONS)[found[2]](results, drawn)
         return f"{found[1]}{made}{found[3]}" if made else found[0]
 
     text = _REGION.sub(region, page.read_text(encoding="utf-8"))
     folder = page.with_suffix("")
-    folder.mkdir(exist_ok=True)
     for name, svg in drawn.items():
+        folder.mkdir(exist_ok=True)
         (folder / name).write_text(svg, encoding="utf-8")
     page.write_text(text, encoding="utf-8")
 
 
-def tables(results: Results) -> str:
+def tables(results: Results, regions: Regions | None = None) -> str:
     """Write the tables of results for a terminal."""
-    parts = [f"\n## {name}\n\n{made}" for name, region in REGIONS.items() if (made := region(results, {}))]
+    made = {name: region(results, {}) for name, region in (regions or REGIONS).items()}
+    parts = [f"\n## {name}\n\n{text}" for name, text in made.items() if text]
     return re.sub(r"^!\[.*\n\n?", "", "".join(parts), flags=re.MULTILINE)
 
 
@@ -69,7 +72,7 @@ def _image(drawn: Charts, name: str, alternative: str, svg: str) -> str:
     return f"![{alternative}](performance/{name}.svg)\n\n"
 
 
-def _main(results: Results) -> Mapping[str, Any] | None:
+def main_part(results: Results) -> Mapping[str, Any] | None:
     """Get the run that compares most."""
     found: Mapping[str, Any] | None = results.get("peers") or results.get("federated")
     return found
@@ -81,7 +84,7 @@ def _note(found: Mapping[str, Any]) -> str:
 
 
 def _machine(results: Results, _drawn: Charts) -> str:
-    found = _main(results)
+    found = main_part(results)
     if found is None:
         return ""
     machine = found["machine"]
@@ -117,7 +120,7 @@ _RATIOS: Final = (
 
 def _summary(results: Results, _drawn: Charts) -> str:
     """Say the ratios; above 1 ours costs more."""
-    found = _main(results)
+    found = main_part(results)
     if found is None:
         return ""
     lines: list[str] = []
@@ -132,7 +135,7 @@ def _summary(results: Results, _drawn: Charts) -> str:
 
 
 def _federated(results: Results, drawn: Charts) -> str:
-    found = _main(results)
+    found = main_part(results)
     if found is None:
         return ""
     loads = found["loads"]
@@ -171,7 +174,7 @@ def _by_side(loads: Sequence[Mapping[str, Any]], figure: str) -> dict[str, dict[
 
 
 def _paced(results: Results, drawn: Charts) -> str:
-    found = _main(results)
+    found = main_part(results)
     if found is None or not found["paced"]:
         return ""
     paces = found["paced"]
@@ -382,7 +385,7 @@ def _others(results: Results, _drawn: Charts) -> str:
     return made
 
 
-REGIONS: Final[Mapping[str, Callable[[Results, Charts], str]]] = {
+REGIONS: Final[Regions] = {
     "machine": _machine,
     "summary": _summary,
     "federated": _federated,
