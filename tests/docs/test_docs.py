@@ -42,6 +42,7 @@ _NOTHING_TO_RUN = tuple(
         "design.md",
         "recognition/README.md",
         "reliability.md",
+        "standards.md",
         "operations/threat-model.md",
     )
 )

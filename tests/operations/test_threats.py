@@ -1,16 +1,21 @@
-"""The threat model names tests; a name that means nothing would be a threat of its own."""
+"""Pages that name tests: the threat model and the standards. A name that means nothing would be a threat of its own."""
 
 import re
+from pathlib import Path
+
+import pytest
 
 from tests.conftest import REPOSITORY
 
 MODEL = REPOSITORY / "docs" / "operations" / "threat-model.md"
+STANDARDS = REPOSITORY / "docs" / "standards.md"
 _NAMED = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 _ROW = re.compile(r"^\| ([STRIDE]) \|(.*)$", re.MULTILINE)
 
 
-def test_every_test_that_the_threat_model_names_exists() -> None:
-    named = _NAMED.findall(MODEL.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", [MODEL, STANDARDS], ids=lambda page: page.stem)
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    named = _NAMED.findall(page.read_text(encoding="utf-8"))
     assert len(named) > 50
     for file, name in named:
         path = REPOSITORY / file
@@ -22,3 +27,12 @@ def test_every_threat_has_a_test() -> None:
     rows = _ROW.findall(MODEL.read_text(encoding="utf-8"))
     assert {kind for kind, _ in rows} == set("STRIDE")
     assert all(_NAMED.search(row) for _, row in rows)
+
+
+def test_every_standard_has_a_test() -> None:
+    lines = STANDARDS.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| standard |")]
+    assert len(rows) > 40
+    for row in rows:
+        assert row.count(" | ") == 3, row
+        assert _NAMED.search(row.rpartition(" | ")[2]), row
