@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from bench import page
+from bench.asking.job import QUANTILES
 from bench.charts import number
 from bench.page import Charts, Regions, Results, table
 from bench.results import REPOSITORY
@@ -13,6 +14,14 @@ from bench.results import REPOSITORY
 PAGE: Final = REPOSITORY / "docs" / "operations" / "sizing.md"
 _DEPARTMENTS: Final = 5
 """Departments that the federated question asks."""
+_HEADS: Final = (
+    "gateway, µs",
+    "each department, µs",
+    "gateway, questions/s of a core",
+    "department, questions/s of a core",
+    "p50 ms",
+    "p99 ms",
+)
 
 
 def write(results: Results, target: Path = PAGE) -> None:
@@ -24,8 +33,7 @@ def _cpu(results: Results, _drawn: Charts) -> str:
     found = page.main_part(results)
     if found is None:
         return ""
-    heads = ["in flight", "asked", "gateway, µs", "each department, µs", "gateway, questions/s of a core"]
-    heads += ["department, questions/s of a core", "p50 ms", "p99 ms"]
+    heads = ["in flight", "asked", *_HEADS]
     rows: list[list[str]] = []
     for load in found["loads"]:
         if load["side"] not in ("session", "unary"):
@@ -37,18 +45,20 @@ def _cpu(results: Results, _drawn: Charts) -> str:
         rows.append([str(load["in_flight"]), asked, *map(number, shown)])
     machine = found["machine"]
     where = f"{machine['cores']} cores of {machine['cpu']}, everything on the one machine, SQLite:\n\n"
-    return where + table(heads, rows) + _over_sessions(results)
+    return where + table(heads, rows) + _paced(results, found)
 
 
-def _over_sessions(results: Results) -> str:
-    found = results.get("sessions")
-    if found is None:
-        return ""
+def _paced(results: Results, found: Mapping[str, Any]) -> str:
+    """Say what a question costs where questions come one by one, at a steady pace, over so many sessions."""
+    paces = [(1, pace) for pace in found.get("paced", ()) if pace["side"] == "session"]
+    paces += [(each["sessions"], each["paced"][0]) for each in results.get("sessions", {}).get("open", ())]
     rows: list[list[str]] = []
-    for each in found["open"]:
-        gateway = float(each["loads"][0]["figures"]["gateway_us"]["median"])
-        rows.append([f"{each['sessions']:,}", number(gateway), number(1e6 / gateway)])
-    return table(["64 in flight, over sessions", "gateway, µs", "gateway, questions/s of a core"], rows)
+    for sessions, pace in paces:
+        gateway, department = float(pace["gateway_us"]), float(pace["departments_us"]) / _DEPARTMENTS
+        shown = (gateway, department, 1e6 / gateway, 1e6 / department)
+        waits = (pace["quantiles_ms"][QUANTILES.index(percent)] for percent in (50.0, 99.0))
+        rows.append([f"{pace['per_second']:,.0f} a second", f"{sessions:,}", *map(number, (*shown, *waits))])
+    return table(["at a steady pace", "over sessions", *_HEADS], rows) if rows else ""
 
 
 def _memory(results: Results, _drawn: Charts) -> str:
