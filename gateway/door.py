@@ -5,6 +5,7 @@ policies decide, those of the departments again. A question for a zone beyond is
 and the answer comes back byte for byte. Either is logged before it leaves.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -23,6 +24,7 @@ from services.kit.rpc import Call, Reply
 
 SERVICE: Final = "hutong.api.exchange.v1.ZoneService"
 
+_ID: Final = re.compile("[0-9a-f]{32}")
 _QUERY_ID: Final = zone_pb2.QueryZoneResponse.QUERY_ID_FIELD_NUMBER
 _SECTIONS: Final = zone_pb2.QueryZoneResponse.SECTIONS_FIELD_NUMBER
 _PROVENANCE: Final = zone_pb2.QueryZoneResponse.PROVENANCE_FIELD_NUMBER
@@ -56,6 +58,8 @@ class ZoneService:
 
     async def query_zone(self, request: zone_pb2.QueryZoneRequest, call: Call) -> Reply:
         """Answer, or carry on; raises as `Listener.hear`, and `PermissionDenied` for who or what is not let in."""
+        if not _ID.fullmatch(request.query_id):
+            raise InvalidArgument(Reason.MALFORMED_REQUEST, "the query's id is 32 hexadecimal digits", field="query_id")
         spoken = self._listener.hear(request, call.certificate)
         call.facts.asked(spoken.caller, spoken.context, None, request.query_id)
         check_selections(request.selections)
@@ -83,7 +87,10 @@ class ZoneService:
         if request.HasField("as_of"):
             question.as_of.CopyFrom(request.as_of)
         if request.explain:
-            sections = [part.section().SerializeToString() for part in self._planner.decide(question, caller)]
+            parts = self._planner.decide(question, caller)
+            for part in parts:
+                part.note(call.facts, 0)
+            sections = [part.section().SerializeToString() for part in parts]
         else:
             plan = self._planner.plan(question, caller, self._identity.svid(), request.query_id)
             sections = (await self._federation.gather(plan, call)).sections

@@ -8,11 +8,14 @@ import importlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import services
-from services.kit.department import Room
 from services.kit.errors import InvalidArgument, Reason
 from services.kit.records.catalogue import nearest
+
+if TYPE_CHECKING:
+    from services.kit.department import Room
 
 GATEWAY = "gateway"
 """What the gateway is called where a room is asked for."""
@@ -33,13 +36,13 @@ def packages() -> tuple[str, ...]:
 
 
 @cache
-def rooms() -> Mapping[str, Room]:
+def rooms() -> Mapping[str, "Room"]:
     """Import every room, by agency."""
     found = (_load(package) for package in packages())
     return {room.agency: room for room in found if room is not None}
 
 
-def room(name: str) -> Room:
+def room(name: str) -> "Room":
     """Import one room; raises `InvalidArgument` ROOM_UNKNOWN naming the nearest."""
     found = _load(name) if name in packages() else None
     if found is None:
@@ -58,6 +61,9 @@ def _recognition() -> Path:
     return next(folder for base in services.__path__ if (folder := Path(base) / RECOGNITION).is_dir())
 
 
-def _load(package: str) -> Room | None:
+def _load(package: str) -> "Room | None":
+    # Whoever only names a node need not wait for all that a node is made of.
+    from services.kit.department import Room  # noqa: PLC0415
+
     found = getattr(importlib.import_module(f"services.{package}.service"), "ROOM", None)
     return found if isinstance(found, Room) else None

@@ -55,6 +55,7 @@ class Existing(Zone):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.authority = Authority.open(folder / "zone")
+        self.name = self.authority.zone
 
 
 def serve(folder: Path) -> None:
