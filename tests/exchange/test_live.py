@@ -136,6 +136,46 @@ async def test_the_policy_holds_for_it_like_for_any_other(live: Mesh) -> None:
     assert hidden.status == exchange_pb2.SECTION_STATUS_NO_RECORD
 
 
+@pytest.mark.parametrize("any_url", ["sqlite"], indirect=True)
+async def test_a_changed_mapping_counts_for_the_next_question_and_a_bad_one_never(
+    live: Mesh, legacy: Legacy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing restarts. What does not pass is logged once for each mistake, and the former mapping stays."""
+    asked = question(SUBJECT, "commerce.Enterprise:name", **PUBLIC)
+
+    async def answered(mapping: str | None) -> tuple[str, str]:
+        file = tmp_path / "legacy.yaml"
+        if mapping is None:
+            file.unlink()
+        else:
+            # As the kubelet does it: another file takes the place of the former.
+            fresh = tmp_path / "fresh.yaml"
+            fresh.write_text(mapping, encoding="utf-8")
+            fresh.replace(file)
+        (found,) = await ask(live, "taxation/refund", asked)
+        (enterprise,) = records(found)
+        return enterprise.name, enterprise.envelope.source_system
+
+    changed = MAPPING.replace("{column: MC,", "{column: DH,").replace("old-register", "older-register")
+    assert await answered(changed) == ("000-12345678", "older-register")
+    bad = [
+        (changed.replace("fields:", "feilds:"), "feilds"),
+        (changed.replace("DH,", "DHH,"), "'DHH'"),
+        (changed.replace("t_entprs", "t_firms"), "no table 't_firms'"),
+        (changed.replace("commerce.Enterprise", "commerce.Branch"), ""),
+        ("\0", "mapping"),
+        ("#" * (1 << 20) + changed, "too large"),
+        (None, "legacy.yaml"),
+    ]
+    for mapping, words in bad:
+        caplog.clear()
+        assert await answered(mapping) == ("000-12345678", "older-register")
+        await ask(live, "taxation/refund", asked)
+        (told,) = [record for record in caplog.records if record.message.startswith("A changed mapping does not pass")]
+        assert words in vars(told)["fields"]["mistake"]
+    assert await answered(MAPPING) == ("示例进出口有限公司", "old-register")
+
+
 async def test_filters_and_pages(live: Mesh, legacy: Legacy) -> None:
     legacy.put(THIRD, "示例三号有限公司", ZT="1")
     request = service_pb2.ListEnterprisesRequest(

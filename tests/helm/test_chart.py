@@ -269,27 +269,27 @@ def test_the_schema_is_closed_everywhere() -> None:
 
 
 def test_only_what_is_read_at_start_restarts_a_node() -> None:
-    """A policy, a calendar, an officer's key is followed by the running node; a limit, a procedure is not."""
+    """Policies, mappings, calendars, officers' keys are followed by the running node; limits, procedures are not."""
 
-    def checksums(**more: Any) -> dict[str, str]:
-        rendered = render(zone(officers={"audit": {"issuer": "x", "jwks": more.pop("jwks", "{}")}}, **more))
+    def checksums(
+        calendar: str = "a", procedure: str = "a", mapping: str = "a", jwks: str = "{}", **more: Any
+    ) -> dict[str, str]:
+        rendered = render(
+            zone(
+                agencies=[{"name": "customs", "mappings": {"a.yaml": mapping}}, {"name": "quality"}],
+                recognition={"calendars": {"CN-2027.yaml": calendar}, "procedures": {"a.yaml": procedure}},
+                officers={"audit": {"issuer": "x", "jwks": jwks}},
+                **more,
+            )
+        )
         templates = {name: each["spec"]["template"] for name, each in rendered.of("Deployment").items()}
         return {name: hashlib.sha256(json.dumps(each).encode()).hexdigest() for name, each in templates.items()}
 
-    usual = checksums(recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "a"}})
-    followed = checksums(
-        recognition={"calendars": {"CN-2027.yaml": "b"}, "procedures": {"a.yaml": "a"}},
-        policy={"files": {"customs": "// another"}},
-        jwks='{"keys": []}',
-    )
-    assert followed == usual
-    other = checksums(recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "b"}})
-    assert {name for name in usual if usual[name] != other[name]} == {f"{PREFIX}-recognition"}
-    limits = checksums(
-        recognition={"calendars": {"CN-2027.yaml": "a"}, "procedures": {"a.yaml": "a"}},
-        gateway={"config": {"limits": {"deadline": "3s"}}},
-    )
-    assert {name for name in usual if usual[name] != limits[name]} == {f"{PREFIX}-gateway"}
+    usual = checksums()
+    policy = {"files": {"customs": "// another"}}
+    assert checksums(calendar="b", mapping="b", jwks='{"keys": []}', policy=policy) == usual
+    other = checksums(procedure="b", gateway={"config": {"limits": {"deadline": "3s"}}})
+    assert {name for name in usual if usual[name] != other[name]} == {f"{PREFIX}-recognition", f"{PREFIX}-gateway"}
 
 
 def test_a_policy_of_the_values_takes_the_place_of_the_delivered_one() -> None:
