@@ -15,9 +15,14 @@ from services.kit.errors import FailedPrecondition, Reason, Unavailable
 from services.kit.log.nodelog import NodeLog
 from services.kit.records import migrations
 from services.kit.records.database import engine
+from services.kit.records.store import RecordStore
+from services.kit.records.writer import Draft
 from services.supervision import node as supervision
+from tests.exchange.mesh import ROOMS
+from tests.exchange.records import RECORDS
 from tests.log.bed import SIGNER, Clock, draft, opened, whole
 from tests.state.bed import CUSTOMS_MIGRATIONS, LOG_MIGRATIONS, RECOGNITION_MIGRATIONS, execute, value
+from tests.zone import now
 
 FOLDERS = {room.agency: room.migrations for room in rooms().values()} | {
     "log": LOG_MIGRATIONS,
@@ -31,12 +36,19 @@ NUMBERED = [
 ]
 LATER = [(name, revision) for name, revision in NUMBERED if revision != "0001"]
 
+DECLARATION = ROOMS["customs"].catalogue().get("customs.Declaration")
+DECLARED = [
+    Draft(DECLARATION, message, "test") for message in RECORDS["customs"] if isinstance(message, DECLARATION.message)
+]
+
 _ADDS = (
     re.compile(r"CREATE TABLE (?P<table>\w+)"),
     re.compile(r"CREATE (UNIQUE )?INDEX \w+ ON (?P<on>\w+)"),
     re.compile(r"INSERT INTO (?P<into>\w+)"),
     re.compile(r"ALTER TABLE \w+ ADD COLUMN (?P<column>.*)"),
+    re.compile(r"ALTER TABLE \w+ ALTER COLUMN \w+ DROP NOT NULL"),
 )
+_DROPS = r"DROP (TABLE|INDEX)|ALTER TABLE \w+ DROP "
 _OURS = re.compile(r"alembic_version|pg_catalog|pg_advisory|^SET |^SELECT |^PRAGMA|^BEGIN", re.IGNORECASE)
 
 
@@ -98,11 +110,17 @@ def test_a_revision_only_adds_or_says_what_else_it_does(name: str, revision: str
     with heard() as statements:
         migrations.upgrade(postgres_url, folder, revision)
     assert statements
+    keeps_the_rule(said, statements)
+
+
+def keeps_the_rule(said: migrations.Step, statements: Sequence[str]) -> None:
+    """Check that a revision does what it says of itself, and nothing else."""
     found = broken(statements)
-    assert bool(found) == bool(said.contract or said.stop), found
-    if said.contract:
-        assert re.fullmatch(r"\d+\.\d+\.\d+", said.contract)
-        assert all(re.match(r"DROP (TABLE|INDEX)|ALTER TABLE \w+ DROP ", each) for each in found), found
+    assert bool(found) == bool(said.fill or said.contract or said.stop), found
+    for release, allowed in ((said.fill, r"UPDATE |INSERT INTO "), (said.contract, _DROPS)):
+        if release:
+            assert re.fullmatch(r"\d+\.\d+\.\d+", release)
+            assert all(re.match(allowed, each) for each in found), found
 
 
 def test_one_revision_needs_the_node_to_be_stopped() -> None:
@@ -135,7 +153,11 @@ def test_what_the_version_before_does_not_bear(statement: str) -> None:
 
 def test_what_it_bears() -> None:
     added = ["CREATE TABLE more (id INTEGER)", "INSERT INTO more VALUES (1)", "CREATE UNIQUE INDEX m_uq ON more (id)"]
-    columns = ["ALTER TABLE outbox ADD COLUMN a TEXT", "ALTER TABLE outbox ADD COLUMN b TEXT NOT NULL DEFAULT ''"]
+    columns = [
+        "ALTER TABLE outbox ADD COLUMN a TEXT",
+        "ALTER TABLE outbox ADD COLUMN b TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE outbox ALTER COLUMN kind DROP NOT NULL",
+    ]
     assert broken([*added, *columns, "CREATE INDEX outbox_kind_ix ON outbox (kind)"]) == []
 
 
@@ -176,16 +198,47 @@ async def test_code_that_runs_goes_on_over_a_revision_that_adds(any_url: str) ->
     assert whole(any_url).size == 2
 
 
-def test_records_of_the_version_before_are_written_over_its_second_revision(any_url: str) -> None:
-    """0001 to 0002 of a department only adds; what 0001 knows is as it was."""
+async def test_records_of_the_version_before_are_written_over_its_second_revision(any_url: str) -> None:
+    """0001 to 0002 of a department only adds: whoever writes with the tables of 0001 goes on, and is read."""
     migrations.upgrade(any_url, CUSTOMS_MIGRATIONS, "0001")
-    made = engine(any_url, writer=False)
-    columns = {table: sa.inspect(made).get_columns(table) for table in sa.inspect(made).get_table_names()}
-    migrations.upgrade(any_url, CUSTOMS_MIGRATIONS)
-    after = sa.inspect(made)
-    for table, known in columns.items():
-        assert [column["name"] for column in after.get_columns(table)] == [column["name"] for column in known]
+    old = tables_of(any_url)
+    async with RecordStore(any_url, ROOMS["customs"].catalogue(), now) as store:
+        await store.append(DECLARED[:1])
+        migrations.upgrade(any_url, CUSTOMS_MIGRATIONS)
+        # A process that has run since before, and then by the very tables that 0001 knew.
+        await store.append(DECLARED[1:])
+        write_another(any_url, old)
+        page = await store.changes(DECLARED[0].record_type, 0)
+        assert len(page.records) == len(DECLARED) + 1
+        assert page.last_seq == len(DECLARED) + 1
+    after = tables_of(any_url).tables
+    for name, table in old.tables.items():
+        assert [column.name for column in after[name].columns] == [column.name for column in table.columns]
+
+
+def write_another(url: str, known: sa.MetaData) -> None:
+    """Write one more version of a declaration, with tables as a program knew them."""
+    declarations, clock = known.tables["declaration"], known.tables["change_clock"]
+    made = engine(url, writer=True)
+    with made.begin() as connection:
+        newest = (
+            connection.execute(sa.select(declarations).order_by(declarations.c["_seq"].desc()).limit(1))
+            .mappings()
+            .one()
+        )
+        seq = connection.execute(sa.select(clock.c.seq)).scalar_one() + 1
+        connection.execute(declarations.insert().values({**newest, "_key": "another", "_seq": seq}))
+        connection.execute(clock.update().values(seq=seq))
     made.dispose()
+
+
+def tables_of(url: str) -> sa.MetaData:
+    """Read which tables a database has, but the one with its revision."""
+    found, made = sa.MetaData(), engine(url, writer=False)
+    found.reflect(made)
+    made.dispose()
+    found.remove(found.tables["alembic_version"])
+    return found
 
 
 def test_the_fourth_revision_waits_for_the_node_to_stop(postgres_url: str) -> None:

@@ -103,7 +103,8 @@ def _tell(places: list[Place], states: list[State]) -> None:
         out.print(Text(f"{place.name}: {state.standing}, revision {state.revision or 'none'} of {state.wanted}"))
         for step in state.steps:
             also = f" [every replica stopped: {step.stop}]" if step.stop and state.revision else ""
-            also += f" [drops what is unused since {step.contract}]" if step.contract else ""
+            also += f" [fills in what {step.fill} and later write themselves]" if step.fill else ""
+            also += f" [drops what {step.contract} was the last to use]" if step.contract else ""
             out.print(Text(f"  {step.revision} {step.summary}{also}"))
 
 

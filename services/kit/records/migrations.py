@@ -7,7 +7,8 @@ current starts without Alembic. Where two processes start at once, one migrates 
 While a version is replaced by the next one, both run on one database. So a revision after the first only adds (tables,
 columns that may be empty or have a default, indexes), or says at its top what else is true of it:
 
-    contract = "0.9.0"     it drops what nobody has used since that release
+    fill = "0.8.0"         it writes into columns of others what the program itself writes since that release
+    contract = "0.9.0"     it drops what was last used by that release
     stop = "why"           nothing of the node may run meanwhile
 
 `docs/operations/upgrade.md` has the rule, and a test holds all revisions to it.
@@ -79,6 +80,8 @@ class Step:
     revision: str
     summary: str
     """What it does, in a line."""
+    fill: str
+    """The release since which the program itself writes what this fills in; empty where it fills nothing in."""
     contract: str
     """The release that last used what it drops; empty where it drops nothing."""
     stop: str
@@ -171,7 +174,7 @@ def _steps(folder: Path, there: str) -> tuple[Step, ...]:
     found = ScriptDirectory(str(_SCRIPTS), version_locations=[str(folder / "versions")]).walk_revisions()
     scripts = [script for script in found if script.revision > there]
     return tuple(
-        Step(s.revision, s.doc, getattr(s.module, "contract", ""), getattr(s.module, "stop", ""))
+        Step(s.revision, s.doc, *(getattr(s.module, said, "") for said in ("fill", "contract", "stop")))
         for s in reversed(scripts)
     )
 
