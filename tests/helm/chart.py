@@ -87,4 +87,5 @@ def render(values: Values | str, kubernetes: str = KUBERNETES) -> Rendered:
         text = helm(
             "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", file.name, "--kube-version", kubernetes
         )
-    return Rendered([document for document in yaml.safe_load_all(text) if document])
+    # libyaml's parser: the other one takes three times as long as helm itself.
+    return Rendered([document for document in yaml.load_all(text, yaml.CSafeLoader) if document])

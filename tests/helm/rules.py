@@ -17,6 +17,10 @@ MODELS: dict[str, type[NodeConfig]] = {
 
 Arrows = set[tuple[str, str]]
 
+DATABASE = 5432
+"""The port of `networkPolicy.database`, unless the values say another."""
+SPREAD = ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+
 
 def configs(rendered: Rendered) -> dict[str, dict[str, Any]]:
     """Every node's config, by node."""
@@ -83,6 +87,59 @@ def check_network(rendered: Rendered) -> None:
     for policy in rendered.of("NetworkPolicy").values():
         for rule in policy["spec"].get("ingress") or ():
             assert rule.get("from"), "an empty `from` is everybody"
+
+
+def open_ends(raw: dict[str, Any], places: set[str]) -> set[int]:
+    """The ports at which a node may call any address, unless the values narrow it: nobody there has a label of ours."""
+    elsewhere = [target for target in targets(raw) if target not in places]
+    elsewhere += raw.get("nats", {}).get("servers", ())
+    collector = raw.get("telemetry", {}).get("otlp")
+    providers = any("jwks_url" in officer for officer in raw.get("officers", {}).values())
+    ports = {int(address.rpartition(":")[2]) for address in (*elsewhere, *([collector] if collector else ()))}
+    ports |= {443} if providers else set[int]()
+    return ports | ({DATABASE} if asks_database(raw) else set[int]())
+
+
+def asks_database(raw: dict[str, Any]) -> bool:
+    """Whether a node has a database that is no file: its own, or one that it reads live."""
+    return "url_file" in raw["log"] or "live" in raw
+
+
+def check_ports(rendered: Rendered) -> None:
+    """Every rule names its ports, metrics and the door for themselves; `to` is missing at open ends only."""
+    places = {f"{PREFIX}-{name}.{NAMESPACE}.svc:50051" for name in configs(rendered)}
+    ends = {name: open_ends(raw, places) for name, raw in configs(rendered).items()}
+    for name, policy in rendered.of("NetworkPolicy").items():
+        own = policy["spec"]["podSelector"]["matchLabels"].get("hutong/node")
+        for rule in policy["spec"].get("ingress") or ():
+            ports = [each["port"] for each in rule["ports"]]
+            assert ports in (["grpc"], ["grpc", "tiles"], ["door"], ["metrics"]), name
+            assert ports == ["grpc"] or not nodes(rule["from"]), name
+        out = policy["spec"].get("egress") or ()
+        for rule in out:
+            ports = [each["port"] for each in rule["ports"]]
+            assert ports, f"{name}: no port is every port"
+            assert (ports == [50051]) == bool(nodes(rule.get("to"))), name
+            if not rule.get("to"):
+                assert {*ports} <= ends.get(own, {DATABASE}), name
+        if own:
+            reached = {each["port"] for rule in out for each in rule["ports"]}
+            assert (DATABASE in reached) == asks_database(configs(rendered)[own]), name
+
+
+def check_spread(rendered: Rendered) -> None:
+    """Of several replicas only so many are away at a time; and all are spread over zones and machines."""
+    scaled = {each["spec"]["scaleTargetRef"]["name"] for each in rendered.of("HorizontalPodAutoscaler").values()}
+    deployments = rendered.of("Deployment")
+    several = {name for name, each in deployments.items() if name in scaled or each["spec"]["replicas"] > 1}
+    assert set(rendered.of("PodDisruptionBudget")) == several
+    for name, deployment in deployments.items():
+        spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        assert [each["topologyKey"] for each in spread] == SPREAD, name
+        for each in spread:
+            assert each["labelSelector"] == deployment["spec"]["selector"], name
+            assert each["labelSelector"]["matchLabels"]["hutong/node"] == name.removeprefix(f"{PREFIX}-")
+            assert each["whenUnsatisfiable"] == "ScheduleAnyway", "one machine is enough for a trial"
 
 
 def check_restricted(rendered: Rendered) -> None:
@@ -171,6 +228,8 @@ def check(rendered: Rendered, outside: set[str] | None = None) -> None:
     check_configs(rendered)
     if rendered.of("NetworkPolicy"):
         check_network(rendered)
+        check_ports(rendered)
+    check_spread(rendered)
     check_restricted(rendered)
     check_volumes(rendered, outside or set())
     check_selectors(rendered)

@@ -1,6 +1,8 @@
 """The chart: what it renders keeps every rule and fits the versions of Kubernetes; what is wrong is refused."""
 
+import functools
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from kubernetes_validate import utils  # pyright: ignore[reportMissingTypeStubs]
 
 from services.cli import rooms
 from tests.helm import rules
@@ -32,6 +35,15 @@ from tests.helm.chart import (
     zone,
 )
 
+INLAND = {
+    "configMap": "inland-trust",
+    "target": "gateway.inland.example:443",
+    "asked_by": ["taxation/*"],
+    "may_ask": ["customs/*"],
+    "cidrs": ["192.0.2.0/24"],
+}
+FAR = {"configMap": "far-trust", "via": "inland.example", "asked_by": ["taxation/*"], "longest_life": "1h"}
+
 EXAMPLES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
 OUTSIDE = {"zone-keys", "zone-revocations"}
 OURS = {"Certificate", "PrometheusRule", "ServiceMonitor"}
@@ -40,6 +52,14 @@ OURS = {"Certificate", "PrometheusRule", "ServiceMonitor"}
 
 def example(name: str) -> str:
     return (CHART / "ci" / name).read_text(encoding="utf-8")
+
+
+TEXTS: Mapping[str, str] = {
+    **{name: example(name) for name in EXAMPLES},
+    "owned": json.dumps(zone(defaults={"database": {"owner": {"enabled": True}}})),
+    "zones": json.dumps(zone(zones={"inland.example": INLAND, "far.example": FAR})),
+}
+"""Values that between them render every document there is."""
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -52,13 +72,15 @@ def test_examples_keep_every_rule(name: str) -> None:
     rules.check(render(example(name)), OUTSIDE)
 
 
-@pytest.mark.parametrize("minor", [25, 29, 30, 37])
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_documents_fit_the_version_of_kubernetes(name: str, minor: int) -> None:
-    rendered = render(example(name), f"1.{minor}.0")
-    for document in rendered.documents:
-        if document["kind"] not in OURS:
-            kubernetes_validate.validate(document, f"1.{minor}", strict=True)  # pyright: ignore[reportUnknownMemberType]
+@pytest.mark.parametrize("minor", range(25, 38))
+def test_documents_fit_the_version_of_kubernetes(minor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The library reads all definitions of a version again for every document.
+    monkeypatch.setattr(utils, "schema_contents", functools.cache(utils.schema_contents))
+    for text in TEXTS.values():
+        for document in render(text, f"1.{minor}.0").documents:
+            if document["kind"] not in OURS:
+                used = kubernetes_validate.validate(document, f"1.{minor}", strict=True)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+                assert used == f"1.{minor}", "there are schemas of older versions only"
 
 
 def test_the_zone_that_the_documentation_shows() -> None:
@@ -324,16 +346,6 @@ def test_a_broker_carries_events_where_there_is_one() -> None:
     assert not [each for each in rules.configs(render(zone())).values() if "nats" in each]
 
 
-INLAND = {
-    "configMap": "inland-trust",
-    "target": "gateway.inland.example:443",
-    "asked_by": ["taxation/*"],
-    "may_ask": ["customs/*"],
-    "cidrs": ["192.0.2.0/24"],
-}
-FAR = {"configMap": "far-trust", "via": "inland.example", "asked_by": ["taxation/*"], "longest_life": "1h"}
-
-
 def test_other_zones_are_asked_and_ask_at_a_door_of_their_own() -> None:
     """What was brought is mounted, what is heard is kept where the pod may write, and only their gateways get there."""
     rendered = render(zone(zones={"inland.example": INLAND, "far.example": FAR}))
@@ -359,6 +371,41 @@ def test_other_zones_are_asked_and_ask_at_a_door_of_their_own() -> None:
     assert {"name": "door", "port": 50061, "targetPort": "door"} in rendered.of("Service")[f"{PREFIX}-gateway"]["spec"][
         "ports"
     ]
+
+
+CALLS: Mapping[str, set[str]] = {
+    "commerce": {"gateway", "recognition", "supervision", "taxation"},
+    "taxation": {"gateway", "recognition", "supervision", "customs"},
+    "customs": {"gateway", "recognition", "supervision", "quality"},
+    "quality": {"gateway", "recognition", "supervision", "publicsecurity"},
+    "publicsecurity": {"gateway", "recognition", "supervision"},
+    "recognition": {"gateway", "supervision"},
+    "supervision": {"gateway"},
+    "gateway": {*AGENCIES, "recognition", "supervision"},
+}
+"""Whom each node of a whole zone calls, and nobody else does."""
+
+
+def test_who_calls_whom() -> None:
+    """By the configs, by the NetworkPolicies of either end, and by the table of the documentation."""
+    rendered = render(zone())
+    expected = {(caller, callee) for caller, callees in CALLS.items() for callee in callees}
+    assert rules.called(rendered) == expected
+    assert rules.allowed(rendered) == (expected, expected)
+    text = (REPOSITORY / "docs" / "design.md").read_text(encoding="utf-8").partition("### Who calls whom")[2]
+    cells = [re.split(r" *\| *", row)[1:3] for row in text.partition("\n#")[0].splitlines() if row.startswith("| `")]
+    names = re.compile(r"`(\w+)`")
+    shown = [set(itertools.product(names.findall(callers), names.findall(callees))) for callers, callees in cells]
+    assert set[tuple[str, str]]().union(*shown) == expected
+    for name, policy in rendered.of("NetworkPolicy").items():
+        rest = [rule["ports"] for rule in policy["spec"].get("egress") or () if not rule.get("to")]
+        assert rest == ([[{"port": 5432}]] if name.removeprefix(f"{PREFIX}-") in CALLS else []), name
+
+
+def test_a_table_that_is_read_live_is_reached_from_a_trial_too() -> None:
+    live = {"customs.Penalty": {"mapping": "a.yaml", "key": "penalties-url"}}
+    agencies = [{"name": "customs", "mappings": {"a.yaml": "a"}, "live": live}, {"name": "quality"}]
+    rules.check(render(zone(agencies=agencies, defaults={"replicas": 1, "database": {"kind": "sqlite"}})))
 
 
 def test_who_may_call_from_outside_the_release() -> None:
@@ -438,18 +485,20 @@ def selectors(document: object) -> Iterator[str]:
             yield from selectors(below)
 
 
-ZONES = json.dumps(zone(zones={"inland.example": INLAND, "far.example": FAR}))
-OWNED = json.dumps(zone(defaults={"database": {"owner": {"enabled": True}}}))
-
-
-@pytest.mark.parametrize("text", [*map(example, EXAMPLES), OWNED, ZONES], ids=[*EXAMPLES, "owned", "zones"])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_notes_name_everything_that_has_to_be_there_beside_the_release(text: str, tmp_path: Path) -> None:
     """What pods mount, and neither the release nor cert-manager makes; and where external agencies are."""
     file = tmp_path / "values.yaml"
     file.write_text(text, encoding="utf-8")
     notes = helm("install", RELEASE, CHART, "--namespace", NAMESPACE, "--values", file, "--dry-run=client")
-    notes = notes.partition("NOTES:")[2]
+    notes, _, following = notes.partition("NOTES:")[2].partition("\nNext:\n")
+    assert following.splitlines()[:2] == [
+        f"  kubectl -n {NAMESPACE} rollout status deployment/{PREFIX}-gateway",
+        f"  helm test {RELEASE} -n {NAMESPACE}",
+    ]
     rendered = render(text)
+    assert f"{PREFIX}-gateway" in rendered.of("Deployment")
+    assert [each["metadata"]["annotations"]["helm.sh/hook"] for each in rendered.of("Pod").values()] == ["test"]
     issued = {each["spec"]["secretName"] for each in rendered.of("Certificate").values()}
     for _, spec in rendered.pods():
         for volume in spec["volumes"]:
@@ -467,6 +516,30 @@ def test_notes_name_everything_that_has_to_be_there_beside_the_release(text: str
     outside = [each["external"]["target"] for each in yaml.safe_load(text)["agencies"] if "external" in each]
     for target in outside:
         assert f"{target}, external" in notes
+
+
+def test_what_the_operators_of_prometheus_and_grafana_are_given() -> None:
+    """Every node is scraped once, as a job that the alerts know; the rules and the dashboard are those of the files."""
+    rendered = render(example("production-values.yaml"))
+    (monitor,) = [each["spec"] for each in rendered.of("ServiceMonitor").values()]
+    ((endpoint,), wanted) = monitor["endpoints"], monitor["selector"]["matchLabels"].items()
+    services = [each for each in rendered.of("Service").values() if wanted <= each["metadata"]["labels"].items()]
+    scraped = [each for each in services if endpoint["port"] in {port["name"] for port in each["spec"]["ports"]}]
+    assert {each["metadata"]["name"] for each in scraped} == {*rendered.of("Deployment")}
+    relabelled = {each["targetLabel"]: each for each in endpoint["relabelings"]}
+    job, node = relabelled["job"], relabelled["node"]
+    assert job["sourceLabels"] == ["__meta_kubernetes_service_name"]
+    assert node["sourceLabels"] == ["__meta_kubernetes_service_label_hutong_node"]
+    alerts = (CHART / "files" / "alerts.yaml").read_text(encoding="utf-8")
+    (known,) = set(re.findall(r'job=~"([^"]+)"', alerts))
+    for service in scraped:
+        made = re.sub(f"^{job['regex']}$", job["replacement"].replace("$1", r"\1"), service["metadata"]["name"])
+        assert re.fullmatch(known, made)
+        assert service["metadata"]["labels"]["hutong/node"] in service["metadata"]["name"]
+    (rule,) = rendered.of("PrometheusRule").values()
+    assert rule["spec"] == yaml.safe_load(alerts)
+    dashboard = json.loads(rendered.of("ConfigMap")[f"{PREFIX}-dashboard"]["data"]["hutong.json"])
+    assert dashboard == json.loads((CHART / "files" / "dashboard.json").read_text(encoding="utf-8"))
 
 
 def test_a_certificate_of_cert_manager_is_what_nodes_take() -> None:
