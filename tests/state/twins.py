@@ -1,4 +1,4 @@
-"""Two replicas of recognition, supervision and customs, each a process of its own, on one PostgreSQL server."""
+"""Two replicas of recognition, supervision, customs and the gateway, each a process, on one PostgreSQL server."""
 
 import contextlib
 import datetime as dt
@@ -15,20 +15,22 @@ from google.protobuf.message import Message
 
 from bench import corpus, zones
 from hutong.api.authorization.v1 import authorization_pb2
-from hutong.api.exchange.v1 import event_pb2
+from hutong.api.exchange.v1 import event_pb2, exchange_pb2, federation_pb2
 from hutong.api.recognition.v1 import case_service_pb2
 from services.cli.demo import recognition
 from services.cli.fleet import Fleet
-from services.cli.rooms import RECOGNITION, SUPERVISION
+from services.cli.query import SERVICE
+from services.cli.rooms import GATEWAY, RECOGNITION, SUPERVISION
 from services.cli.zone import Zone
 from services.kit.client import Client
 from services.kit.errors import Unavailable
+from tests.chaos.asking import WHY, question
 from tests.cli.authorized import AML, ANALYST, Desks
 from tests.databases import Postgres
 from tests.exchange.records import EXPORTER
 
 CUSTOMS: Final = "customs"
-NODES: Final = (RECOGNITION, SUPERVISION, CUSTOMS)
+NODES: Final = (RECOGNITION, SUPERVISION, CUSTOMS, GATEWAY)
 _SUPERVISION: Final = "/hutong.api.authorization.v1.AuthorizationService"
 _AGO: Final = dt.timedelta(days=28)
 
@@ -39,7 +41,8 @@ class Twins:
 
     first: Fleet
     second: Fleet
-    answered: Counter[Fleet] = field(default_factory=Counter[Fleet])
+    answered: Counter[tuple[Fleet, str]] = field(default_factory=Counter[tuple[Fleet, str]])
+    """By replica and node."""
     _clients: dict[tuple[Fleet, str, str], Client] = field(default_factory=dict[tuple[Fleet, str, str], Client])
     _turn: int = 0
 
@@ -50,9 +53,14 @@ class Twins:
         for fleet in order:
             with contextlib.suppress(Unavailable):
                 answer = await self._client(fleet, who, node).unary(method, request, response, timeout=10)
-                self.answered[fleet] += 1
+                self.answered[fleet, node] += 1
                 return answer
         raise AssertionError(f"neither replica of {node} answers")
+
+    def busy(self, calls: int) -> bool:
+        """Tell whether the first replicas have answered so many calls, and the gateway of them some."""
+        by_node = {node: self.answered[self.first, node] for node in NODES}
+        return sum(by_node.values()) >= calls and by_node[GATEWAY] > 0
 
     def _client(self, fleet: Fleet, who: str, node: str) -> Client:
         key = (fleet, who, node)
@@ -88,6 +96,15 @@ class Twins:
         found = authorization_pb2.GetAuthorizationResponse
         await self.call("customs/release", SUPERVISION, f"{_SUPERVISION}/GetAuthorization", wanted, found)
 
+    async def query(self, number: int) -> None:
+        """Ask customs about an enterprise, through the gateway."""
+        request = federation_pb2.QueryRequest(
+            subject=question(number).subject,
+            selections=[exchange_pb2.Selection(record_type="customs.Declaration")],
+            context=WHY,
+        )
+        await self.call("taxation/refund", GATEWAY, f"{SERVICE}/Query", request, federation_pb2.QueryResponse)
+
     def ticket(self, rows: int) -> tuple[str, str]:
         """Bring an authorization into force; gives its id and a ticket for it."""
         desks = Desks(self.second)
@@ -111,6 +128,8 @@ def prepared(folder: Path, server: Postgres) -> Generator[tuple[Zone, Zone]]:
         for each in both:
             recognition.prepare(each)
         for node, table in itertools.product(NODES, ("store", "log")):
+            if (node, table) == (GATEWAY, "store"):
+                continue
             url = stack.enter_context(server.fresh())
             for each in both:
                 zones.configure(each, node, table, {"url": url})
