@@ -78,6 +78,8 @@ async def test_the_department_logs_who_asked_through_which_gateway(mesh: Mesh) -
     entry = await newest(host)
     assert (entry.caller, entry.via) == (TAX, f"spiffe://{ZONE}/gateway/main")
     assert (entry.query_id, entry.purpose) == (answer.query_id, "P-REBATE")
+    # The gateway tells the same story, under the same id.
+    assert (await newest(gateway_of(mesh))).query_id == answer.query_id
     (given,) = entry.disclosures
     assert (given.record_type, given.rows) == ("customs.Declaration", 1)
     assert [(named.commitment, named.rows) for named in given.named] == [(0, 1)]
