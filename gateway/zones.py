@@ -1,6 +1,7 @@
 """The other zones as the gateway has them: where each one's gateway is, and what is said to it on whose behalf."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from hutong.api.log.v1 import log_pb2
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
+from services.kit.log.checkpoint import origin_of
+
+_log = logging.getLogger(__name__)
 
 QUERY: Final = "/hutong.api.exchange.v1.ZoneService/QueryZone"
 
@@ -43,6 +47,7 @@ class Road:
         self.zone = zone
         self.client = client
         self._gateway = str(gateway)
+        self._origin = origin_of(zone, gateway.agency, gateway.system)
         self._identity = identity
         self._speaker = speaker
 
@@ -74,6 +79,8 @@ class Road:
             raise Unavailable(Reason.ZONE_FAILED, "the zone sent what is no answer") from None
         if len(answer.sections) != len(request.selections) or answer.query_id != request.query_id:
             raise Unavailable(Reason.ZONE_FAILED, "the zone answered another question")
+        if receipt.origin != self._origin or not receipt.leaf_hash:
+            raise Unavailable(Reason.ZONE_FAILED, "the zone sent no proof that it has logged its answer")
         own = exchange_pb2.Provenance(zone=self.zone, gateway=self._gateway, answered_by=zone, receipt=receipt)
         return ZoneAnswer(answer.sections, (own.SerializeToString(), *answer.provenance))
 
@@ -108,6 +115,11 @@ class Errands:
                 outcome: Outcome = await road.ask(errand, request, min(wait, longest), traceparent)
             except HutongError as error:
                 outcome = error
+            except Exception as error:
+                # Whatever it is, somebody waits: files that cannot be read just now, above all.
+                fields = {"zone": errand.zone, "problem": type(error).__name__}
+                _log.warning("Zone cannot be asked", extra={"fields": fields})
+                outcome = Unavailable(Reason.ZONE_FAILED, "the zone cannot be asked now")
             told(outcome)
 
         def done(task: asyncio.Task[None]) -> None:
