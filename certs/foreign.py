@@ -18,6 +18,7 @@ from cryptography.x509 import verification
 
 from certs.errors import CertificateUnreadable, ChainUntrusted, TrustDomainWrong
 from certs.peer import Peer, Revocations
+from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
 from certs.svid import FileState, Svid, SvidFiles, SvidVersion, certificates_of, file_state, pem_of
 from certs.verify import REMEMBERED, Clock, check_moment, read_peer
@@ -68,12 +69,24 @@ class ForeignZone:
         """Check again that somebody of this zone stands; raises as `certs.verify.check_moment`."""
         check_moment(peer, self._revocations, now)
 
+    def check_leaf(self, pem: bytes, peer: Peer, now: dt.datetime) -> None:
+        """Check that an authority of this zone has issued a leaf, of which the chain is not at hand.
+
+        Where the zone has revocation lists, they bring their issuers, proven under its roots. Where it has none, what
+        can be said is that it lives short. Raises `ChainUntrusted`, and as `check`.
+        """
+        self.check(peer, now)
+        if isinstance(self._revocations, RevocationList) and not self._revocations.issued(
+            x509.load_pem_x509_certificate(pem), peer.authority, now
+        ):
+            raise ChainUntrusted(f"certificate of {peer.spiffe_id} was not issued by an authority of {self.name}")
+
     def _prove(self, chain: Sequence[bytes], roots: FileState, now: dt.datetime) -> Proven:
         if not 0 < len(chain) <= LONGEST_CHAIN or sum(map(len, chain)) > _CHAIN_BYTES:
             raise CertificateUnreadable(f"a chain has 1 to {LONGEST_CHAIN} certificates")
         try:
             leaf, *between = map(x509.load_der_x509_certificate, chain)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise CertificateUnreadable(f"certificate cannot be read: {error}") from None
         peer = read_peer(pem_of(leaf), self.name)
         store = verification.Store(certificates_of(self._bundle.read_bytes(), self._bundle))
@@ -91,8 +104,8 @@ class ForeignZone:
 class ForeignPeers:
     """Verifies peers of several other zones, each by its own; for a server that nobody of this zone calls.
 
-    That the handshake was under the roots of the zone that a certificate names, it cannot say: whoever relies on who
-    the peer is has its whole chain shown (`ForeignZone.verify`).
+    A handshake with the roots of several zones cannot say that it was under those of the zone that a certificate names.
+    So the leaf's issuer is looked at besides (`ForeignZone.check_leaf`); and what gateways say brings the whole chain.
     """
 
     def __init__(self, zones: Mapping[str, ForeignZone], clock: Clock) -> None:
@@ -105,14 +118,18 @@ class ForeignPeers:
         peer = self._peers.get(pem)
         if peer is None:
             peer = read_peer(pem, _zone_of(pem))
+            self._zone(peer).check_leaf(pem, peer, self._clock())
             if len(self._peers) >= REMEMBERED:
                 self._peers.popitem(last=False)
             self._peers[pem] = peer
+        self._zone(peer).check(peer, self._clock())
+        return peer.spiffe_id
+
+    def _zone(self, peer: Peer) -> ForeignZone:
         zone = self._zones.get(peer.spiffe_id.trust_domain)
         if zone is None:
             raise TrustDomainWrong(f"{peer.spiffe_id} is of no zone that is known here")
-        zone.check(peer, self._clock())
-        return peer.spiffe_id
+        return zone
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,5 +163,5 @@ class JoinedFiles(SvidFiles):
 def _zone_of(pem: bytes) -> str:
     try:
         return SpiffeId.from_certificate(x509.load_pem_x509_certificate(pem)).trust_domain
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise CertificateUnreadable(f"certificate cannot be read: {error}") from None

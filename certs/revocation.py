@@ -22,6 +22,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -44,7 +45,12 @@ LOOK_EVERY = dt.timedelta(seconds=1)
 """How often the file is looked at: the most a revocation can take to be noticed."""
 
 _PUBLISH = "publish it again with `hutong certs rotate` and bring it to this node"
-_CRLS = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\n?", re.DOTALL)
+# Base64 has no hyphen: without that limit a text of many beginnings and no end would be gone through again for each.
+_CRLS = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----\n?")
+MOST_BYTES = 4 * 1024 * 1024
+"""Of lists that somebody brings: some 50,000 serials."""
+MOST_LISTS = 16
+"""Of lists that somebody brings: a zone has one, and two while its authority is rotated."""
 _FLAGS = {
     RevocationReason.UNSPECIFIED: x509.ReasonFlags.unspecified,
     RevocationReason.KEY_COMPROMISE: x509.ReasonFlags.key_compromise,
@@ -104,8 +110,14 @@ class _List:
     serials: frozenset[int]
     number: int
     next_update: dt.datetime
-    pem: bytes
-    """The list and its issuer's certificate, for others to verify."""
+    text: bytes
+    """The list itself, PEM."""
+    issuer: x509.Certificate
+
+    @property
+    def pem(self) -> bytes:
+        """The list and its issuer's certificate, for others to verify."""
+        return self.text + pem_of(self.issuer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +205,15 @@ class RevocationList:
         """List the authorities, by their keys' identifiers, of which a list can be trusted now."""
         return frozenset(key for key, each in self._current(now).good.items() if now <= each.next_update)
 
+    def issued(self, certificate: x509.Certificate, authority: bytes, now: dt.datetime) -> bool:
+        """Tell whether the authority that a certificate names has issued it, and has a list that can be trusted."""
+        found = self._current(now).good.get(authority)
+        return found is not None and _issued_by(certificate, found.issuer)
+
+    def numbers(self, now: dt.datetime) -> Mapping[bytes, int]:
+        """Give the number of each list that can be trusted, by its authority."""
+        return {key: each.number for key, each in self._current(now).good.items()}
+
     def published(self, now: dt.datetime) -> bytes:
         """Give every list that counts now with its issuer's certificate, PEM, for others to take."""
         return b"".join(each.pem for each in self._current(now).good.values())
@@ -207,9 +228,12 @@ class RevocationList:
         One that is newer counts from now on if the file has one of the same authority, and as soon as it has.
         """
         self._current(now)
-        try:
-            issuers, texts = certificates_of(pem, self._path), _CRLS.findall(pem)
-        except CertificateError:
+        issuers: list[x509.Certificate] = []
+        texts: list[bytes] = []
+        if len(pem) <= MOST_BYTES:
+            with suppress(CertificateError):
+                issuers, texts = certificates_of(pem, self._path), _CRLS.findall(pem)
+        if len(texts) > MOST_LISTS or len(issuers) > MOST_LISTS:
             issuers, texts = [], []
         with self._lock:
             found = Counter(self._take(text, issuers, now) for text in texts)
@@ -309,7 +333,7 @@ def _verified(
         raise ValueError("it does not say when the next one is due")
     number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
     serials = frozenset(entry.serial_number for entry in crl)
-    return key_id(issuer), _List(serials, number, crl.next_update_utc, text + pem_of(issuer))
+    return key_id(issuer), _List(serials, number, crl.next_update_utc, text, issuer)
 
 
 def _check_issuer(issuer: x509.Certificate, roots: list[x509.Certificate], now: dt.datetime) -> None:

@@ -151,7 +151,7 @@ def certificates_of(pem: bytes, where: Path) -> list[x509.Certificate]:
     """Parse every certificate in `pem`. Raises `SvidUnreadable` when there is none or one is damaged."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise SvidUnreadable(f"certificates in {where} cannot be read: {error}") from error
     if not certificates:
         raise SvidUnreadable(f"no certificate in {where}")

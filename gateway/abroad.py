@@ -30,6 +30,7 @@ from services.kit.records.catalogue import RecordType, nearest
 from services.kit.records.pages import MAX_SIZE
 
 _DENIED: Final = exchange_pb2.SECTION_STATUS_DENIED
+_REASONS: Final = frozenset(("", *Reason))
 _STATUSES: Final = frozenset(exchange_pb2.SectionStatus.values()) - {exchange_pb2.SECTION_STATUS_UNSPECIFIED}
 
 
@@ -85,13 +86,19 @@ class ForeignPart:
             read = exchange_pb2.Section.FromString(section)
         except DecodeError:
             raise _failed("a section that cannot be read") from None
+        size = read.ByteSize()
+        # Around the records as well as in them: what this version does not know, nobody has looked at.
+        read.DiscardUnknownFields()
+        changed = read.ByteSize() != size
+        if read.reason not in _REASONS:
+            raise _failed("a reason that there is not")
         records: Any = read.records
         if read.record_type != self.record_type.name or read.zone != self.zone or read.status not in _STATUSES:
             raise _failed("a section of something else")
         if len(records) > MAX_SIZE or (records and read.status == _DENIED):
             raise _failed(f"{len(records)} records where there should be fewer")
         given = frozenset(d.field for d in read.decisions if d.verdict != exchange_pb2.VERDICT_REFUSED)
-        trim, url, changed = self._all.trimmer(given), type_url(self.record_type), False
+        trim, url = self._all.trimmer(given), type_url(self.record_type)
         for record in records:
             if record.type_url != url:
                 raise _failed("a record of another type")
@@ -180,7 +187,7 @@ def listed(caller: str, identities: Iterable[str]) -> bool:
 
 
 def _why_not(zone: ZoneSection, caller: Caller, context: exchange_pb2.RequestContext) -> str:
-    if context.authorization_id:
+    if context.authorization_id or context.authorization_ticket:
         # What this zone's supervision allows is no word on another one's records.
         return Reason.AUTHORIZATION_UNSUPPORTED
     # A caller of yet another zone is not carried on by asking for it here.

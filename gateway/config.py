@@ -80,6 +80,9 @@ class GatewayConfig(NodeConfig):
 
     @model_validator(mode="after")
     def _zones_stand(self) -> Self:
+        files = [file for zone in self.zones.values() for file in (zone.bundle, zone.folder) if file is not None]
+        if len(set(files)) < len(files):
+            raise ValueError("zones: each has a bundle and a folder of its own: the roots of one speak for no other")
         if self.node.zone in self.zones:
             raise ValueError(f"zones.{self.node.zone} is this zone")
         for name, zone in self.zones.items():

@@ -9,16 +9,18 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from gateway.abroad import listed
 from gateway.config import ZoneSection
 from gateway.plan import Planner
 from gateway.service import FederationService, inner_deadline
-from gateway.words import Listener, Spoken
+from gateway.words import Listener, Speaker, Spoken
 from gateway.zones import Errands
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from services.kit import reader, wire
 from services.kit.doors import check_selections
-from services.kit.errors import InvalidArgument, PermissionDenied, Reason
+from services.kit.errors import InvalidArgument, PermissionDenied, Reason, Unavailable
 from services.kit.identity import Identity
 from services.kit.rpc import Call, Reply
 
@@ -27,6 +29,7 @@ SERVICE: Final = "hutong.api.exchange.v1.ZoneService"
 _ID: Final = re.compile("[0-9a-f]{32}")
 _QUERY_ID: Final = zone_pb2.QueryZoneResponse.QUERY_ID_FIELD_NUMBER
 _SECTIONS: Final = zone_pb2.QueryZoneResponse.SECTIONS_FIELD_NUMBER
+_WORD: Final = zone_pb2.QueryZoneResponse.WORD_FIELD_NUMBER
 _PROVENANCE: Final = zone_pb2.QueryZoneResponse.PROVENANCE_FIELD_NUMBER
 
 
@@ -39,6 +42,7 @@ class ZoneService:
         federation: FederationService,
         planner: Planner,
         listener: Listener,
+        speaker: Speaker,
         errands: Errands,
         zones: Mapping[str, ZoneSection],
         identity: Identity,
@@ -48,6 +52,7 @@ class ZoneService:
         self._federation = federation
         self._planner = planner
         self._listener = listener
+        self._speaker = speaker
         self._errands = errands
         self._zones = zones
         self._identity = identity
@@ -94,7 +99,10 @@ class ZoneService:
         else:
             plan = self._planner.plan(question, caller, self._identity.svid(), request.query_id)
             sections = (await self._federation.gather(plan, call)).sections
-        return _written(request.query_id, [section + self._own for section in sections])
+        written = [section + self._own for section in sections]
+        joined = b"".join(wire.embedded(_SECTIONS, section) for section in written)
+        word = self._speaker.answer(self._identity.svid(), request, joined)
+        return _written(request.query_id, written, word)
 
     async def _carried(self, request: zone_pb2.QueryZoneRequest, spoken: Spoken, call: Call) -> bytes:
         zone, road = self._zones.get(spoken.zone), self._errands.road(spoken.zone)
@@ -109,18 +117,30 @@ class ZoneService:
         wait = min(inner_deadline(call), longest)
         parent = call.trace.parent if call.trace is not None and call.trace.told else ""
         answer = await way.carry(request, spoken.zone, wait, parent)
-        for section in answer.sections:
-            read = exchange_pb2.Section.FromString(section)
-            call.facts.told(f"{spoken.zone}/{read.record_type}", len(read.records))
-        return _written(request.query_id, answer.sections, answer.provenance)
+        for selection, section in zip(request.selections, answer.sections, strict=True):
+            kind = self._planner.record_type(selection.record_type)
+            call.facts.told(f"{spoken.zone}/{kind.name}", _rows(kind.name, section))
+        return _written(request.query_id, answer.sections, answer.word, answer.provenance)
 
 
-def _written(query_id: str, sections: Sequence[bytes], provenance: Sequence[bytes] = ()) -> bytes:
+def _rows(record_type: str, section: bytes) -> int:
+    """Say how many records are in a section that is carried; raises `Unavailable` ZONE_FAILED where it is another's."""
+    try:
+        read = exchange_pb2.Section.FromString(section)
+    except DecodeError:
+        raise Unavailable(Reason.ZONE_FAILED, "the zone sent a section that cannot be read") from None
+    if read.record_type != record_type:
+        raise Unavailable(Reason.ZONE_FAILED, "the zone sent a section of something else")
+    return len(read.records)
+
+
+def _written(query_id: str, sections: Sequence[bytes], word: bytes, provenance: Sequence[bytes] = ()) -> bytes:
     """Write a `QueryZoneResponse`: in the order in which whoever has its parts puts it together again."""
     return b"".join(
         (
             wire.embedded(_QUERY_ID, query_id.encode()),
             *(wire.embedded(_SECTIONS, section) for section in sections),
             *(wire.embedded(_PROVENANCE, each) for each in provenance),
+            wire.embedded(_WORD, word),
         )
     )

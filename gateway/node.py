@@ -48,6 +48,7 @@ class GatewayNode:
         zones = {name: kept(name, zone) for name, zone in config.zones.items()}
         self._config = config.model_copy(update={"zones": zones})
         self._service: FederationService | None = None
+        self._known: dict[str, ForeignZone] = {}
 
     async def start(self) -> None:
         """Load the policies, make the clients, serve."""
@@ -65,7 +66,8 @@ class GatewayNode:
         planner = Planner(known, engine, signer, host.clock, self.enforcer, Abroad(config.zones))
         clients = {agency: department.client for agency, department in departments.items()}
         reads = AllReads(clients, identity, signer, engine, pages)
-        errands = self._errands()
+        listener, speaker = self._listener(), Speaker(host.clock)
+        errands = self._errands(listener, speaker)
         self._service = service = FederationService(
             known, planner, identity, departments, pages, config.limits.response_bytes, reads, errands
         )
@@ -74,7 +76,7 @@ class GatewayNode:
         host.observe_sessions(service)
         federation = federation_pb2.DESCRIPTOR.services_by_name["FederationService"]
         await host.start(bind(federation, service), [ACCESS])
-        await self._open_door(service, planner, errands, identity)
+        await self._open_door(service, planner, listener, speaker, errands, identity)
 
     def _department(self, agency: str) -> Department:
         section = self._config.departments[agency]
@@ -86,10 +88,16 @@ class GatewayNode:
         gauge("hutong_department_waiting", what, lambda: department.waiting, department=agency)
         return department
 
-    def _errands(self) -> Errands:
+    def _listener(self) -> Listener:
+        zones = self._config.zones
+        self._known = {name: ForeignZone(name, zone.bundle, _revocations(zone)) for name, zone in zones.items()}
+        gateways = {name: _gateway(name, zone) for name, zone in zones.items()}
+        return Listener(self._config.node.zone, self._known, gateways, self.host.clock)
+
+    def _errands(self, listener: Listener, speaker: Speaker) -> Errands:
         """Make the ways to other zones, and follow what it takes to believe them."""
         zones = self._config.zones
-        roads = {name: self._road(name, zone) for name, zone in zones.items() if zone.target}
+        roads = {name: self._road(name, zone, listener, speaker) for name, zone in zones.items() if zone.target}
         errands = Errands(
             {
                 name: (roads[zone.via or name], zone.timeout.total_seconds())
@@ -103,7 +111,7 @@ class GatewayNode:
             gauge("hutong_zone_waiting", what, partial(errands.waiting, name), zone=name)
         return errands
 
-    def _road(self, name: str, zone: ZoneSection) -> Road:
+    def _road(self, name: str, zone: ZoneSection, listener: Listener, speaker: Speaker) -> Road:
         host, tls, target = self.host, self._config.tls, zone.target
         assert target is not None, "asked itself"  # noqa: S101 - the caller's promise
         files = SvidFiles(tls.certificate, tls.key, zone.bundle)
@@ -116,29 +124,32 @@ class GatewayNode:
         host.on_stop(trust.follow())
         what = "Time since another zone told of its roots and revocations"
         host.telemetry.gauge("hutong_zone_unheard_seconds", what, lambda: trust.unheard, zone=name)
-        return Road(name, gateway, client, Identity(files), Speaker(host.clock))
+        return Road(name, gateway, client, Identity(files), speaker, listener)
 
     async def _open_door(
-        self, federation: FederationService, planner: Planner, errands: Errands, identity: Identity
+        self,
+        federation: FederationService,
+        planner: Planner,
+        listener: Listener,
+        speaker: Speaker,
+        errands: Errands,
+        identity: Identity,
     ) -> None:
         config, host = self._config, self.host
         if config.door is None or not config.zones:
             return
         own, tls = config.node.zone, config.tls
-        known = {name: ForeignZone(name, zone.bundle, _revocations(zone)) for name, zone in config.zones.items()}
-        gateways = {name: _gateway(name, zone) for name, zone in config.zones.items()}
-        listener = Listener(own, known, gateways, host.clock)
         service = ZoneService(
-            own, federation, planner, listener, errands, config.zones, identity, lambda: host.revocations
+            own, federation, planner, listener, speaker, errands, config.zones, identity, lambda: host.revocations
         )
         described = zone_pb2.DESCRIPTOR.services_by_name["ZoneService"]
-        allowed = [Caller.abroad(gateway).path for gateway in gateways.values()]
+        allowed = [Caller.abroad(_gateway(name, zone)).path for name, zone in config.zones.items()]
         files = JoinedFiles(tls.certificate, tls.key, tls.bundle, tuple(zone.bundle for zone in config.zones.values()))
         self.door_address = await host.open_door(
             config.door.listen,
             bind(described, service),
             {SERVICE: dict.fromkeys(described.methods_by_name, allowed)},
-            Peers(ForeignPeers(known, host.clock), files),
+            Peers(ForeignPeers(self._known, host.clock), files),
         )
 
     async def stop(self) -> None:

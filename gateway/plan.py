@@ -249,6 +249,10 @@ class Planner:
         subject, _ = _subject(question, inquiry, grant)
         return self._prepared(inquiry, subject, grant, now).parts
 
+    def record_type(self, name: str) -> RecordType:
+        """Find a record type; raises `InvalidArgument` RECORD_TYPE_UNKNOWN."""
+        return self._catalogue.get(name)
+
     def check_subjects(self, questions: Sequence[federation_pb2.QueryRequest], caller: Caller) -> None:
         """Check whom questions are about that differ in nothing else; raises as `decide` does."""
         inquiry = self.inquiry(questions[0], caller)

@@ -14,18 +14,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+from cryptography.hazmat.primitives import hashes
+
 from certs.errors import CertificateError
 from certs.files import make_folder, write_atomically
-from certs.revocation import RevocationList
+from certs.revocation import MOST_BYTES, MOST_LISTS, RevocationList
 from certs.svid import certificates_of
 from gateway.config import ZoneSection
 from hutong.api.exchange.v1 import zone_pb2
 from services.kit.client import Client
 from services.kit.clock import Clock
-from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.errors import FailedPrecondition, Reason
 
 GET_TRUST: Final = "/hutong.api.exchange.v1.ZoneService/GetTrust"
-_LARGEST: Final = 8 * 1024 * 1024
+_LARGEST: Final = MOST_BYTES
 _PUBLIC: Final = 0o644
 _log = logging.getLogger(__name__)
 
@@ -96,8 +98,8 @@ class Trust:
                 )
                 await asyncio.to_thread(self.take, answer)
                 self._complaint, self._heard = "", time.monotonic()
-            except (HutongError, CertificateError, OSError, ValueError) as error:
-                # What was known before stands for as long as it is good; a list that lapses refuses everybody.
+            except Exception as error:
+                # Whatever that zone sends: what was known stands for as long as it is good, and it is asked again.
                 self._complain(error)
             await asyncio.sleep(every)
 
@@ -110,6 +112,7 @@ class Trust:
         if all(path.exists() and path.read_bytes() == text for path, text in new.items()):
             return
         self._check(answer)
+        self._tell(answer.bundle)
         # The lists first: who is under new roots is believed once there is a list of theirs.
         for path, text in reversed(new.items()):
             write_atomically(path, text, _PUBLIC)
@@ -118,18 +121,40 @@ class Trust:
     def _check(self, answer: zone_pb2.GetTrustResponse) -> None:
         if len(answer.bundle) + len(answer.revoked) > _LARGEST:
             raise ValueError("the zone sent more than it takes")
-        certificates_of(answer.bundle, self._section.bundle)
+        if len(certificates_of(answer.bundle, self._section.bundle)) > MOST_LISTS:
+            raise ValueError("the zone sent more roots than it takes")
+        if answer.revoked.count(b"-----BEGIN X509 CRL-----") > MOST_LISTS:
+            raise ValueError("the zone sent more revocation lists than it takes")
         if self._section.revoked is None:
             return
+        now = self._clock()
         with tempfile.TemporaryDirectory() as folder:
             bundle, revoked = Path(folder, "bundle.crt"), Path(folder, "revoked.crl")
             bundle.write_bytes(answer.bundle)
             revoked.write_bytes(answer.revoked)
-            if problem := RevocationList(revoked, bundle).problem(self._clock()):
+            told = RevocationList(revoked, bundle)
+            if problem := told.problem(now):
                 raise ValueError(f"the zone's revocation list cannot be trusted: {problem}")
+            numbers = told.numbers(now)
+        known = RevocationList(self._section.revoked, self._section.bundle).numbers(now)
+        if any(numbers[key] < known[key] for key in numbers.keys() & known.keys()):
+            # One replica of its gateway may be behind another; nobody who was revoked comes back by that.
+            raise ValueError("the zone told an older revocation list than it did before")
+
+    def _tell(self, bundle: bytes) -> None:
+        """Say in the log which roots come and go: that is what an operator would want to have agreed to."""
+        path = self._section.bundle
+        before, after = _fingerprints(path.read_bytes(), path), _fingerprints(bundle, path)
+        if before != after:
+            fields = {"zone": self._zone, "added": sorted(after - before), "removed": sorted(before - after)}
+            _log.warning("Roots of a zone change", extra={"fields": fields})
 
     def _complain(self, error: Exception) -> None:
         if str(error) != self._complaint:
             self._complaint = str(error)
             fields = {"zone": self._zone, "problem": str(error)}
             _log.warning("Trust in a zone is not up to date", extra={"fields": fields})
+
+
+def _fingerprints(bundle: bytes, path: Path) -> set[str]:
+    return {each.fingerprint(hashes.SHA256()).hex() for each in certificates_of(bundle, path)}

@@ -32,6 +32,7 @@ from services.kit.errors import HutongError, InvalidArgument, PermissionDenied, 
 MOST_WORDS: Final = 4
 """Gateways that a question may pass, the caller's own among them."""
 
+_DOMAIN: Final = b"hutong zone word\n"
 _ALGORITHM = ec.ECDSA(hashes.SHA256())
 
 
@@ -79,6 +80,19 @@ class Speaker:
         before = hashlib.sha256(request.words[-1].payload).digest()
         self._add(svid, request, zone_pb2.ZoneContext(carries=before), way)
 
+    def answer(self, svid: Svid, request: zone_pb2.QueryZoneRequest, sections: bytes) -> bytes:
+        """Give the word on an answer, serialized; `sections` are those of a `QueryZoneResponse`, serialized."""
+        said = zone_pb2.ZoneAnswer(
+            asked=hashlib.sha256(request.words[0].payload).digest(), sections_digest=hashlib.sha256(sections).digest()
+        )
+        payload = said.SerializeToString()
+        word = zone_pb2.ZoneWord(payload=payload, signature=self._sign(svid, payload), certificates=_chain(svid))
+        return word.SerializeToString()
+
+    def _sign(self, svid: Svid, payload: bytes) -> bytes:
+        # What is said here is never taken for anything else that the same key signs.
+        return self._signer.sign(svid, _DOMAIN + payload)
+
     def _add(
         self, svid: Svid, request: zone_pb2.QueryZoneRequest, word: zone_pb2.ZoneContext, way: Sequence[str]
     ) -> None:
@@ -88,8 +102,7 @@ class Speaker:
         word.issued_at.FromDatetime(now)
         word.expires_at.FromDatetime(now + LIFETIME)
         payload = word.SerializeToString()
-        chain = [each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(svid.chain)]
-        request.words.add(payload=payload, signature=self._signer.sign(svid, payload), certificates=chain)
+        request.words.add(payload=payload, signature=self._sign(svid, payload), certificates=_chain(svid))
 
 
 class Listener:
@@ -145,7 +158,29 @@ class Listener:
             raise _invalid("it is not the peer's")
         return Spoken(self._caller(contexts[0], path[0]), contexts[0].request, contexts[0].zone, tuple(path))
 
+    def check_answer(self, zone: str, request: zone_pb2.QueryZoneRequest, sections: bytes, word: bytes) -> None:
+        """Check that a zone's gateway answered this question with these sections, whoever brought them.
+
+        Raises `Unauthenticated` CONTEXT_INVALID, or `PermissionDenied` ZONE_UNKNOWN.
+        """
+        try:
+            name, payload = self._proven(zone_pb2.ZoneWord.FromString(word), self._clock())
+            said = zone_pb2.ZoneAnswer.FromString(payload)
+        except DecodeError:
+            raise _invalid("it cannot be read") from None
+        asked = hashlib.sha256(request.words[0].payload).digest()
+        if (name, said.asked, said.sections_digest) != (zone, asked, hashlib.sha256(sections).digest()):
+            raise _invalid("it is on another answer")
+
     def _read(self, word: zone_pb2.ZoneWord, now: dt.datetime) -> tuple[str, zone_pb2.ZoneContext]:
+        name, payload = self._proven(word, now)
+        try:
+            return name, zone_pb2.ZoneContext.FromString(payload)
+        except DecodeError:
+            raise _invalid("it cannot be read") from None
+
+    def _proven(self, word: zone_pb2.ZoneWord, now: dt.datetime) -> tuple[str, bytes]:
+        """Verify who speaks; gives the zone, and what was said."""
         try:
             name = _zone_of(word)
             zone = self._zones.get(name)
@@ -154,11 +189,11 @@ class Listener:
             proven = zone.verify(word.certificates, now)
             if proven.peer.spiffe_id != self._gateways[name]:
                 raise _invalid("it is no gateway's")
-            proven.key.verify(word.signature, word.payload, _ALGORITHM)
-            return name, zone_pb2.ZoneContext.FromString(word.payload)
+            proven.key.verify(word.signature, _DOMAIN + word.payload, _ALGORITHM)
+            return name, word.payload
         except CertificateError as error:
             raise _invalid(f"its certificate does not stand ({error.reason})") from None
-        except (InvalidSignature, DecodeError, ValueError):
+        except (InvalidSignature, ValueError, x509.InvalidVersion):
             raise _invalid("its signature does not stand") from None
 
     def _caller(self, first: zone_pb2.ZoneContext, zone: str) -> Caller:
@@ -172,6 +207,10 @@ class Listener:
         return caller
 
 
+def _chain(svid: Svid) -> list[bytes]:
+    return [each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(svid.chain)]
+
+
 def _zone_of(word: zone_pb2.ZoneWord) -> str:
     """Read of which zone a word says to be."""
     if not word.certificates:
@@ -180,7 +219,10 @@ def _zone_of(word: zone_pb2.ZoneWord) -> str:
 
 
 def _check_times(context: zone_pb2.ZoneContext, now: dt.datetime) -> None:
-    issued, expires = context.issued_at.ToDatetime(dt.UTC), context.expires_at.ToDatetime(dt.UTC)
+    try:
+        issued, expires = context.issued_at.ToDatetime(dt.UTC), context.expires_at.ToDatetime(dt.UTC)
+    except (ValueError, OverflowError):
+        raise _invalid("its times are none") from None
     if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
         raise _invalid("its times do not stand")
     if expires + SKEW <= now:

@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError
 from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from gateway.abroad import Errand
-from gateway.words import Speaker
+from gateway.words import MOST_WORDS, Listener, Speaker
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2, zone_pb2
 from hutong.api.log.v1 import log_pb2
+from services.kit import wire
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
@@ -23,6 +24,9 @@ from services.kit.log.checkpoint import origin_of
 _log = logging.getLogger(__name__)
 
 QUERY: Final = "/hutong.api.exchange.v1.ZoneService/QueryZone"
+
+_SECTIONS: Final = zone_pb2.QueryZoneResponse.SECTIONS_FIELD_NUMBER
+_LARGEST_PROVENANCE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class ZoneAnswer:
     """Serialized, as they came."""
     provenance: Sequence[bytes]
     """Who answered, serialized: the zone that was asked first, then whoever is beyond it."""
+    word: bytes
+    """The word of the gateway that answered, serialized."""
 
 
 Outcome = ZoneAnswer | HutongError
@@ -42,7 +48,15 @@ Outcome = ZoneAnswer | HutongError
 class Road:
     """The way to the gateway of one other zone, over which several zones may be asked."""
 
-    def __init__(self, zone: str, gateway: SpiffeId, client: Client, identity: Identity, speaker: Speaker) -> None:
+    def __init__(
+        self,
+        zone: str,
+        gateway: SpiffeId,
+        client: Client,
+        identity: Identity,
+        speaker: Speaker,
+        listener: Listener,
+    ) -> None:
         """`client` calls under that zone's roots; `identity` is this gateway's as it signs and calls."""
         self.zone = zone
         self.client = client
@@ -50,6 +64,7 @@ class Road:
         self._origin = origin_of(zone, gateway.agency, gateway.system)
         self._identity = identity
         self._speaker = speaker
+        self._listener = listener
 
     async def ask(
         self, errand: Errand, request: zone_pb2.QueryZoneRequest, wait: float, traceparent: str
@@ -81,8 +96,11 @@ class Road:
             raise Unavailable(Reason.ZONE_FAILED, "the zone answered another question")
         if receipt.origin != self._origin or not receipt.leaf_hash:
             raise Unavailable(Reason.ZONE_FAILED, "the zone sent no proof that it has logged its answer")
-        own = exchange_pb2.Provenance(zone=self.zone, gateway=self._gateway, answered_by=zone, receipt=receipt)
-        return ZoneAnswer(answer.sections, (own.SerializeToString(), *answer.provenance))
+        check(self._listener, answer, request, self.zone)
+        own = exchange_pb2.Provenance(
+            zone=self.zone, gateway=self._gateway, answered_by=zone, receipt=receipt, word=answer.word
+        )
+        return ZoneAnswer(answer.sections, (own.SerializeToString(), *answer.provenance), answer.word)
 
 
 class Errands:
@@ -154,3 +172,28 @@ def _of_a_zone(error: HutongError) -> HutongError:
     if error.reason is Reason.DEPARTMENT_UNREACHABLE:
         return Unavailable(Reason.ZONE_UNREACHABLE, "the zone's gateway cannot be reached")
     return error
+
+
+def check(
+    listener: Listener, answer: zone_pb2.SerializedZoneResponse, request: zone_pb2.QueryZoneRequest, way: str
+) -> None:
+    """Check that the zone that was asked said so, and whom the answer says to have come through.
+
+    `way` is the zone that brought it. Raises `Unavailable` ZONE_FAILED.
+    """
+    zone = zone_pb2.ZoneContext.FromString(request.words[0].payload).zone
+    sections = b"".join(wire.embedded(_SECTIONS, each) for each in answer.sections)
+    try:
+        listener.check_answer(zone, request, sections, answer.word)
+        beyond = [exchange_pb2.Provenance.FromString(each) for each in answer.provenance]
+    except (HutongError, DecodeError):
+        raise Unavailable(Reason.ZONE_FAILED, "the zone did not give this answer") from None
+    # Whoever was asked itself has nobody beyond it; else the last of them, and no other, is who answered.
+    expected = [] if way == zone else [*[False] * (len(beyond) - 1), True]
+    if (
+        [each.zone == zone for each in beyond] != expected
+        or len(beyond) >= MOST_WORDS
+        or sum(map(len, answer.provenance)) > _LARGEST_PROVENANCE
+        or any(each.answered_by != zone or each.word != answer.word for each in beyond)
+    ):
+        raise Unavailable(Reason.ZONE_FAILED, "the zone says of others what cannot be")

@@ -56,7 +56,7 @@ class Caller:
     @property
     def told(self) -> str:
         """How spans and log lines call it: of an enterprise not by its code, which may be a person's."""
-        return ENTERPRISE if self.agency == ENTERPRISE else self.path
+        return ENTERPRISE if self.agency.partition(".")[0] == ENTERPRISE else self.path
 
 
 def own_subject(caller: Caller) -> tuple[str, str] | None:

@@ -361,7 +361,9 @@ class Host:
         limits, log = self.config.limits, self.log
         if log is None or (limits.quota is None and not limits.quotas):
             return None
-        quotas = Quotas(limits.quota, limits.quotas, lambda: log.database, self._zone, self.clock)
+        quotas = Quotas(
+            limits.quota, limits.quotas, lambda: log.database, self._zone, self.clock, self.config.node.zone
+        )
         await quotas.start()
         self.on_stop(quotas.stop)
         what = "Callers that have used up their quota of the day"

@@ -88,16 +88,18 @@ class Quotas:
         store: Callable[[], Store],
         zone: dt.tzinfo,
         clock: Clock,
+        home: str,
     ) -> None:
         """`usual` is of callers that are not among the `others`, which are by `agency/system` or `agency/*`.
 
-        `store` gives the database, or raises `Unavailable`; days are those of `zone`.
+        `store` gives the database, or raises `Unavailable`; days are those of `zone`. `home` is the node's own zone.
         """
         self._usual = usual or _NONE
         self._others = others
         self._store = store
         self._zone = zone
         self._clock = clock
+        self._home = home
         self._used: dict[str, _Used] = {}
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -108,7 +110,7 @@ class Quotas:
         """Take over what was given today, and begin to add up; raises `Unavailable` where the database is away."""
         day = self._day
         for who, calls, records in await self._store().read(lambda connection: _today(connection, day)):
-            used = self._of(Caller.of(SpiffeId.parse(who)))
+            used = self._of(Caller.seen_from(self._home, SpiffeId.parse(who)))
             used.calls, used.records = calls, records
         self._task = asyncio.create_task(self._run(), name="quotas")
 

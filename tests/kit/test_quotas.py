@@ -4,11 +4,13 @@ import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import cast
 
 import pytest
 import sqlalchemy as sa
 
+from certs.spiffe import SpiffeId
 from hutong.api.customs.v1 import service_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2
 from hutong.api.exchange.v1.exchange_pb2 import RequestContext
@@ -29,6 +31,7 @@ from tests.exchange.test_query import REBATE, SUBJECT
 from tests.log.bed import Clock
 from tests.sessions.talking import Talk, prepare
 from tests.sessions.talking import ask as asking
+from tests.zone import ZONE
 
 GET = "/hutong.api.customs.v1.CustomsService/GetDeclaration"
 CHINA = dt.timezone(dt.timedelta(hours=8))
@@ -67,7 +70,7 @@ def database(url: str) -> Generator[Database]:
 async def counting(
     store: Database, clock: Clock, others: dict[str, QuotaSection] | None = None, **quota: int
 ) -> AsyncGenerator[Quotas]:
-    made = Quotas(QuotaSection(**quota), others or {}, lambda: store, CHINA, clock)
+    made = Quotas(QuotaSection(**quota), others or {}, lambda: store, CHINA, clock, ZONE)
     await made.start()
     try:
         yield made
@@ -150,6 +153,20 @@ async def test_the_more_exact_quota_counts(sqlite_url: str) -> None:
             made.spend(caller("taxation/free"), gives(1))
 
 
+async def test_after_a_restart_a_caller_from_elsewhere_has_its_own_quota(tmp_path: Path) -> None:
+    """Its name at home is that of one of ours, whose quota is another."""
+    clock = Clock(EVENING)
+    others = {"taxation/*": QuotaSection(calls=100), "taxation.port.example/*": QuotaSection(calls=2)}
+    abroad = Caller.abroad(SpiffeId.parse("spiffe://port.example/taxation/refund"))
+    with database(f"sqlite+aiosqlite:///{tmp_path}/log.db") as store:
+        async with counting(store, clock, others) as made:
+            made.spend(abroad, gives(1))
+        async with counting(store, clock, others) as made:
+            made.spend(abroad, gives(1))
+            with pytest.raises(ResourceExhausted):
+                made.check(abroad)
+
+
 async def test_a_restart_brings_nothing_back(any_url: str) -> None:
     clock = Clock(EVENING)
     with database(any_url) as store:
@@ -219,7 +236,7 @@ async def test_a_database_that_is_away_is_added_to_when_it_is_back(
                 raise Unavailable(Reason.LOG_UNAVAILABLE, "away")
             return store
 
-        made = Quotas(QuotaSection(calls=10), {}, found, CHINA, Clock(EVENING))
+        made = Quotas(QuotaSection(calls=10), {}, found, CHINA, Clock(EVENING), ZONE)
         await made.start()
         away = True
         for _ in range(4):

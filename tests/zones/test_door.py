@@ -168,18 +168,32 @@ async def test_an_authority_is_replaced_while_zones_ask_each_other(own: World, m
     assert answers > 20
 
 
+def older(mesh: Mesh) -> bytes:
+    """Make the zone's list anew, and give the one before; both are known to whoever follows."""
+    layout = mesh.zone.authority.layout
+    before = layout.revoked.read_bytes()
+    mesh.zone.authority.publish_revocations(now())
+    known = mesh.folder.parent / PORT / "trust" / INLAND / "revoked.crl"
+    known.write_bytes(layout.revoked.read_bytes())
+    return before
+
+
 async def test_trust_that_does_not_stand_is_not_taken(own: World) -> None:
     """A list that somebody else signed, and nonsense: what was known before goes on to be known."""
     made = own.port.gateway
     assert made is not None
     section = own.port.zones[INLAND]
     assert section.revoked is not None
+    stale = older(own.inland)
     before = section.bundle.read_bytes(), section.revoked.read_bytes()
     client = own.port.client(REFUND)
     follower = trust.Trust(INLAND, section, client, now)
     other = own.far.zone.authority.layout
     for bundle, revoked in (
         (b"nonsense", before[1]),
+        (before[0], stale),
+        (before[0], before[1] + b"-----BEGIN X509 CRL-----" * 100_000),
+        (before[0], before[1] * 20),
         (before[0], other.revoked.read_bytes()),
         (before[0], b""),
         (before[0] * 20_000, before[1]),

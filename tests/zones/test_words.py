@@ -6,15 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from certs.foreign import ForeignZone
+from certs.errors import ChainUntrusted
+from certs.foreign import ForeignPeers, ForeignZone
 from certs.register import RevocationReason
 from certs.revocation import RevocationList
 from certs.spiffe import SpiffeId
-from certs.svid import Svid
+from certs.svid import Svid, pem_of
 from gateway.words import Listener, Speaker, Spoken
+from gateway.zones import check
 from hutong.api.common.v1 import common_pb2
 from hutong.api.exchange.v1 import exchange_pb2, zone_pb2
+from services.kit import wire
 from services.kit.caller import Caller
 from services.kit.context import LIFETIME, SKEW, Signer
 from services.kit.errors import HutongError, Reason
@@ -53,6 +59,7 @@ class Stage:
             zone.files(GATEWAY)
         self.known = {name: self.foreign(zone) for name, zone in self.zones.items()}
         self.inland = Listener(INLAND, self.known, gateways, self.clock)
+        self.port = Listener(PORT, self.known, gateways, self.clock)
         self.far = Listener(FAR, self.known, gateways, self.clock)
 
     def foreign(self, zone: Zone) -> ForeignZone:
@@ -87,7 +94,7 @@ class Stage:
         context = zone_pb2.ZoneContext.FromString(word.payload)
         change(context)
         word.payload = context.SerializeToString()
-        word.signature = Signer().sign(self.svid((PORT, INLAND)[number]), word.payload)
+        word.signature = Signer().sign(self.svid((PORT, INLAND)[number]), b"hutong zone word\n" + word.payload)
         return request
 
 
@@ -270,6 +277,105 @@ def test_certificates_that_prove_nothing(stage: Stage, how: str) -> None:
     del request.words[0].certificates[:]
     request.words[0].certificates.extend(changed)
     assert refused(lambda: stage.hear(request)) is Reason.CONTEXT_INVALID
+
+
+def answered(stage: Stage, request: Request, by: str = FAR) -> zone_pb2.SerializedZoneResponse:
+    """Far's answer to port's question, as inland brings it."""
+    section = exchange_pb2.Section(record_type="customs.Declaration", zone=FAR).SerializeToString()
+    word = stage.speaker.answer(stage.svid(by), request, wire.embedded(2, section))
+    beyond = exchange_pb2.Provenance(zone=FAR, answered_by=FAR, word=word).SerializeToString()
+    return zone_pb2.SerializedZoneResponse(sections=[section], provenance=[beyond], word=word)
+
+
+def test_an_answer_that_is_carried_stands(stage: Stage) -> None:
+    request = stage.asked(TO_FAR)
+    check(stage.port, answered(stage, request), request, INLAND)
+
+
+def other_section(answer: zone_pb2.SerializedZoneResponse) -> None:
+    answer.sections[0] += exchange_pb2.Section(reason="NO_PERMIT").SerializeToString()
+
+
+def one_less(answer: zone_pb2.SerializedZoneResponse) -> None:
+    del answer.sections[:]
+
+
+def no_word(answer: zone_pb2.SerializedZoneResponse) -> None:
+    answer.word = b""
+
+
+def no_provenance(answer: zone_pb2.SerializedZoneResponse) -> None:
+    del answer.provenance[:]
+
+
+def unreadable(answer: zone_pb2.SerializedZoneResponse) -> None:
+    answer.provenance[0] = b"\xff"
+
+
+def of_somebody_else(answer: zone_pb2.SerializedZoneResponse) -> None:
+    answer.provenance.insert(0, exchange_pb2.Provenance(zone="../x", answered_by="../x").SerializeToString())
+
+
+def too_long(answer: zone_pb2.SerializedZoneResponse) -> None:
+    one = exchange_pb2.Provenance(zone="a.example", answered_by=FAR, word=answer.word).SerializeToString()
+    for _ in range(4):
+        answer.provenance.insert(0, one)
+
+
+def too_large(answer: zone_pb2.SerializedZoneResponse) -> None:
+    answer.provenance[0] += exchange_pb2.Provenance(gateway="x" * 100_000).SerializeToString()
+
+
+SPOILT = (other_section, one_less, no_word, no_provenance, unreadable, of_somebody_else, too_long, too_large)
+
+
+@pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
+def test_who_carries_an_answer_cannot_change_it(
+    stage: Stage, spoil: Callable[[zone_pb2.SerializedZoneResponse], None]
+) -> None:
+    request = stage.asked(TO_FAR)
+    answer = answered(stage, request)
+    spoil(answer)
+    assert refused(lambda: check(stage.port, answer, request, INLAND)) is Reason.ZONE_FAILED
+
+
+def test_nobody_answers_in_another_zones_name(stage: Stage) -> None:
+    request = stage.asked(TO_FAR)
+    answer = answered(stage, request, by=INLAND)
+    assert refused(lambda: check(stage.port, answer, request, INLAND)) is Reason.ZONE_FAILED
+    other = answered(stage, stage.asked(TO_FAR, who=Caller(f"spiffe://{PORT}/customs/release", "customs", "release")))
+    assert refused(lambda: check(stage.port, other, request, INLAND)) is Reason.ZONE_FAILED
+
+
+def test_a_root_of_one_zone_lets_nobody_in_by_another_ones_name(stage: Stage) -> None:
+    """At the door, where a handshake takes the roots of all: even with the name of far's authority on it."""
+    folder = stage.folder / "lookalike"
+    folder.mkdir()
+    far = stage.zones[FAR].authority.layout
+    key_of_far = x509.load_pem_x509_certificates(stage.svid(FAR).chain)[1]
+    forged = Zone(folder, FAR).files(GATEWAY).load()
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+        key_of_far.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(forged.leaf.subject)
+        .issuer_name(key_of_far.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(forged.leaf.not_valid_before_utc)
+        .not_valid_after(forged.leaf.not_valid_after_utc)
+    )
+    for extension in forged.leaf.extensions:
+        kept = not isinstance(extension.value, x509.AuthorityKeyIdentifier)
+        builder = builder.add_extension(extension.value if kept else identifier, extension.critical)
+    leaf = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    door = ForeignPeers(stage.known, stage.clock)
+    assert door.verify(stage.svid(FAR).chain) == SpiffeId.of(FAR, "gateway", "main")
+    with pytest.raises(ChainUntrusted):
+        door.verify(pem_of(leaf))
+    assert far.bundle.exists()
 
 
 def test_a_gateway_that_was_revoked_is_not_heard(tmp_path: Path) -> None:

@@ -45,8 +45,9 @@ def answers(raw: bytes) -> Iterator[Elsewhere]:
         body += b"".join(wire.embedded(_PARTS.SECTIONS_FIELD_NUMBER, each) for zone, each in sections if zone == about)
         for number, (provenance, _) in enumerate(chain, 1):
             beyond = b"".join(wire.embedded(_PARTS.PROVENANCE_FIELD_NUMBER, each) for _, each in chain[number:])
+            word = wire.embedded(_PARTS.WORD_FIELD_NUMBER, provenance.word)
             receipt = wire.embedded(_RECEIPT, provenance.receipt.SerializeToString())
-            yield Elsewhere(provenance, body + beyond + receipt)
+            yield Elsewhere(provenance, body + beyond + word + receipt)
 
 
 _Told = tuple[exchange_pb2.Provenance, bytes]

@@ -265,5 +265,5 @@ def _expire(stream: ServedStream) -> None:
 
 
 def _told(caller: str) -> str:
-    """Name a caller in a log line; empty for one that nobody knows."""
+    """Name a caller in a log line, of another zone as of this one; empty for one that nobody knows."""
     return Caller.of(SpiffeId.parse(caller)).told if caller else ""

@@ -395,12 +395,15 @@ class Provenance(_message.Message):
     GATEWAY_FIELD_NUMBER: _builtins.int
     ANSWERED_BY_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
     zone: _builtins.str
     """The zone."""
     gateway: _builtins.str
     """SPIFFE id of its gateway."""
     answered_by: _builtins.str
     """The zone that the question was to: the same, or one beyond it."""
+    word: _builtins.bytes
+    """Serialized ZoneWord of the gateway that answered, on its sections."""
     @_builtins.property
     def receipt(self) -> _log_pb2.Receipt:
         """The gateway's receipt, of a QueryZoneResponse that can be put together again of this answer."""
@@ -412,10 +415,11 @@ class Provenance(_message.Message):
         gateway: _builtins.str = ...,
         answered_by: _builtins.str = ...,
         receipt: _log_pb2.Receipt | None = ...,
+        word: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "gateway", b"gateway", "receipt", b"receipt", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered_by", b"answered_by", "gateway", b"gateway", "receipt", b"receipt", "word", b"word", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

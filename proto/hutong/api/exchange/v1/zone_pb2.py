@@ -28,7 +28,7 @@ from hutong.api.exchange.v1 import exchange_pb2 as hutong_dot_api_dot_exchange_d
 from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hutong/api/exchange/v1/zone.proto\x12\x16hutong.api.exchange.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xfa\x01\n\x10QueryZoneRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x02 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12/\n\x05words\x18\x0f \x03(\x0b\x32 .hutong.api.exchange.v1.ZoneWord\"D\n\x08ZoneWord\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0c\"\xfb\x01\n\x0bZoneContext\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x0c\n\x04next\x18\x04 \x01(\t\x12\x17\n\x0fquestion_digest\x18\x05 \x01(\x0c\x12\x0f\n\x07\x63\x61rries\x18\x06 \x01(\x0c\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbd\x01\n\x11QueryZoneResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x31\n\x08sections\x18\x02 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x36\n\nprovenance\x18\x03 \x03(\x0b\x32\".hutong.api.exchange.v1.Provenance\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"a\n\x16SerializedZoneResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08sections\x18\x02 \x03(\x0c\x12\x12\n\nprovenance\x18\x03 \x03(\x0c\x12\x0f\n\x07receipt\x18\x0f \x01(\x0c\"\x11\n\x0fGetTrustRequest\"3\n\x10GetTrustResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0f\n\x07revoked\x18\x02 \x01(\x0c\x32\xce\x01\n\x0bZoneService\x12`\n\tQueryZone\x12(.hutong.api.exchange.v1.QueryZoneRequest\x1a).hutong.api.exchange.v1.QueryZoneResponse\x12]\n\x08GetTrust\x12\'.hutong.api.exchange.v1.GetTrustRequest\x1a(.hutong.api.exchange.v1.GetTrustResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!hutong/api/exchange/v1/zone.proto\x12\x16hutong.api.exchange.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!hutong/api/common/v1/common.proto\x1a%hutong/api/exchange/v1/exchange.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xfa\x01\n\x10QueryZoneRequest\x12\x30\n\x07subject\x18\x01 \x01(\x0b\x32\x1f.hutong.api.common.v1.SubjectId\x12\x35\n\nselections\x18\x02 \x03(\x0b\x32!.hutong.api.exchange.v1.Selection\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08query_id\x18\x04 \x01(\t\x12\x0f\n\x07\x65xplain\x18\x05 \x01(\x08\x12/\n\x05words\x18\x0f \x03(\x0b\x32 .hutong.api.exchange.v1.ZoneWord\"4\n\nZoneAnswer\x12\r\n\x05\x61sked\x18\x01 \x01(\x0c\x12\x17\n\x0fsections_digest\x18\x02 \x01(\x0c\"D\n\x08ZoneWord\x12\x0f\n\x07payload\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63\x65rtificates\x18\x03 \x03(\x0c\"\xfb\x01\n\x0bZoneContext\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x37\n\x07request\x18\x02 \x01(\x0b\x32&.hutong.api.exchange.v1.RequestContext\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x0c\n\x04next\x18\x04 \x01(\t\x12\x17\n\x0fquestion_digest\x18\x05 \x01(\x0c\x12\x0f\n\x07\x63\x61rries\x18\x06 \x01(\x0c\x12-\n\tissued_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xed\x01\n\x11QueryZoneResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x31\n\x08sections\x18\x02 \x03(\x0b\x32\x1f.hutong.api.exchange.v1.Section\x12\x36\n\nprovenance\x18\x03 \x03(\x0b\x32\".hutong.api.exchange.v1.Provenance\x12.\n\x04word\x18\x04 \x01(\x0b\x32 .hutong.api.exchange.v1.ZoneWord\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"o\n\x16SerializedZoneResponse\x12\x10\n\x08query_id\x18\x01 \x01(\t\x12\x10\n\x08sections\x18\x02 \x03(\x0c\x12\x12\n\nprovenance\x18\x03 \x03(\x0c\x12\x0c\n\x04word\x18\x04 \x01(\x0c\x12\x0f\n\x07receipt\x18\x0f \x01(\x0c\"\x11\n\x0fGetTrustRequest\"3\n\x10GetTrustResponse\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\x0f\n\x07revoked\x18\x02 \x01(\x0c\x32\xce\x01\n\x0bZoneService\x12`\n\tQueryZone\x12(.hutong.api.exchange.v1.QueryZoneRequest\x1a).hutong.api.exchange.v1.QueryZoneResponse\x12]\n\x08GetTrust\x12\'.hutong.api.exchange.v1.GetTrustRequest\x1a(.hutong.api.exchange.v1.GetTrustResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,18 +37,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_QUERYZONEREQUEST']._serialized_start=198
   _globals['_QUERYZONEREQUEST']._serialized_end=448
-  _globals['_ZONEWORD']._serialized_start=450
-  _globals['_ZONEWORD']._serialized_end=518
-  _globals['_ZONECONTEXT']._serialized_start=521
-  _globals['_ZONECONTEXT']._serialized_end=772
-  _globals['_QUERYZONERESPONSE']._serialized_start=775
-  _globals['_QUERYZONERESPONSE']._serialized_end=964
-  _globals['_SERIALIZEDZONERESPONSE']._serialized_start=966
-  _globals['_SERIALIZEDZONERESPONSE']._serialized_end=1063
-  _globals['_GETTRUSTREQUEST']._serialized_start=1065
-  _globals['_GETTRUSTREQUEST']._serialized_end=1082
-  _globals['_GETTRUSTRESPONSE']._serialized_start=1084
-  _globals['_GETTRUSTRESPONSE']._serialized_end=1135
-  _globals['_ZONESERVICE']._serialized_start=1138
-  _globals['_ZONESERVICE']._serialized_end=1344
+  _globals['_ZONEANSWER']._serialized_start=450
+  _globals['_ZONEANSWER']._serialized_end=502
+  _globals['_ZONEWORD']._serialized_start=504
+  _globals['_ZONEWORD']._serialized_end=572
+  _globals['_ZONECONTEXT']._serialized_start=575
+  _globals['_ZONECONTEXT']._serialized_end=826
+  _globals['_QUERYZONERESPONSE']._serialized_start=829
+  _globals['_QUERYZONERESPONSE']._serialized_end=1066
+  _globals['_SERIALIZEDZONERESPONSE']._serialized_start=1068
+  _globals['_SERIALIZEDZONERESPONSE']._serialized_end=1179
+  _globals['_GETTRUSTREQUEST']._serialized_start=1181
+  _globals['_GETTRUSTREQUEST']._serialized_end=1198
+  _globals['_GETTRUSTRESPONSE']._serialized_start=1200
+  _globals['_GETTRUSTRESPONSE']._serialized_end=1251
+  _globals['_ZONESERVICE']._serialized_start=1254
+  _globals['_ZONESERVICE']._serialized_end=1460
 # @@protoc_insertion_point(module_scope)

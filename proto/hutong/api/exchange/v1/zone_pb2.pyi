@@ -73,6 +73,32 @@ class QueryZoneRequest(_message.Message):
 Global___QueryZoneRequest: _TypeAlias = QueryZoneRequest  # noqa: Y015
 
 @_typing.final
+class ZoneAnswer(_message.Message):
+    """What a gateway says of its answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASKED_FIELD_NUMBER: _builtins.int
+    SECTIONS_DIGEST_FIELD_NUMBER: _builtins.int
+    asked: _builtins.bytes
+    """SHA-256 of the payload of the question's first word."""
+    sections_digest: _builtins.bytes
+    """SHA-256 of the sections, as they stand one after the other in a QueryZoneResponse."""
+    def __init__(
+        self,
+        *,
+        asked: _builtins.bytes = ...,
+        sections_digest: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "sections_digest", b"sections_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ZoneAnswer: _TypeAlias = ZoneAnswer  # noqa: Y015
+
+@_typing.final
 class ZoneWord(_message.Message):
     """A gateway's word, to the gateway of another zone, on whom it asks or carries for."""
 
@@ -82,9 +108,9 @@ class ZoneWord(_message.Message):
     SIGNATURE_FIELD_NUMBER: _builtins.int
     CERTIFICATES_FIELD_NUMBER: _builtins.int
     payload: _builtins.bytes
-    """Serialized ZoneContext: exactly the bytes that were signed."""
+    """Serialized ZoneContext, or ZoneAnswer."""
     signature: _builtins.bytes
-    """ECDSA P-256 with SHA-256 (DER) by the key of the first certificate."""
+    """ECDSA P-256 with SHA-256 (DER) by the key of the first certificate, over "hutong zone word\\n" and the payload."""
     @_builtins.property
     def certificates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """The gateway's X.509 SVID and the authorities between it and its zone's trust bundle, leaf first, DER."""
@@ -171,6 +197,7 @@ class QueryZoneResponse(_message.Message):
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTIONS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """Id of the query."""
@@ -183,6 +210,10 @@ class QueryZoneResponse(_message.Message):
         """Where the zone only carried the question on: who answered it."""
 
     @_builtins.property
+    def word(self) -> Global___ZoneWord:
+        """The word of the gateway that answered, on its sections: whoever carries them can change nothing."""
+
+    @_builtins.property
     def receipt(self) -> _log_pb2.Receipt:
         """Proof that this answer was logged before it left."""
 
@@ -192,11 +223,12 @@ class QueryZoneResponse(_message.Message):
         query_id: _builtins.str = ...,
         sections: _abc.Iterable[_exchange_pb2.Section] | None = ...,
         provenance: _abc.Iterable[_exchange_pb2.Provenance] | None = ...,
+        word: Global___ZoneWord | None = ...,
         receipt: _log_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt", "word", b"word"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "sections", b"sections", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,9 +243,12 @@ class SerializedZoneResponse(_message.Message):
     QUERY_ID_FIELD_NUMBER: _builtins.int
     SECTIONS_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     """As in QueryZoneResponse."""
+    word: _builtins.bytes
+    """A ZoneWord."""
     receipt: _builtins.bytes
     """A Receipt."""
     @_builtins.property
@@ -230,11 +265,12 @@ class SerializedZoneResponse(_message.Message):
         query_id: _builtins.str = ...,
         sections: _abc.Iterable[_builtins.bytes] | None = ...,
         provenance: _abc.Iterable[_builtins.bytes] | None = ...,
+        word: _builtins.bytes = ...,
         receipt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "sections", b"sections"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "query_id", b"query_id", "receipt", b"receipt", "sections", b"sections", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -53,7 +53,8 @@ class ZoneServiceServicer:
 
     def QueryZone(self, request, context):
         """Answers a question that a system of another zone asked its own gateway. Each department decides by its own policies
-        about that system; a zone in between carries question and answer on, and can change neither.
+        about that system; a zone in between carries question and answer on, sees both and can change
+        neither.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,8 @@ class ZoneServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ZoneServiceAsyncStub: ...
     QueryZone: _grpc.UnaryUnaryMultiCallable[_zone_pb2.QueryZoneRequest, _zone_pb2.QueryZoneResponse]
     """Answers a question that a system of another zone asked its own gateway. Each department decides by its own policies
-    about that system; a zone in between carries question and answer on, and can change neither.
+    about that system; a zone in between carries question and answer on, sees both and can change
+    neither.
     """
     GetTrust: _grpc.UnaryUnaryMultiCallable[_zone_pb2.GetTrustRequest, _zone_pb2.GetTrustResponse]
     """Gives what it takes to believe this zone's certificates: who follows it learns of new authorities and of
@@ -49,7 +50,8 @@ class ZoneServiceAsyncStub(ZoneServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     QueryZone: _aio.UnaryUnaryMultiCallable[_zone_pb2.QueryZoneRequest, _zone_pb2.QueryZoneResponse]  # type: ignore[assignment]
     """Answers a question that a system of another zone asked its own gateway. Each department decides by its own policies
-    about that system; a zone in between carries question and answer on, and can change neither.
+    about that system; a zone in between carries question and answer on, sees both and can change
+    neither.
     """
     GetTrust: _aio.UnaryUnaryMultiCallable[_zone_pb2.GetTrustRequest, _zone_pb2.GetTrustResponse]  # type: ignore[assignment]
     """Gives what it takes to believe this zone's certificates: who follows it learns of new authorities and of
@@ -66,7 +68,8 @@ class ZoneServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_zone_pb2.QueryZoneResponse, _abc.Awaitable[_zone_pb2.QueryZoneResponse]]:
         """Answers a question that a system of another zone asked its own gateway. Each department decides by its own policies
-        about that system; a zone in between carries question and answer on, and can change neither.
+        about that system; a zone in between carries question and answer on, sees both and can change
+        neither.
         """
 
     @_abc_1.abstractmethod
