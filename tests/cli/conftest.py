@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +28,21 @@ class Ran:
     stderr: str
 
 
-@pytest.fixture(autouse=True)
+@contextmanager
 def own_logging() -> Generator[None]:
     """What a command sets up for its own process must not go on in the next test's."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+    try:
+        yield
+    finally:
+        root.handlers[:], root.level = handlers, level
 
 
 def run(*arguments: str | Path) -> Ran:
     """Run `hutong` in this process, as a shell would."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    with own_logging():
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     return Ran(result.exit_code, result.stdout, result.stderr)
 
 
