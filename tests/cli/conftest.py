@@ -32,11 +32,19 @@ class Ran:
 def own_logging() -> Generator[None]:
     """What a command sets up for its own process must not go on in the next test's."""
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, before = list(root.handlers), _levels()
     try:
         yield
     finally:
-        root.handlers[:], root.level = handlers, level
+        root.handlers[:] = handlers
+        for name in _levels():
+            logging.getLogger(name).setLevel(before.get(name, logging.NOTSET))
+
+
+def _levels() -> dict[str, int]:
+    root = logging.getLogger()
+    named = {name: each.level for name, each in root.manager.loggerDict.items() if isinstance(each, logging.Logger)}
+    return {"": root.level, **named}
 
 
 def run(*arguments: str | Path) -> Ran:
