@@ -33,6 +33,20 @@ def test_it_is_not_root_and_starts_without_a_shell() -> None:
     assert 'ENTRYPOINT ["/opt/hutong/bin/hutong"]' in last
 
 
+def test_nothing_is_left_to_run_in_it_but_python_and_the_program() -> None:
+    """The last stage is made of one from which shells, tools and pip were removed."""
+    assert [step for step in STEPS if step.startswith("FROM")][-1] == "FROM trimmed"
+    start = STEPS.index("FROM ${BUILDER} AS trimmed")
+    (removing,) = [step for step in STEPS[start : STEPS.index("FROM trimmed")] if step.startswith("RUN")]
+    others, last = removing.removeprefix("RUN ").split(" && ")
+    assert last == "find /usr/sbin /usr/bin -mindepth 1 -delete", "with nothing after it: there is no shell any more"
+    library = "/usr/local/lib/python3.11"
+    gone = {f"{library}/site-packages/*", f"{library}/ensurepip", "/usr/local/bin/pip*"}
+    assert gone <= {*others.removeprefix("rm -rf ").split()}
+    # Where the launcher looks for Python is not among it.
+    assert "ARG INTERPRETER=/usr/local/bin/python3" in STEPS
+
+
 def test_whatever_is_installed_is_pinned_by_its_hash() -> None:
     installs = [part for step in STEPS if step.startswith("RUN") for part in step.split("&&") if "pip install" in part]
     for part in installs:
