@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
+from services.kit.clock import Clock
 from services.kit.config import NodeConfig
 from services.kit.events import inbox as inboxes
 from services.kit.events import outbox as outboxes
@@ -84,14 +85,15 @@ class Counted(Database):
 class Log:
     """A source's database with its outbox, as one replica of its node has it."""
 
-    def __init__(self, url: str, *, poll: float = NEVER, heartbeat: float = NEVER) -> None:
+    def __init__(self, url: str, *, poll: float = NEVER, heartbeat: float = NEVER, clock: Clock = now) -> None:
         self.database_url = url
+        self.clock = clock
         self.database = Counted(url)
         self.outbox = Outbox(self.database, poll=poll, heartbeat=heartbeat)
 
     async def put(self, *events: NewEvent) -> None:
         """Put events, and tell nobody."""
-        await self.database.write(lambda c: outboxes.put(c, events, now()))
+        await self.database.write(lambda c: outboxes.put(c, events, self.clock()))
 
     async def tell(self, *events: NewEvent) -> None:
         await self.put(*events)
@@ -139,11 +141,11 @@ class OverGrpc:
 
 @contextlib.asynccontextmanager
 async def serving(
-    zone: Zone, implementation: object, address: str = "127.0.0.1:0", access: str = ACCESS
+    zone: Zone, implementation: object, address: str = "127.0.0.1:0", access: str = ACCESS, clock: Clock = now
 ) -> AsyncGenerator[Host]:
     """Serve something as the `EventService` of `recognition/node`."""
     node = zone.node(SOURCE).model_copy(update={"listen": address})
-    host = Host(NodeConfig(node=node, tls=zone.tls(SOURCE), log=zone.log(SOURCE)))
+    host = Host(NodeConfig(node=node, tls=zone.tls(SOURCE), log=zone.log(SOURCE)), clock=clock)
     listed = zone.folder / "events-access.yaml"
     listed.write_text(access)
     await host.start(bind(EVENTS, implementation), [listed])
@@ -156,7 +158,7 @@ async def serving(
 @contextlib.asynccontextmanager
 async def source_node(zone: Zone, log: Log, address: str = "127.0.0.1:0") -> AsyncGenerator[Host]:
     """Run a source node over a log; at its end the log is closed too."""
-    async with serving(zone, EventService(log.outbox, SOURCE), address) as host:
+    async with serving(zone, EventService(log.outbox, SOURCE), address, clock=log.clock) as host:
         try:
             yield host
         finally:
@@ -215,7 +217,7 @@ def publisher(
         signer(zone),
         recorded(host.recording),
         limits or LIMITS,
-        now,
+        log.clock,
         patience=patience,
     )
 

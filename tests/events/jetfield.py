@@ -16,10 +16,11 @@ from services.kit.events.jetstream.statement import Sealed
 from services.kit.events.outbox import NewEvent
 from services.kit.events.seam import EventSource
 from services.kit.host import Host
+from tests.attacks.clocked import Clock
 from tests.events import bed
 from tests.events.bed import SOURCE, Log, Receiver, create, create_inbox
 from tests.events.natsd import OPERATOR, Natsd, clustered, way
-from tests.zone import Zone, now
+from tests.zone import Zone
 
 CUSTOMS = way(SOURCE, "customs")
 NOWHERE = "127.0.0.1:1"
@@ -30,13 +31,22 @@ class Field:
     """A source with its log, a broker, publishers, receivers."""
 
     def __init__(
-        self, folder: Path, stack: contextlib.AsyncExitStack, host: Host, zone: Zone, log: Log, servers: int
+        self,
+        folder: Path,
+        stack: contextlib.AsyncExitStack,
+        host: Host,
+        zone: Zone,
+        log: Log,
+        servers: int,
+        clock: Clock,
     ) -> None:
         self.folder = folder
         self.stack = stack
         self.host = host
         self.zone = zone
         self.log = log
+        self.clock = clock
+        """Of the source and of everybody who follows it; not the broker's own."""
         readers = ["customs/node", "taxation/node"]
         if servers == 1:
             self.servers = [Natsd(zone, folder / "nats", SOURCE, readers)]
@@ -71,7 +81,7 @@ class Field:
         key = bed.zone_key(self.zone)
         broker = broker or self.server.broker(f"{agency}/node")
         direct = self.direct(agency, away=away)
-        return Carried(broker, way(SOURCE, agency), lambda: key, direct, now, quiet=quiet, hold=0.05)
+        return Carried(broker, way(SOURCE, agency), lambda: key, direct, self.clock, quiet=quiet, hold=0.05)
 
     def receiver(self, url: str = "") -> Receiver:
         """Make a receiver, with an inbox of its own where it is not given one."""
@@ -89,7 +99,7 @@ class Field:
         self.log.outbox.stop()
         await self.host.stop()
         await self.log.close()
-        self.log = Log(url, heartbeat=0.2)
+        self.log = Log(url, heartbeat=0.2, clock=self.clock)
         self.host = await self.stack.enter_async_context(bed.source_node(self.zone, self.log, address))
 
     async def tell(self, *events: NewEvent) -> None:
@@ -142,8 +152,9 @@ async def field(folder: Path, servers: int = 1) -> AsyncGenerator[Field]:
     zone = Zone(folder / "zone")
     url = f"sqlite+aiosqlite:///{folder / 'source.db'}"
     create(url, outbox.METADATA)
-    log = Log(url, heartbeat=0.2)
+    clock = Clock()
+    log = Log(url, heartbeat=0.2, clock=clock)
     async with bed.source_node(zone, log) as host:
         async with contextlib.AsyncExitStack() as stack:
-            yield Field(folder, stack, host, zone, log, servers)
+            yield Field(folder, stack, host, zone, log, servers, clock)
         log.outbox.stop()
