@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
@@ -22,11 +23,12 @@ _REVOCATIONS_SOON: Final = 24 * 3600.0
 _AUTHORITY_SOON: Final = 180 * 86_400.0
 _LISTED: Final = "hutong_revocations_seconds_left"
 """A node that goes by short lives, and not by lists, does not have it."""
-_CLOCK: Final = 2.0
+_CLOCK: Final = 5.0
 _LATE: Final = 0.1
 _LOG_WAITING: Final = 1000
-_EVENTS_LATE: Final = 60.0
+_EVENTS_LATE: Final = 120.0
 """Seconds: heartbeats come every ten."""
+_ZONE_UNHEARD: Final = 900.0
 
 
 class Light(StrEnum):
@@ -81,6 +83,11 @@ class Standing:
         if self.status is None:
             return 0.0
         return max((reading.value for reading in self.status.readings if reading.name == name), default=0.0)
+
+    def above(self, name: str, most: float, label: str) -> list[tuple[str, float]]:
+        """List the readings of a name that are larger than `most`: what they are of, by that label, and the value."""
+        found = [] if self.status is None else self.status.readings
+        return [(each.labels[label], each.value) for each in found if each.name == name and each.value > most]
 
     @property
     def names(self) -> list[str]:
@@ -139,8 +146,7 @@ def _red(standing: Standing) -> list[str]:
 
 
 def _yellow(standing: Standing) -> list[str]:
-    value, most = standing.value, standing.most
-    behind, unpublished = most("hutong_events_behind_seconds"), most("hutong_events_unpublished_seconds")
+    value, unpublished = standing.value, standing.most("hutong_events_unpublished_seconds")
     up = value("hutong_quotas_used_up")
     away = [name for name in standing.names if name.endswith("_followed") and not value(name)]
     wrong = {
@@ -152,12 +158,19 @@ def _yellow(standing: Standing) -> list[str]:
         "its event loop runs late": value("hutong_late_seconds") > _LATE,
         "a witness of its log is away": value("hutong_log_witnesses_away") > 0,
         f"{value('hutong_log_waiting'):.0f} entries wait for its log": value("hutong_log_waiting") > _LOG_WAITING,
-        f"what it knows of events is {behind:.0f} s old": behind > _EVENTS_LATE,
         f"the broker has no events of its last {unpublished:.0f} s": unpublished > _EVENTS_LATE,
         f"{up:.0f} {'caller has' if up == 1 else 'callers have'} used up the day's quota": up > 0,
         f"it does not hear of {', '.join(_followed(name) for name in away)}": bool(away),
     }
-    return [text for text, holds in wrong.items() if holds]
+    return [text for text, holds in wrong.items() if holds] + [*_behind(standing)]
+
+
+def _behind(standing: Standing) -> Iterator[str]:
+    """Say of whom it has heard nothing for too long."""
+    for source, seconds in standing.above("hutong_events_behind_seconds", _EVENTS_LATE, "source"):
+        yield f"what it knows of events of {source} is {seconds:.0f} s old"
+    for zone, seconds in standing.above("hutong_zone_unheard_seconds", _ZONE_UNHEARD, "zone"):
+        yield f"it has not heard from the zone {zone} for {seconds:.0f} s"
 
 
 def _followed(name: str) -> str:

@@ -18,11 +18,12 @@ VITAL: Final = frozenset(
         "/grpc.health.v1.Health/Watch",
         "/hutong.api.authorization.v1.AuthorizationService/FollowAuthorizations",
         "/hutong.api.authorization.v1.AuthorizationService/RevokeAuthorization",
+        "/hutong.api.node.v1.NodeService/GetStatus",
         "/hutong.api.node.v1.NodeService/WatchRevocations",
         "/hutong.api.exchange.v1.ZoneService/GetTrust",
     }
 )
-"""Let in however much there is to do: whether a node lives, and that something must end."""
+"""Let in however much there is to do: whether a node lives and how it does, and that something must end."""
 
 LOOK: Final = 0.1
 """Seconds between looks at the event loop."""

@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+import math
+import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from hutong.api.exchange.v1 import record_source_pb2
@@ -14,10 +18,12 @@ from services.cli.statuses import Asked, Light, Standing, ask, lights
 from services.kit.errors import Reason, Unavailable
 from services.kit.host import Host
 from services.kit.rpc import Call, bind
+from tests.conftest import REPOSITORY
 from tests.exchange.standin import ACCESS, SOURCE, Standin
 from tests.zone import ZONE, Zone
 
 DAY = 86_400
+ALERTS = REPOSITORY / "helm" / "hutong" / "files" / "alerts.yaml"
 WELL = {"hutong_revocations_seconds_left": 7.0 * DAY, "hutong_events_customs_followed": 1.0}
 
 
@@ -32,6 +38,12 @@ async def answer(_: record_source_pb2.FetchRequest, __: Call) -> record_source_p
 
 def asked(host: Host, zone: Zone, who: str) -> Asked:
     return Asked(host.address, host.identity, zone.files(who))
+
+
+def cells(text: str, has: str) -> list[str]:
+    """Read the cells of a table's line that has some word."""
+    (line,) = (line for line in text.splitlines() if f" {has} " in line)
+    return [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
 
 
 async def test_a_node_tells_operators_how_it_does_and_nobody_else(zone: Zone) -> None:
@@ -65,7 +77,7 @@ def standing(zone: Zone, certified: float = 0.7 * DAY, clock: float = 0.0, **val
     status.started_at.FromSeconds(990_000)
     status.certified_until.FromSeconds(1_000_000 + int(certified))
     for name, value in (WELL | values).items():
-        status.readings.add(name=name, value=value)
+        status.readings.add(name=name, value=value, labels={"source": "customs/node", "zone": "other.example"})
     asked = Asked("localhost:1", zone.identity("customs/node"), zone.files("operator/admin"))
     return Standing(asked, status, None, clock)
 
@@ -91,8 +103,9 @@ def test_a_light_says_what_to_look_at(zone: Zone) -> None:
         {"hutong_late_seconds": 0.3},
         {"hutong_log_witnesses_away": 1.0},
         {"hutong_events_customs_followed": 0.0},
-        {"hutong_events_behind_seconds": 61.0},
-        {"hutong_events_unpublished_seconds": 61.0},
+        {"hutong_events_behind_seconds": 121.0},
+        {"hutong_events_unpublished_seconds": 121.0},
+        {"hutong_zone_unheard_seconds": 901.0},
         {"hutong_log_waiting": 1001.0},
         {"hutong_quotas_used_up": 1.0},
     ]
@@ -101,11 +114,39 @@ def test_a_light_says_what_to_look_at(zone: Zone) -> None:
             found, remarks = lights(standing(zone, **case))
             assert found is light, case
             assert len(remarks) == 1, case
+    (remark,) = lights(standing(zone, hutong_events_behind_seconds=130.0))[1]
+    assert remark == "what it knows of events of customs/node is 130 s old"
+    (remark,) = lights(standing(zone, hutong_zone_unheard_seconds=1000.0))[1]
+    assert remark == "it has not heard from the zone other.example for 1000 s"
     # Whatever else there is to say, the worst of it counts.
     found, remarks = lights(standing(zone, clock=9.0, hutong_log_failing=1.0))
     assert (found, len(remarks)) == (Light.RED, 2)
     broken = Standing(standing(zone).asked, None, Unavailable(Reason.DEPARTMENT_UNREACHABLE, "cannot connect"), 0.0)
     assert lights(broken) == (Light.RED, ["DEPARTMENT_UNREACHABLE: cannot connect"])
+
+
+@pytest.mark.parametrize(
+    ("alert", "reading"),
+    [
+        ("HutongCertificateNotRenewed", "certified"),
+        ("HutongRevocationsLapse", "hutong_revocations_seconds_left"),
+        ("HutongAuthorityEnds", "hutong_authority_seconds_left"),
+        ("HutongAuthorityEnds", "hutong_root_seconds_left"),
+        ("HutongClockOff", "clock"),
+        ("HutongLogQueue", "hutong_log_waiting"),
+        ("HutongEventsBehind", "hutong_events_behind_seconds"),
+        ("HutongEventsUnpublished", "hutong_events_unpublished_seconds"),
+        ("HutongZoneUnheard", "hutong_zone_unheard_seconds"),
+    ],
+)
+def test_lights_have_the_thresholds_of_the_alerts(zone: Zone, alert: str, reading: str) -> None:
+    groups = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]
+    (text,) = (rule["expr"] for group in groups for rule in group["rules"] if rule["alert"] == alert)
+    (found,) = {(way, number) for way, number in re.findall(r"([<>]) ([\d* ]*\d)", text)}
+    limit = math.prod(map(float, found[1].split("*")))
+    beyond = limit - 1 if found[0] == "<" else limit + 1
+    assert lights(standing(zone, **{reading: limit}))[0] is Light.GREEN
+    assert lights(standing(zone, **{reading: beyond}))[0] is Light.YELLOW
 
 
 async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zone) -> None:
@@ -122,6 +163,13 @@ async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zon
         assert code == 0, text
         assert "customs/node" in text
         assert "1 nodes" in text
+        read = dict(zip(*(cells(text, line) for line in ("Node", "customs/node")), strict=True))
+        assert list(read) == ["", "Node", "Version", "Up", "Certificate", "Late", "Calls", "Log", "What to look at"]
+        assert (read[""], read["Node"], read["Version"]) == ("●", "customs/node", metadata.version("hutong"))
+        assert re.fullmatch(r"\d+s", read["Up"])
+        assert re.fullmatch(r"(1d 0|23)h( \d+m)?|1d 0h|23h \d+m", read["Certificate"])
+        assert re.fullmatch(r"\d+ ms", read["Late"])
+        assert (read["Calls"], read["Log"], read["What to look at"]) == ("1", "0", "–")
         code, text = await run(*here, "--node", "taxation/node=127.0.0.1:1", *where, "--json")
         assert code == 1
         both = json.loads(text)
