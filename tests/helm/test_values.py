@@ -93,14 +93,20 @@ _WRONG = {
 }
 
 
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("case", _WRONG)
 def test_the_line_that_is_wrong(case: str, tmp_path: Path) -> None:
     old, new, told = _WRONG[case]
     assert GOOD.count(old) == 1
     file = tmp_path / "port.yaml"
     file.write_text(GOOD.replace(old, new), encoding="utf-8")
+    before = content(tmp_path), content(CHART)
     ran = run("values", "check", file, "--chart", CHART)
     assert ran.exit_code == 1
+    assert (content(tmp_path), content(CHART)) == before
     lines = ran.stderr.splitlines()
     assert [line for line in lines if line.startswith(f"{file}:{told}")], ran.stderr
     assert lines[-1].startswith("refused: ")

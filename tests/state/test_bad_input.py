@@ -111,6 +111,17 @@ def test_an_unknown_agency(prepared: Zone) -> None:
         assert "did you mean 'customs'?" in message
 
 
+def test_two_departments_of_one_name(prepared: Zone) -> None:
+    """In the gateway's config, where they are tables: the second one is told, by line and column."""
+    gateway = prepared.config_file("gateway")
+    twice = '[departments.customs]\ntarget = "127.0.0.1:1"\n\n[departments.customs]'
+    with written(gateway, "[departments.customs]", twice) as line, unchanged(prepared):
+        message = refused("CONFIG_INVALID", "serve", "gateway", "--config", gateway)
+        # The column is where the name has ended.
+        assert f"{gateway}:{line + 3}:{len('[departments.customs]')}: " in message
+        assert "Cannot declare ('departments', 'customs') twice" in message
+
+
 @pytest.mark.parametrize(
     ("node", "database"),
     [
