@@ -58,7 +58,7 @@ def status(
         found = asyncio.run(ask(asked))
         print_json([_as_dict(standing) for standing in found])
     elif watch:
-        asyncio.run(_watched(asked, watch))
+        asyncio.run(watched(asked, watch))
         return
     else:
         found = asyncio.run(ask(asked))
@@ -90,7 +90,8 @@ def _elsewhere(
     return asked
 
 
-async def _watched(asked: list[Asked], seconds: float) -> None:
+async def watched(asked: list[Asked], seconds: float) -> None:
+    """Show how nodes do, again and again, so many seconds after each other; until it is cancelled."""
     with Live(console=console(), refresh_per_second=4) as live:
         while True:
             live.update(_shown(await ask(asked)))

@@ -48,6 +48,12 @@ CURRENT: Final[ContextVar[Current | None]] = ContextVar("call", default=None)
 """Set for as long as a call is served (`services.kit.telemetry.Trace`)."""
 
 
+def traceparent() -> str:
+    """W3C trace context of the call that is served, for calls made on its behalf; empty outside of one."""
+    current = CURRENT.get()
+    return current.parent if current is not None and not current.over else ""
+
+
 class Provider(Protocol):
     """What takes records for a collector (`opentelemetry.sdk._logs.LoggerProvider`)."""
 

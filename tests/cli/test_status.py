@@ -14,12 +14,14 @@ from typer.testing import CliRunner
 from hutong.api.exchange.v1 import record_source_pb2
 from hutong.api.node.v1 import node_pb2
 from services.cli.main import app
-from services.cli.statuses import Asked, Light, Standing, ask, lights
+from services.cli.status import watched
+from services.cli.statuses import GET, Asked, Light, Standing, ask, lights
 from services.kit.errors import Reason, Unavailable
 from services.kit.host import Host
 from services.kit.rpc import Call, bind
 from tests.conftest import REPOSITORY
 from tests.exchange.standin import ACCESS, SOURCE, Standin
+from tests.transport.served import until
 from tests.zone import ZONE, Zone
 
 DAY = 86_400
@@ -147,6 +149,28 @@ def test_lights_have_the_thresholds_of_the_alerts(zone: Zone, alert: str, readin
     beyond = limit - 1 if found[0] == "<" else limit + 1
     assert lights(standing(zone, **{reading: limit}))[0] is Light.GREEN
     assert lights(standing(zone, **{reading: beyond}))[0] is Light.YELLOW
+
+
+def times(host: Host) -> float:
+    """Count how often a node was asked how it does."""
+    counted = host.telemetry.calls.counted()
+    return sum(each.value for each in counted if each.attributes and each.attributes["rpc"] == GET)
+
+
+async def test_who_watches_sees_what_changes(zone: Zone, capsys: pytest.CaptureFixture[str]) -> None:
+    async with zone.serving(bind(SOURCE, Standin(answer)), ACCESS) as host:
+        watching = asyncio.create_task(watched([asked(host, zone, "operator/admin")], 0.01))
+        async with asyncio.timeout(20), zone.client(host, "gateway/main") as client:
+            await until(lambda: times(host) > 0)
+            await client.raw(f"/{SOURCE.full_name}/Fetch", b"", timeout=5)
+            # The first of these may have been asked before, and the second is on the screen once the third was asked.
+            enough = times(host) + 3
+            await until(lambda: times(host) >= enough)
+        watching.cancel()
+        await asyncio.wait((watching,))
+        assert watching.cancelled()
+    text = capsys.readouterr().out
+    assert dict(zip(*(cells(text, line) for line in ("Node", "customs/node")), strict=True))["Log"] == "1"
 
 
 async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zone) -> None:

@@ -1,6 +1,7 @@
 """How often a caller may call and be refused; and what a node does that has too much to do."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import time
 import urllib.request
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hutong.api.exchange.v1 import record_source_pb2
+from hutong.api.node.v1 import node_pb2
 from services.kit import rates, shedding
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection
@@ -20,15 +22,18 @@ from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Rea
 from services.kit.host import Host
 from services.kit.log.nodelog import NodeLog
 from services.kit.rates import Rates
+from services.kit.revocations import WATCH
 from services.kit.rpc import Call, bind
 from services.kit.shedding import Lateness
 from tests.exchange.standin import ACCESS, SOURCE, Standin
+from tests.kit.test_revocations import listen
 from tests.sessions.talking import Talk
 from tests.zone import Zone
 
 FETCH = f"/{SOURCE.full_name}/Fetch"
 SESSION = f"/{SOURCE.full_name}/FetchSession"
 CHECK = "/grpc.health.v1.Health/Check"
+STATUS = "/hutong.api.node.v1.NodeService/GetStatus"
 Fetched = record_source_pb2.FetchResponse
 
 
@@ -198,6 +203,19 @@ async def test_questions_of_a_session_count_one_by_one(zone: Zone) -> None:
         assert size(host.log) == 1
 
 
+def test_what_is_vital() -> None:
+    """Whatever is added here gets into a node that has no room: it has to be a little thing, and others' safety."""
+    assert {
+        CHECK,
+        "/grpc.health.v1.Health/Watch",
+        "/hutong.api.authorization.v1.AuthorizationService/FollowAuthorizations",
+        "/hutong.api.authorization.v1.AuthorizationService/RevokeAuthorization",
+        "/hutong.api.exchange.v1.ZoneService/GetTrust",
+        STATUS,
+        WATCH,
+    } == shedding.VITAL
+
+
 async def test_who_is_late_turns_away_all_but_what_is_vital(zone: Zone, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shedding, "LOOK", 0.01)
     limits, busy = LimitsSection(late=dt.timedelta(milliseconds=20)), asyncio.Event()
@@ -217,6 +235,12 @@ async def test_who_is_late_turns_away_all_but_what_is_vital(zone: Zone, monkeypa
             while await refusal(host, zone, "gateway/main") is not Reason.OVERLOADED:
                 pass
             assert await refusal(host, zone, "gateway/main", CHECK) is None
+            # Who was revoked is told, and operators are told that the node has too much to do.
+            async with zone.client(host, "taxation/node") as client, contextlib.aclosing(listen(client)) as revocations:
+                assert (await anext(revocations)).lists
+            async with zone.client(host, "operator/admin") as client:
+                status = node_pb2.GetStatusResponse.FromString(await client.raw(STATUS, b"", timeout=5))
+            assert {each.name: each.value for each in status.readings}["hutong_overloaded"] == 1
             logged = size(host.log)
             for _ in range(5):
                 assert await refusal(host, zone, "gateway/main") is Reason.OVERLOADED

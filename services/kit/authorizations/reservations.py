@@ -7,6 +7,7 @@ from hutong.api.authorization.v1 import authorization_pb2
 from services.kit.authorizations.registry import REASONS
 from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
+from services.kit.lines import traceparent
 
 _RESERVE: Final = "/hutong.api.authorization.v1.AuthorizationService/ReserveRows"
 _TIMEOUT: Final = 5.0
@@ -44,4 +45,5 @@ class Reservations:
             ) from error
 
     async def _ask(self, request: authorization_pb2.ReserveRowsRequest) -> None:
-        await self._client.unary(_RESERVE, request, authorization_pb2.ReserveRowsResponse, timeout=_TIMEOUT)
+        response = authorization_pb2.ReserveRowsResponse
+        await self._client.unary(_RESERVE, request, response, timeout=_TIMEOUT, traceparent=traceparent())
