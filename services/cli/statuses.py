@@ -86,7 +86,9 @@ class Standing:
 
     def above(self, name: str, most: float, label: str) -> list[tuple[str, float]]:
         """List the readings of a name that are larger than `most`: what they are of, by that label, and the value."""
-        found = [] if self.status is None else self.status.readings
+        if self.status is None:
+            return []
+        found = self.status.readings
         return [(each.labels[label], each.value) for each in found if each.name == name and each.value > most]
 
     @property

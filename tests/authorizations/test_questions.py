@@ -33,6 +33,16 @@ async def test_it_gives_what_policy_and_scope_both_open(mesh: Supervised) -> Non
     assert not records(taxation)[0].invoice_count
 
 
+async def test_what_is_taken_off_a_quota_is_part_of_the_trace(mesh: Supervised) -> None:
+    leave = await mesh.give(DECLARATIONS)
+    mesh.zone.spans.clear()
+    await ask(mesh, AML, asked(leave, BOTH[0]))
+    spans = {span.name.rpartition("/")[2]: span for span in mesh.zone.finished()}
+    assert spans["ReserveRows"].parent == spans["Fetch"].id
+    assert spans["Fetch"].parent == spans["Query"].id
+    assert {spans[name].trace for name in ("Query", "Fetch", "ReserveRows")} == {spans["Query"].trace}
+
+
 async def test_explain_shows_what_is_left(mesh: Supervised) -> None:
     leave = await mesh.give(DECLARATIONS)
     request = federation_pb2.ExplainRequest(query=asked(leave, *BOTH))

@@ -1,6 +1,7 @@
 """A gateway that asks a gateway: the other zone's policies decide, its word is kept, its proof comes along."""
 
 import json
+import secrets
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ async def test_a_zone_beyond_is_asked_through_the_one_between(zones: World) -> N
     answer = await zones.ask(f"{FAR}/customs.Declaration:{GIVEN}", DECLARATION)
     assert [(s.zone, s.status, len(s.records)) for s in answer.sections] == [(FAR, OK, 1), (INLAND, OK, 1)]
     assert [(p.zone, p.answered_by) for p in answer.provenance] == [(INLAND, FAR), (FAR, FAR), (INLAND, INLAND)]
+
+
+async def test_a_question_to_several_zones_is_one_trace(zones: World) -> None:
+    asked = zoned(question(SUBJECT, f"{FAR}/customs.Declaration:{GIVEN}", DECLARATION, **WHY))
+    trace = secrets.randbits(128)
+    parent = f"00-{trace:032x}-{1:016x}-01"
+    client = zones.port.client(REFUND)
+    await client.unary(QUERY, asked, federation_pb2.QueryResponse, timeout=5, traceparent=parent)
+    port, inland, far = (
+        [span for span in mesh.zone.finished() if span.trace == trace] for mesh in (zones.port, zones.inland, zones.far)
+    )
+    (query,) = port
+    assert (query.name.rpartition("/")[2], query.parent) == ("Query", 1)
+    # From hop to hop, to the department at its end; the zone between carries one part on and answers the other.
+    above = {span.id: span.name.rpartition("/")[2] for span in (query, *inland, *far)}
+    hops = [sorted((above[span.parent], above[span.id]) for span in spans) for spans in (inland, far)]
+    assert hops == [
+        [("Query", "QueryZone"), ("Query", "QueryZone"), ("QueryZone", "Fetch")],
+        [("QueryZone", "Fetch"), ("QueryZone", "QueryZone")],
+    ]
 
 
 async def test_what_its_policy_keeps_back_is_refused_field_by_field(zones: World) -> None:
