@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -31,11 +32,25 @@ from tests.state.bed import user
 CALLER = "taxation/refund"
 FORMER = "taxation/former"
 REBATE = ("--purpose", "P-REBATE", "--basis", "CN-VAT-REBATE")
+PUBLIC = ("--purpose", "P-PUBLIC-REG", "--basis", "CN-PUBLIC-REGISTER")
 DECLARATION = ("--select", "customs.Declaration:declaration_no,lines.hs10")
 ONE = {"replicas": 1}
 OWNED = ("customs", "gateway")
 """Nodes whose databases a job migrates before they start, as another role than theirs."""
 OWNER = {"database": {"owner": {"enabled": True}}}
+REGISTER = """\
+mapping: commerce.register
+version: 1
+record: commerce.Enterprise
+title: The register as it stands in the old system
+source_system: old-register
+source: {kind: sql, table: register, key: [uscc]}
+fields: {uscc: uscc, name: name}
+"""
+LIVE: dict[str, Any] = {
+    "mappings": {"register.yaml": REGISTER},
+    "live": {"commerce.Enterprise": {"mapping": "register.yaml", "key": "register-url"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +67,25 @@ def exporter(records: Path) -> Subject:
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, records: Path) -> Iterator[Cluster]:
-    """A whole zone on PostgreSQL, with certificates of our own issuer, running."""
-    agencies = [{"name": name, "database": {"owner": {"enabled": name in OWNED}}} for name in AGENCIES]
+def release(
+    tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres, records: Path, exporter: Subject
+) -> Iterator[Cluster]:
+    """A whole zone on PostgreSQL, with certificates of our own issuer, running; one reads a table of another system."""
+    agencies: list[dict[str, Any]] = [
+        {"name": name, "database": {"owner": {"enabled": name in OWNED}}} for name in AGENCIES
+    ]
+    agencies[AGENCIES.index("commerce")] |= LIVE
     issuer = {"issuer": {"claim": "authority", "systems": [CALLER, FORMER]}}
-    values = zone(agencies=agencies, gateway=OWNER, defaults=ONE, certificates=issuer)
+    values = zone(agencies=agencies, gateway=OWNER, defaults=ONE, certificates=issuer, tiles={"enabled": True})
     with ExitStack() as stack:
         made = Cluster(render(values), tmp_path_factory.mktemp("release"))
         for node in (*AGENCIES, *SERVICES):
             names = ("log-url",) if node == "gateway" else ("store-url", "log-url")
             urls = {name: stack.enter_context(postgres_server.fresh()).encode() for name in names}
             made.secrets[f"{PREFIX}-{node}-database"] = urls
+        made.secrets[f"{PREFIX}-commerce-database"]["register-url"] = register(
+            stack.enter_context(postgres_server.fresh()), exporter
+        )
         cluster = stack.enter_context(made)
         for node in OWNED:
             own_apart(cluster, node, postgres_server)
@@ -75,6 +98,17 @@ def release(tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres,
         cluster.start()
         load(cluster, records)
         yield cluster
+
+
+def register(url: str, exporter: Subject) -> bytes:
+    """Make another system's table, of one enterprise; gives the URL that a node is to read it with."""
+    engine = sa.create_engine(url.replace("+asyncpg", "+psycopg"))
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE register (uscc text, name text, address text)"))
+        row = sa.text("INSERT INTO register VALUES (:uscc, 'of the name', 'of the address')")
+        connection.execute(row, {"uscc": exporter.text.partition(":")[2]})
+    engine.dispose()
+    return url.encode()
 
 
 def own_apart(cluster: Cluster, node: str, server: Postgres) -> None:
@@ -98,13 +132,15 @@ def load(cluster: Cluster, records: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def ask(cluster: Cluster, exporter: Subject, *more: str) -> tuple[int, dict[str, Any]]:
+def ask(
+    cluster: Cluster, exporter: Subject, *more: str, purpose: tuple[str, ...] = REBATE
+) -> tuple[int, dict[str, Any]]:
     """Ask the gateway, as a caller outside of the release does: with what is on the claim for it."""
     claim = cluster.claim("authority")
     identity = claim / "authority" / "svid" / CALLER / "credential-bundle.private-key.pem"
     gateway = cluster.addresses[f"{PREFIX}-gateway"]
     command = [*HUTONG, "query", "--gateway", f"{gateway}:50051", "--cert", str(identity)]
-    command += ["--bundle", str(claim / "trust" / "bundle.crt"), "--subject", exporter.text, *REBATE, *more, "--json"]
+    command += ["--bundle", str(claim / "trust" / "bundle.crt"), "--subject", exporter.text, *purpose, *more, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.returncode, json.loads(done.stdout or done.stderr)
 
@@ -177,6 +213,26 @@ def test_a_changed_policy_counts_without_a_restart(release: Cluster, exporter: S
     finally:
         release.write_config_map(name, delivered)
     wait_for(lambda: statuses(release, exporter) != {"SECTION_STATUS_DENIED"})
+
+
+def test_a_changed_mapping_counts_without_a_restart(release: Cluster, exporter: Subject) -> None:
+    """The table of another system is read through it, when a question comes."""
+
+    def name() -> str:
+        code, answer = ask(release, exporter, "--select", "commerce.Enterprise:name", purpose=PUBLIC)
+        assert code == 0, answer
+        return str(answer["sections"][0]["records"][0]["name"])
+
+    assert name() == "of the name"
+    changed = REGISTER.replace("name: name", "name: address")
+    release.write_config_map(f"{PREFIX}-commerce-mappings", {"register.yaml": changed})
+    assert name() == "of the address"
+
+
+def test_tiles_are_served_where_the_service_says(release: Cluster) -> None:
+    for name in (*AGENCIES, *SERVICES):
+        with socket.create_connection((release.addresses[f"{PREFIX}-{name}"], 8443), timeout=10):
+            pass
 
 
 CLOSED = """
