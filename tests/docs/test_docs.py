@@ -14,13 +14,17 @@ import tomllib
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+import typer.core
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from gateway.config import GatewayConfig
 from services.cli.filling import fill
 from services.cli.fleet import Fleet
+from services.cli.main import app
 from services.cli.rooms import GATEWAY
 from services.cli.zone import Zone
 from services.kit.config import DepartmentConfig, NodeConfig
@@ -166,6 +170,29 @@ def test_long_commands_are_commands(document: Path) -> None:
                     [sys.executable, "-m", "services.cli.main", name, "--help"], capture_output=True, check=False
                 )
                 assert done.returncode == 0, block.text
+
+
+def _unknown(words: list[str]) -> bool:
+    """Whether words that follow `hutong` begin with no command; whatever comes after one are its arguments."""
+    made: Any = typer.main.get_command(app)
+    for word in words:
+        if not isinstance(made, typer.core.TyperGroup):
+            return False
+        made = made.get_command(typer.Context(made), word)
+        if made is None:
+            return True
+    return False
+
+
+def test_commands_that_are_named_are_commands() -> None:
+    named = {
+        (_name(document), found)
+        for document in DOCUMENTS
+        for found in re.findall(r"`hutong ((?:[a-z][a-z-]*\s+)*[a-z][a-z-]*)", document.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    # The one is no command: it stands in what officers sign.
+    assert {found for _, found in named if _unknown(found.split())} == {"act"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_name)
