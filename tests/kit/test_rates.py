@@ -236,8 +236,8 @@ async def test_who_is_late_turns_away_all_but_what_is_vital(zone: Zone, monkeypa
                 pass
             assert await refusal(host, zone, "gateway/main", CHECK) is None
             # Who was revoked is told, and operators are told that the node has too much to do.
-            async with zone.client(host, "operator/admin") as client, contextlib.aclosing(listen(client)) as revocations:
-                assert (await anext(revocations)).lists
+            async with zone.client(host, "operator/admin") as client, contextlib.aclosing(listen(client)) as lists:
+                assert (await anext(lists)).lists
                 status = node_pb2.GetStatusResponse.FromString(await client.raw(STATUS, b"", timeout=5))
             assert {each.name: each.value for each in status.readings}["hutong_overloaded"] == 1
             logged = size(host.log)
