@@ -194,6 +194,8 @@ class LimitsSection(Section):
     """Refusals a second of one caller for which it is to blame; ten seconds' worth may come at once."""
     late: Duration = Field(default=dt.timedelta(milliseconds=500), gt=dt.timedelta())
     """How late the event loop may run before calls are turned away."""
+    stalled: Duration = Field(default=dt.timedelta(seconds=30), gt=dt.timedelta())
+    """How long a peer may read nothing of what it was told before its connection is cut."""
     deadline: Duration = dt.timedelta(seconds=10)
     """Deadline of calls that state none, and the longest one granted to unary calls."""
     drain: Duration = dt.timedelta(seconds=10)

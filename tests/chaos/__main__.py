@@ -2,7 +2,8 @@
 
     python -m tests.chaos [--only NAME …] [--write]
 
-`--write` puts the table into docs/reliability.md, between its marks. Exits with 1 where something came that may not.
+`--write` puts what was run into the table of docs/reliability.md, row by row; others stay as they are. Exits with 1
+where something came that may not.
 """
 
 import argparse
@@ -32,12 +33,12 @@ async def day(folder: Path, only: Collection[str]) -> list[Found]:
     if cases := [case for case in CASES if not only or case.name in only]:
         async with bed.running(folder) as made:
             for case in cases:
-                came = await run(case, made, made.client(), made.logs())
+                came = await run(case, made, made.client(), made.logs(), made.given)
                 found.append(_shown(came))
     if by_clocks := [case for case in CLOCK_CASES if not only or case.name in only]:
         async with clocks.running(folder / "clocks") as clocked:
             for each in by_clocks:
-                came = await run(each, clocked, clocked.client(), clocked.logs())
+                came = await run(each, clocked, clocked.client(), clocked.logs(), clocked.given)
                 found.append(_shown(came))
     return found
 
@@ -52,14 +53,14 @@ def main() -> int:
     names = [*(case.name for case in CASES), *(case.name for case in CLOCK_CASES)]
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="*", choices=names, help="some of it")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/reliability.md")
+    parser.add_argument("--write", action="store_true", help="write their rows into docs/reliability.md")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as folder:
         Path(folder).chmod(0o755)
         Path(folder, "clocks").mkdir()
         found = asyncio.run(day(Path(folder), given.only or ()))
     if given.write:
-        page.write(found)
+        page.write(found, [*(case.title for case in CASES), *(case.title for case in CLOCK_CASES)])
     return int(any(each.problems for each in found))
 
 

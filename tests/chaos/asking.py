@@ -25,6 +25,10 @@ SUBJECTS: Final = 20
 WHY: Final = exchange_pb2.RequestContext(purpose="P-PUBLIC-REG", legal_basis="CN-PUBLIC-REGISTER")
 
 
+Given = dict[tuple[str, str], tuple[bytes, ...]]
+"""The records that were given first, by subject and type."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one question."""
@@ -68,8 +72,8 @@ class Asker:
     """Asks one question after the other at a fixed pace; each waits for its own answer only."""
 
     client: Client
+    given: Given = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
-    _records: dict[tuple[str, str], tuple[bytes, ...]] = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
     _running: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Asker":
@@ -115,7 +119,7 @@ class Asker:
         """Compare what is given with what was given before: half a record would be found by it."""
         for section in answer.sections:
             records = tuple(record.value for record in section.records)
-            if records and self._records.setdefault((subject, section.record_type), records) != records:
+            if records and self.given.setdefault((subject, section.record_type), records) != records:
                 return f"WRONG {section.record_type}"
         return ""
 

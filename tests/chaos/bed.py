@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import zones
@@ -24,7 +24,7 @@ from services.cli.zone import GATEWAY_SYSTEM, Zone
 from services.kit.client import Client
 from services.kit.records import catalogue
 from services.kit.records.writer import Draft
-from tests.chaos.asking import SUBJECTS
+from tests.chaos.asking import SUBJECTS, Given
 from tests.chaos.lines import Line
 from tests.chaos.proving import Kept, kept
 from tests.databases import Postgres, postgres
@@ -34,6 +34,8 @@ CALLER = zones.CALLER
 """Who asks."""
 CONNECTIONS = 1200
 """Most connections of the gateway: more than the thousand callers have."""
+STALLED = 2.0
+"""Seconds after which the gateway cuts who reads nothing; half a minute where nobody says otherwise."""
 _DISK_MB = 24
 
 
@@ -48,6 +50,8 @@ class Bed:
     """The data of quality's PostgreSQL server."""
     disk: "Disk"
     """What the gateway's log lies on."""
+    given: Given = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
+    """What callers were given first."""
 
     @property
     def zone(self) -> Zone:
@@ -147,7 +151,7 @@ def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> Non
         url = stack.enter_context(server.fresh())
         zones.configure(zone, "quality", table, {"url": url})
     zones.configure(zone, GATEWAY, "log", {"url": "sqlite+aiosqlite:///disk/log.db"})
-    zones.configure(zone, GATEWAY, "limits", {"connections": CONNECTIONS})
+    zones.configure(zone, GATEWAY, "limits", {"connections": CONNECTIONS, "stalled": f"{STALLED:.0f}s"})
     # Where nobody renews them by himself.
     for node, identity in (("customs", "customs/node"), (GATEWAY, GATEWAY_SYSTEM)):
         own = own_certificate(zone, node)

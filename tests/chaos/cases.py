@@ -26,7 +26,7 @@ from services.kit.errors import HutongError
 from services.kit.records import catalogue
 from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
 from tests.chaos.bed import Bed, no_room, own_certificate, restart
-from tests.chaos.crowds import SHED, crowd
+from tests.chaos.crowds import SHED, crowd, deaf
 from tests.chaos.flows import events
 from tests.chaos.running import Case, Doing
 from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
@@ -36,6 +36,10 @@ from tests.exchange.standin import SOURCE, answered
 LIFE: Final = dt.timedelta(seconds=3)
 """How long the certificate stands that is not renewed."""
 WHY_AML: Final = "STR-2026-7"
+LASTING: Final = 2.5
+"""Seconds of what is noticed by deadlines only."""
+TIMES: Final = 3
+"""How often a department is killed that comes and goes."""
 FLAP = 0.1
 """Seconds between two cuts of a line that flaps."""
 
@@ -61,6 +65,17 @@ async def killed(doing: Doing[Bed]) -> AsyncGenerator[None]:
     await doing.bed.fleet.kill("taxation")
     yield
     await doing.bed.fleet.restart("taxation")
+
+
+@contextlib.asynccontextmanager
+async def restarting(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    """Kill a department as soon as it serves again; the last time it stays."""
+    for _ in range(TIMES):
+        await doing.bed.fleet.kill("taxation")
+        await doing.bed.fleet.restart("taxation")
+        if not await doing.asker.until_whole(time.monotonic(), count=1):
+            doing.problems.append("it was not asked again between two crashes")
+    yield
 
 
 @contextlib.asynccontextmanager
@@ -298,9 +313,16 @@ async def reader(doing: Doing[Bed]) -> Callable[[bool], Awaitable[float]]:
 
 CASES: Final[tuple[Case[Bed], ...]] = (
     Case("killed", "a department killed (SIGKILL), started again", killed, missing("taxation", UNREACHABLE)),
-    Case("frozen", "a department frozen (SIGSTOP, SIGCONT)", frozen, missing("commerce", LATE)),
+    Case(
+        "restarting",
+        "a department killed and started again, three times",
+        restarting,
+        missing("taxation", UNREACHABLE),
+        lasts=0.0,
+    ),
+    Case("frozen", "a department frozen (SIGSTOP, SIGCONT)", frozen, missing("commerce", LATE), lasts=LASTING),
     Case("slow", "a department 0.8 s away", slow(0.4), frozenset()),
-    Case("too-slow", "a department 6 s away", slow(3.0), missing("customs", LATE), lasts=4.0),
+    Case("too-slow", "a department 3 s away", slow(1.5), missing("customs", LATE), lasts=LASTING),
     Case(
         "flapping", "the line to a department cut every 100 ms", flapping, missing("customs", UNREACHABLE), must=False
     ),
@@ -320,8 +342,14 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         missing("quality", FAILED, LATE, UNREACHABLE, "STORE_UNAVAILABLE"),
     ),
     Case("disk", "no room for the gateway's log", disk_full, frozenset({"error LOG_UNAVAILABLE"})),
-    Case("own-disk", "no room for anything of a department", own_disk_full, missing("taxation", FAILED), lasts=2.0),
-    Case("parted", "nothing comes through between gateway and a department", parted, missing("customs", LATE)),
+    Case("own-disk", "no room for anything of a department", own_disk_full, missing("taxation", FAILED)),
+    Case(
+        "parted",
+        "nothing comes through between gateway and a department",
+        parted,
+        missing("customs", LATE),
+        lasts=LASTING,
+    ),
     Case(
         "expired",
         "a department's certificate not renewed",
@@ -337,7 +365,7 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         also=frozenset({"who connects anew: error DEPARTMENT_UNREACHABLE"}),
         lasts=1.5,
     ),
-    Case("policy", "half a policy file", policy_corrupted, frozenset()),
+    Case("policy", "half a policy file", policy_corrupted, frozenset(), lasts=2.0),
     Case(
         "supervision",
         "the supervision service killed, started again",
@@ -359,5 +387,6 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         events,
         missing("customs", UNREACHABLE),
     ),
+    Case("deaf", "three callers who ask and never read", deaf, frozenset({SHED}), must=False, lasts=0.0),
     Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset({SHED}), must=False, lasts=0.0),
 )

@@ -8,7 +8,7 @@ import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from services.kit.log import keys
 from services.kit.log.checkpoint import origin_of
 from services.kit.records import catalogue
 from tests.attacks.clocked import Clock
-from tests.chaos.asking import SUBJECTS
+from tests.chaos.asking import SUBJECTS, Given
 from tests.chaos.bed import CALLER
 from tests.chaos.proving import Kept
 from tests.chaos.running import Case, Doing
@@ -41,6 +41,8 @@ class Clocked:
     mesh: Mesh
     department: Clock
     gateway: Clock
+    given: Given = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
+    """What callers were given first."""
 
     def client(self) -> Client:
         """Connect as who asks; closed with the mesh."""
@@ -121,7 +123,7 @@ _ALL: Final = frozenset({", ".join(f"{catalogue.load().get(name).owner}: {_FAILE
 
 
 def _case(name: str, title: str, which: Callable[[Clocked], Clock], by: dt.timedelta, *seen: str) -> Case[Clocked]:
-    return Case(name, title, moved(which, by), frozenset(seen), lasts=1.5)
+    return Case(name, title, moved(which, by), frozenset(seen), lasts=1.0)
 
 
 CLOCK_CASES: Final[tuple[Case[Clocked], ...]] = (

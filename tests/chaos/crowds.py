@@ -13,8 +13,8 @@ from services.cli.query import SERVICE
 from services.cli.rooms import GATEWAY
 from services.kit.client import Client
 from services.kit.errors import HutongError
-from tests.chaos.asking import WHOLE, failed, question, told
-from tests.chaos.bed import Bed
+from tests.chaos.asking import EVERY, WHOLE, failed, question, told
+from tests.chaos.bed import STALLED, Bed
 from tests.chaos.running import Doing
 from tests.transport.raw import DATA, END_STREAM, Raw, frame, header_frames
 
@@ -27,14 +27,20 @@ AT_ONCE: Final = 40
 """Of those who come, how many at the same time: what a handshake takes is not what is measured."""
 ROUNDS: Final = 2
 _ASKED: Final = 200
-"""Questions of each who never reads: their answers are more than any buffer takes."""
+"""Questions of each of these; what they are told fits into what sockets hold."""
+STUBBORN: Final = 3
+"""How many ask on and never read: more than sockets hold."""
+_EACH_TIME: Final = 20
+"""Questions of each of these at a time, so that nobody else is turned away for it."""
 GROWTH_MB: Final = 150.0
 """Most that the gateway's memory may grow by."""
 SHED: Final = "error CALLS_TOO_MANY"
-"""What a node says that runs late, as it does where others want this machine too."""
+"""What a node says that has as many calls as it takes (`concurrent_calls`), as where others want this machine too."""
 MOST_SHED: Final = 150
 """Questions of 2,970."""
 _PATIENCE: Final = 20.0
+_GRACE: Final = 15.0
+"""Seconds over the limit in which who is deaf has to be gone: first the sockets fill."""
 
 
 @contextlib.asynccontextmanager
@@ -93,12 +99,54 @@ async def crowd(doing: Doing[Bed]) -> AsyncGenerator[None]:
             await each.close()
 
 
-async def _deaf(doing: Doing[Bed], number: int) -> Raw:
-    """Connect, ask many questions, and read nothing any more."""
+@contextlib.asynccontextmanager
+async def deaf(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    """Ask on and on and never read, and see when the gateway has had enough of that; nobody else is to notice."""
+    before = resident_mb(doing.bed.pid(GATEWAY))
+    begun = time.monotonic()
+    left = [await _deaf(doing, number, 0) for number in range(STUBBORN)]
+    asked, first = 0, 0.0
+    try:
+        async with asyncio.timeout(STALLED + _GRACE):
+            while left:
+                for each in [each for each in left if each.cut_off]:
+                    first = first or time.monotonic() - begun
+                    left.remove(each)
+                    await each.close()
+                for each in left:
+                    each.write(_questions(doing, range(asked, asked + _EACH_TIME)))
+                asked += _EACH_TIME
+                await asyncio.sleep(EVERY)
+    except TimeoutError:
+        doing.problems.append(f"{len(left)} of {STUBBORN} were not cut")
+        for each in left:
+            await each.close()
+    took, grown = time.monotonic() - begun, resident_mb(doing.bed.pid(GATEWAY)) - before
+    doing.notes.append(
+        f"all were cut after {first:.1f} to {took:.1f} s (`limits.stalled` is {STALLED:.0f} s here), "
+        f"and the gateway grew by {max(0.0, grown):.0f} MB"
+    )
+    if first < STALLED:
+        doing.problems.append("one was cut before the limit, by something else")
+    if grown > GROWTH_MB:
+        doing.problems.append(f"the gateway grew by {grown:.0f} MB")
+    yield
+
+
+async def _deaf(doing: Doing[Bed], number: int, count: int = _ASKED) -> Raw:
+    """Connect, ask so many questions, and read nothing any more."""
     zone, fleet = doing.bed.zone, doing.bed.fleet
     identity = zone.identity(fleet.nodes[GATEWAY].identity)
     port = int(fleet.address(GATEWAY).rpartition(":")[2])
     raw = await Raw.greeted(port, identity, zone.credentials(WHO[number % len(WHO)]))
+    raw.deafen()
+    raw.write(_questions(doing, range(count)))
+    return raw
+
+
+def _questions(doing: Doing[Bed], numbers: range) -> bytes:
+    """Write questions as frames, each on a stream of its own."""
+    identity = doing.bed.zone.identity(doing.bed.fleet.nodes[GATEWAY].identity)
     headers = (
         (b":method", b"POST"),
         (b":scheme", b"https"),
@@ -107,9 +155,9 @@ async def _deaf(doing: Doing[Bed], number: int) -> Raw:
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),
     )
-    raw.deafen()
-    message = question(number).SerializeToString()
-    body = b"\0" + len(message).to_bytes(4) + message
-    for stream in range(1, 2 * _ASKED, 2):
-        raw.write(header_frames(stream, headers) + frame(DATA, END_STREAM, stream, body))
-    return raw
+    written = b""
+    for number in numbers:
+        message = question(number).SerializeToString()
+        body = b"\0" + len(message).to_bytes(4) + message
+        written += header_frames(2 * number + 1, headers) + frame(DATA, END_STREAM, 2 * number + 1, body)
+    return written

@@ -13,16 +13,26 @@ _REGION: Final = re.compile(r"(<!-- chaos -->\n).*?(<!-- /chaos -->)", re.DOTALL
 _HEADS: Final = ("", "what the caller sees", "first seen after, s", "healed after, s", "longest wait, s", "lost")
 
 
-def write(found: Sequence[Found], page: Path = PAGE) -> None:
-    """Write the table into the page."""
+def write(found: Sequence[Found], titles: Sequence[str], page: Path = PAGE) -> None:
+    """Write the rows of what was found into the page's table, and leave those of other cases as they are.
+
+    `titles` are of all cases, in the order of the table: a row of none of them goes.
+    """
+    has = rows(page) | {each.title: _line(_row(each)) for each in found}
+    lines = [_line(_HEADS), _line(("---", "---", "---:", "---:", "---:", "---")), *(has[t] for t in titles if t in has)]
     text = page.read_text(encoding="utf-8")
-    page.write_text(_REGION.sub(lambda region: region[1] + table(found) + region[2], text), encoding="utf-8")
+    page.write_text(_REGION.sub(lambda region: region[1] + "".join(lines) + region[2], text), encoding="utf-8")
 
 
-def table(found: Sequence[Found]) -> str:
-    """Write what was found as a table."""
-    lines = [_HEADS, ("---", "---", "---:", "---:", "---:", "---"), *map(_row, found)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def rows(page: Path = PAGE) -> dict[str, str]:
+    """Read the rows of the page's table, each a line, by what is in the first column."""
+    region = _REGION.search(page.read_text(encoding="utf-8"))
+    lines = region[0].splitlines(keepends=True)[3:-1] if region else []
+    return {line.split(" | ")[0].removeprefix("| "): line for line in lines}
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
 
 
 def line(found: Found) -> str:

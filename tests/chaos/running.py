@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from services.kit.client import Client
-from tests.chaos.asking import DEADLINE, WHOLE, Asker, Outcome
+from tests.chaos.asking import DEADLINE, SUBJECTS, WHOLE, Asker, Given, Outcome
 from tests.chaos.proving import Kept, Proof, prove
 
 SLACK: Final = 1.0
@@ -50,7 +50,7 @@ class Case(Generic[B]):
     """Whether some of it has to: where not, the fault says itself that it was one."""
     also: frozenset[str] = frozenset()
     """What others see besides: each of it, and nothing else."""
-    lasts: float = 3.0
+    lasts: float = 1.5
     """Seconds."""
 
 
@@ -75,11 +75,15 @@ class Found:
     problems: tuple[str, ...]
 
 
-async def run(case: Case[B], bed: B, client: Client, logs: Mapping[str, Kept]) -> Found:
-    """Do a bad thing, and judge what came of it; `client` is of who asks, `logs` has the gateway's and everybody's."""
-    async with Asker(client) as asker:
+async def run(case: Case[B], bed: B, client: Client, logs: Mapping[str, Kept], given: Given) -> Found:
+    """Do a bad thing, and judge what came of it; `client` is of who asks, `logs` has the gateway's and everybody's.
+
+    `given` is what was given before the first bad thing, empty before that: every answer is compared with it.
+    """
+    async with Asker(client, given) as asker:
         doing = Doing(bed, asker)
-        if not await asker.until_whole(time.monotonic(), limit=10.0):
+        # Where one came before, that has healed: then a glance is enough.
+        if not await asker.until_whole(time.monotonic(), count=5 if given else SUBJECTS, limit=10.0):
             came = Counter(outcome.what for outcome in asker.outcomes[-20:])
             raise AssertionError(f"before {case.name}: the zone does not answer in whole: {came}")
         begun = time.monotonic()

@@ -26,7 +26,7 @@ async def bed() -> AsyncGenerator[Bed]:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
 async def test_it_costs_what_it_may_and_nothing_is_lost(bed: Bed, case: Case[Bed]) -> None:
-    found = await run(case, bed, bed.client(), bed.logs())
+    found = await run(case, bed, bed.client(), bed.logs(), bed.given)
     assert not found.problems
     assert found.proof.answers
 
@@ -39,6 +39,6 @@ async def clocked(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Cl
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CLOCK_CASES])
 async def test_a_clock_that_is_wrong_costs_what_it_may(clocked: Clocked, case: Case[Clocked]) -> None:
-    found = await run(case, clocked, clocked.client(), clocked.logs())
+    found = await run(case, clocked, clocked.client(), clocked.logs(), clocked.given)
     assert not found.problems
     assert found.proof.answers

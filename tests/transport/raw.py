@@ -208,6 +208,11 @@ class Raw:
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # pyright: ignore
         self._deaf = True
 
+    @property
+    def cut_off(self) -> bool:
+        """Whether a write has found the connection gone: who is deaf hears of it in no other way."""
+        return self._writer.is_closing()
+
     async def left(self) -> None:
         """Wait until the peer has closed the connection."""
         await self._wait(self.gone)

@@ -59,7 +59,7 @@ class NgServer:
         self.dispatcher = dispatcher
         self.rpcs = {rpc.method.encode(): rpc for rpc in rpcs}
         self.deadlines: Deadlines[ServedStream] = Deadlines(_expire)
-        self.timing = timing or Timing()
+        self.timing = timing or Timing(stalled=limits.stalled.total_seconds())
         self.request_bytes = limits.request_bytes + SLACK
         self.response_bytes = limits.response_bytes
         self.concurrent_calls = limits.concurrent_calls
