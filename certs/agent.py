@@ -6,8 +6,6 @@ moment, and the next one goes on. That only one runs is held by a lock, which en
 
 import contextlib
 import datetime as dt
-import fcntl
-import os
 import signal
 import threading
 from collections.abc import Callable, Generator
@@ -17,7 +15,7 @@ from types import FrameType
 
 from certs.authority import Authority
 from certs.errors import AgentRunning, CertificateError, RevocationRefused
-from certs.files import PRIVATE
+from certs.files import HeldElsewhere, held_alone
 from certs.layout import Layout
 from certs.revocation import LIST_LIFE, RevocationList
 from certs.rotation import due, rotate
@@ -94,17 +92,12 @@ def held(folder: Path) -> Generator[None]:
     """Be the only agent of a zone's folder; raises `AgentRunning` where there is another, `ZoneMissing` for no zone."""
     Authority.open(folder)
     path = Layout(folder).register.with_name("agent.lock")
-    with path.open("a+b") as file:
-        os.fchmod(file.fileno(), PRIVATE)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(20).decode(errors="replace").strip()
-            raise AgentRunning(f"an agent already keeps {folder} (process {holder})", "one is enough") from None
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
+            stack.enter_context(held_alone(path))
+        except HeldElsewhere as other:
+            message = f"an agent already keeps {folder} (process {other.holder})"
+            raise AgentRunning(message, "one is enough") from None
         yield
 
 

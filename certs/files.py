@@ -50,6 +50,31 @@ def make_folder(folder: Path, mode: int = FOLDER) -> None:
     folder.chmod(mode)
 
 
+class HeldElsewhere(Exception):
+    """Another process holds what one process may hold at a time; `holder` is its id, as text."""
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"process {holder} holds it")
+        self.holder = holder
+
+
+@contextlib.contextmanager
+def held_alone(path: Path) -> Generator[None]:
+    """Hold the lock file at `path`, and have it say who does; raises `HeldElsewhere`. It ends with the process."""
+    with path.open("a+b") as file:
+        # Nobody else may hold it, and so keep others out.
+        os.fchmod(file.fileno(), PRIVATE)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise HeldElsewhere(file.read(20).decode(errors="replace").strip()) from None
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        yield
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Generator[None]:
     """Hold the advisory lock file at `path`, so that two authorities on one folder take turns."""

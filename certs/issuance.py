@@ -6,6 +6,7 @@ RFC 5280 §4.2 and X509-SVID §3-4 decide; nothing here reads or writes a file.
 import datetime as dt
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -89,6 +90,15 @@ def key_usage(*, digital_signature: bool = False, key_cert_sign: bool = False, c
 def key_id(certificate: x509.Certificate) -> bytes:
     """Give the identifier of an authority's key, which every certificate that it issues names (RFC 5280 §4.2.1.2)."""
     return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Tell whether the key of `issuer` has signed a certificate, and the names say so too."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def whole_second(moment: dt.datetime) -> dt.datetime:

@@ -34,7 +34,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.errors import AuthorityUnknown, CertificateError, CertificateRevoked, LifeTooLong, RevocationUnknown
-from certs.issuance import key_id
+from certs.issuance import issued_by, key_id
 from certs.peer import Peer
 from certs.register import Issued, RevocationReason, serial_text
 from certs.svid import FileState, certificates_of, file_state, pem_of
@@ -208,7 +208,7 @@ class RevocationList:
     def issued(self, certificate: x509.Certificate, authority: bytes, now: dt.datetime) -> bool:
         """Tell whether the authority that a certificate names has issued it, and has a list that can be trusted."""
         found = self._current(now).good.get(authority)
-        return found is not None and _issued_by(certificate, found.issuer)
+        return found is not None and issued_by(certificate, found.issuer)
 
     def numbers(self, now: dt.datetime) -> Mapping[bytes, int]:
         """Give the number of each list that can be trusted, by its authority."""
@@ -338,7 +338,7 @@ def _verified(
 
 def _check_issuer(issuer: x509.Certificate, roots: list[x509.Certificate], now: dt.datetime) -> None:
     """Raise `_Stranger` unless `issuer` is an authority that may sign lists, directly under one of `roots`, now."""
-    if not any(_issued_by(issuer, root) for root in roots):
+    if not any(issued_by(issuer, root) for root in roots):
         raise _Stranger("its issuer is not under the trusted roots")
     extensions = issuer.extensions
     if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
@@ -347,11 +347,3 @@ def _check_issuer(issuer: x509.Certificate, roots: list[x509.Certificate], now: 
         raise _Stranger("its issuer may not sign revocation lists")
     if not issuer.not_valid_before_utc <= now <= issuer.not_valid_after_utc:
         raise _Stranger("its issuer's certificate is outside its time")
-
-
-def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

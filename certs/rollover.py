@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from certs.authority import Authority, Signer, pem_of_key
 from certs.errors import CertificateError, StepRefused, ZoneDamaged
 from certs.files import PUBLIC, make_folder, write_atomically
-from certs.issuance import intermediate_certificate, key_id, root_certificate
+from certs.issuance import intermediate_certificate, issued_by, key_id, root_certificate
 from certs.layout import AuthorityFiles
 from certs.register import Issued, State
 from certs.revocation import RevocationList
@@ -187,7 +186,7 @@ class Rollover:
         for path in (folder / "root.crt", *sorted(folder.glob("*/root.crt"))):
             if path.exists() and path.with_suffix(".key").exists():
                 found = Signer.read(AuthorityFiles(path, path.with_suffix(".key")))
-                if _issued_by(self._authority.signer.certificate, found.certificate):
+                if issued_by(self._authority.signer.certificate, found.certificate):
                     return found.certificate, found.key
         raise StepRefused(
             f"the key of the zone's root is not in {folder}",
@@ -203,7 +202,7 @@ class Rollover:
         except (OSError, CertificateError) as error:
             raise ZoneDamaged(f"trusted roots cannot be read: {error}") from error
         for root in roots:
-            if _issued_by(certificate, root):
+            if issued_by(certificate, root):
                 return root
         raise ZoneDamaged(
             f"the root of authority {name} is not in {self._layout.bundle}", "restore the bundle from its last backup"
@@ -278,7 +277,7 @@ class Rollover:
     def _distrust(self, ended: x509.Certificate, trusted: list[x509.Certificate]) -> None:
         """Take from the bundle the root of an authority that ended, unless it is one's that is trusted."""
         bundle = self._bundle()
-        left = [each for each in bundle if not _issued_by(ended, each) or any(_issued_by(t, each) for t in trusted)]
+        left = [each for each in bundle if not issued_by(ended, each) or any(issued_by(t, each) for t in trusted)]
         if len(left) < len(bundle):
             write_atomically(self._layout.bundle, b"".join(map(pem_of, left)), PUBLIC)
 
@@ -296,11 +295,3 @@ def _how_to_end(held: list[Issued]) -> str:
         last = max(entry.not_after for entry in held)
         return f"wait until {last:%Y-%m-%d %H:%M:%S}Z; or add --cut to refuse at once whoever uses one of them still"
     return "renew them with `hutong certs ca rotate`, or revoke those whose systems are gone"
-
-
-def _issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True

@@ -23,20 +23,18 @@ edited is kept. A config that lacks a table gets it at its end, so that folders 
 
 import datetime as dt
 import errno
-import fcntl
-import os
 import re
 import secrets
 import socket
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
 from certs.authority import Authority
 from certs.errors import SvidExists
-from certs.files import PRIVATE, make_folder, write_atomically
+from certs.files import PRIVATE, HeldElsewhere, held_alone, make_folder, write_atomically
 from certs.layout import Layout
 from certs.register import State
 from certs.spiffe import SpiffeId
@@ -306,20 +304,13 @@ def _port(address: str | None, otherwise: int) -> int:
 @contextmanager
 def held(zone: Zone) -> Generator[None]:
     """Hold the zone for one mesh; raises `FailedPrecondition` ZONE_IN_USE where another one runs from it."""
-    with (zone.folder / "lock").open("a+b") as file:
-        # Nobody else holds it, and so keeps the mesh from starting.
-        os.fchmod(file.fileno(), PRIVATE)
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read(20).decode(errors="replace").strip()
+            stack.enter_context(held_alone(zone.folder / "lock"))
+        except HeldElsewhere as other:
             raise FailedPrecondition(
-                Reason.ZONE_IN_USE, f"a mesh already runs from {zone.folder} (process {holder})"
+                Reason.ZONE_IN_USE, f"a mesh already runs from {zone.folder} (process {other.holder})"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()).encode())
-        file.flush()
         yield
 
 
