@@ -16,7 +16,7 @@ from gateway.config import ZoneSection
 from gateway.plan import Planner
 from gateway.service import FederationService, inner_deadline
 from gateway.words import Listener, Speaker, Spoken
-from gateway.zones import Errands
+from gateway.zones import Errands, joined_sections
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from services.kit import reader, wire
 from services.kit.doors import check_selections
@@ -28,7 +28,6 @@ SERVICE: Final = "hutong.api.exchange.v1.ZoneService"
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 _QUERY_ID: Final = zone_pb2.QueryZoneResponse.QUERY_ID_FIELD_NUMBER
-_SECTIONS: Final = zone_pb2.QueryZoneResponse.SECTIONS_FIELD_NUMBER
 _WORD: Final = zone_pb2.QueryZoneResponse.WORD_FIELD_NUMBER
 _PROVENANCE: Final = zone_pb2.QueryZoneResponse.PROVENANCE_FIELD_NUMBER
 
@@ -99,10 +98,9 @@ class ZoneService:
         else:
             plan = self._planner.plan(question, caller, self._identity.svid(), request.query_id)
             sections = (await self._federation.gather(plan, call)).sections
-        written = [section + self._own for section in sections]
-        joined = b"".join(wire.embedded(_SECTIONS, section) for section in written)
+        joined = joined_sections([section + self._own for section in sections])
         word = self._speaker.answer(self._identity.svid(), request, joined)
-        return _written(request.query_id, written, word)
+        return _written(request.query_id, joined, word)
 
     async def _carried(self, request: zone_pb2.QueryZoneRequest, spoken: Spoken, call: Call) -> bytes:
         zone, road = self._zones.get(spoken.zone), self._errands.road(spoken.zone)
@@ -120,7 +118,7 @@ class ZoneService:
         for selection, section in zip(request.selections, answer.sections, strict=True):
             kind = self._planner.record_type(selection.record_type)
             call.facts.told(f"{spoken.zone}/{kind.name}", _rows(kind.name, section))
-        return _written(request.query_id, answer.sections, answer.word, answer.provenance)
+        return _written(request.query_id, joined_sections(answer.sections), answer.word, answer.provenance)
 
 
 def _rows(record_type: str, section: bytes) -> int:
@@ -134,12 +132,12 @@ def _rows(record_type: str, section: bytes) -> int:
     return len(read.records)
 
 
-def _written(query_id: str, sections: Sequence[bytes], word: bytes, provenance: Sequence[bytes] = ()) -> bytes:
+def _written(query_id: str, sections: bytes, word: bytes, provenance: Sequence[bytes] = ()) -> bytes:
     """Write a `QueryZoneResponse`: in the order in which whoever has its parts puts it together again."""
     return b"".join(
         (
             wire.embedded(_QUERY_ID, query_id.encode()),
-            *(wire.embedded(_SECTIONS, section) for section in sections),
+            sections,
             *(wire.embedded(_PROVENANCE, each) for each in provenance),
             wire.embedded(_WORD, word),
         )

@@ -27,7 +27,6 @@ from services.kit.clock import Clock
 from services.kit.errors import FailedPrecondition, Reason
 
 GET_TRUST: Final = "/hutong.api.exchange.v1.ZoneService/GetTrust"
-_LARGEST: Final = MOST_BYTES
 _PUBLIC: Final = 0o644
 _log = logging.getLogger(__name__)
 
@@ -119,7 +118,7 @@ class Trust:
         _log.info("Trust in a zone is up to date", extra={"fields": {"zone": self._zone}})
 
     def _check(self, answer: zone_pb2.GetTrustResponse) -> None:
-        if len(answer.bundle) + len(answer.revoked) > _LARGEST:
+        if len(answer.bundle) + len(answer.revoked) > MOST_BYTES:
             raise ValueError("the zone sent more than it takes")
         if len(certificates_of(answer.bundle, self._section.bundle)) > MOST_LISTS:
             raise ValueError("the zone sent more roots than it takes")

@@ -26,7 +26,7 @@ from certs.svid import Svid
 from hutong.api.exchange.v1 import exchange_pb2, zone_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.context import LIFETIME, SKEW, Signer
+from services.kit.context import LIFETIME, Signer, times
 from services.kit.errors import HutongError, InvalidArgument, PermissionDenied, Reason, Unauthenticated
 
 MOST_WORDS: Final = 4
@@ -143,7 +143,7 @@ class Listener:
             zone, context = self._read(word, now)
             if zone == self._own or zone in path:
                 raise InvalidArgument(Reason.ZONE_LOOP, "the question has been here before")
-            _check_times(context, now)
+            times(context, now)
             if context.question_digest != digest or (contexts and context.zone != contexts[0].zone):
                 raise _invalid("it is of another question")
             path.append(zone)
@@ -216,17 +216,6 @@ def _zone_of(word: zone_pb2.ZoneWord) -> str:
     if not word.certificates:
         raise _invalid("it has no certificate")
     return SpiffeId.from_certificate(x509.load_der_x509_certificate(word.certificates[0])).trust_domain
-
-
-def _check_times(context: zone_pb2.ZoneContext, now: dt.datetime) -> None:
-    try:
-        issued, expires = context.issued_at.ToDatetime(dt.UTC), context.expires_at.ToDatetime(dt.UTC)
-    except (ValueError, OverflowError):
-        raise _invalid("its times are none") from None
-    if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
-        raise _invalid("its times do not stand")
-    if expires + SKEW <= now:
-        raise Unauthenticated(Reason.CONTEXT_EXPIRED, "the gateway's word has expired; ask again")
 
 
 def _invalid(why: str) -> HutongError:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -174,6 +174,11 @@ def _of_a_zone(error: HutongError) -> HutongError:
     return error
 
 
+def joined_sections(sections: Iterable[bytes]) -> bytes:
+    """Write sections as they stand in a `QueryZoneResponse`: what its gateway's word is on."""
+    return b"".join(wire.embedded(_SECTIONS, each) for each in sections)
+
+
 def check(
     listener: Listener, answer: zone_pb2.SerializedZoneResponse, request: zone_pb2.QueryZoneRequest, way: str
 ) -> None:
@@ -182,9 +187,8 @@ def check(
     `way` is the zone that brought it. Raises `Unavailable` ZONE_FAILED.
     """
     zone = zone_pb2.ZoneContext.FromString(request.words[0].payload).zone
-    sections = b"".join(wire.embedded(_SECTIONS, each) for each in answer.sections)
     try:
-        listener.check_answer(zone, request, sections, answer.word)
+        listener.check_answer(zone, request, joined_sections(answer.sections), answer.word)
         beyond = [exchange_pb2.Provenance.FromString(each) for each in answer.provenance]
     except (HutongError, DecodeError):
         raise Unavailable(Reason.ZONE_FAILED, "the zone did not give this answer") from None

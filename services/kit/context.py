@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from certs.errors import CertificateError
 from certs.spiffe import SpiffeId
 from certs.svid import Svid, SvidVersion
-from hutong.api.exchange.v1 import exchange_pb2, reads_pb2, record_source_pb2
+from hutong.api.exchange.v1 import exchange_pb2, reads_pb2, record_source_pb2, zone_pb2
 from services.kit.caller import Caller
 from services.kit.clock import Clock
 from services.kit.errors import PermissionDenied, Reason, Unauthenticated
@@ -172,7 +172,7 @@ class ContextVerifier:
         if context.gateway != call.caller.spiffe_id:
             raise _invalid("it names another gateway")
         # 4
-        since, until = self._times(context)
+        since, until = times(context, self._clock())
         # 5
         if request_digest(request) not in context.request_digests:
             raise _invalid("it covers another request")
@@ -185,17 +185,6 @@ class ContextVerifier:
             return
         raise _expired() if now >= word.until else _invalid(_TIMES)
 
-    def _times(self, context: exchange_pb2.ExchangeContext) -> tuple[dt.datetime, dt.datetime]:
-        """Check the times of a context; gives from when and until when it is good, whatever two clocks differ."""
-        now = self._clock()
-        issued = context.issued_at.ToDatetime(dt.UTC)
-        expires = context.expires_at.ToDatetime(dt.UTC)
-        if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
-            raise _invalid(_TIMES)
-        if expires + SKEW <= now:
-            raise _expired()
-        return issued - SKEW, expires + SKEW
-
     def _original(self, text: str) -> Caller:
         try:
             identity = SpiffeId.parse(text)
@@ -205,6 +194,24 @@ class ContextVerifier:
         if identity.trust_domain not in self._zones or caller.path in self._gateways:
             raise _invalid("it names no caller of this zone, or of one whose callers are let in")
         return caller
+
+
+def times(
+    context: exchange_pb2.ExchangeContext | zone_pb2.ZoneContext, now: dt.datetime
+) -> tuple[dt.datetime, dt.datetime]:
+    """Check the times of a gateway's word; gives from when and until when it is good, whatever two clocks differ.
+
+    Raises `Unauthenticated` CONTEXT_INVALID or CONTEXT_EXPIRED.
+    """
+    try:
+        issued, expires = context.issued_at.ToDatetime(dt.UTC), context.expires_at.ToDatetime(dt.UTC)
+    except (ValueError, OverflowError):
+        raise _invalid(_TIMES) from None
+    if not context.HasField("issued_at") or expires - issued > LIFETIME or issued > now + SKEW:
+        raise _invalid(_TIMES)
+    if expires + SKEW <= now:
+        raise _expired()
+    return issued - SKEW, expires + SKEW
 
 
 @lru_cache(maxsize=1024)
