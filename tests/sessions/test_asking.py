@@ -13,6 +13,7 @@ from services.kit.client import Client
 from services.kit.config import LimitsSection
 from services.kit.errors import DeadlineExceeded, HutongError, PermissionDenied, Reason, Unavailable
 from services.kit.sessions.queries import QuerySession
+from tests.chaos.lines import Line
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import EXPORTER, OTHER
 from tests.exchange.standin import stuck
@@ -22,52 +23,6 @@ PUBLIC = {"purpose": "P-PUBLIC-REG", "legal_basis": "CN-PUBLIC-REGISTER"}
 STATUS = question(SUBJECT, "taxation.TaxpayerStatus:tax_status", **PUBLIC)
 OPERATOR = question(SUBJECT, "customs.Operator:uscc", **PUBLIC)
 WHO = "quality/lab"
-
-
-class Line:
-    """A wire between a caller and a node, to be cut."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self.address = ""
-        self._ends: set[asyncio.StreamWriter] = set()
-        self.opened = 0
-
-    def cut(self) -> None:
-        """Break every connection there is; the next ones stand."""
-        for end in self._ends:
-            end.transport.abort()
-
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.opened += 1
-        host, _, port = self.target.rpartition(":")
-        try:
-            there, back = await asyncio.open_connection(host, int(port))
-        except OSError:
-            writer.transport.abort()
-            return
-        self._ends |= {writer, back}
-        await asyncio.gather(_copy(reader, back), _copy(there, writer))
-
-
-async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.transport.abort()
-
-
-@contextlib.asynccontextmanager
-async def line(target: str) -> AsyncGenerator[Line]:
-    made = Line(target)
-    server = await asyncio.start_server(made.accept, "127.0.0.1", 0)
-    made.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    try:
-        yield made
-    finally:
-        server.close()
-        made.cut()
 
 
 @contextlib.asynccontextmanager
@@ -138,8 +93,8 @@ async def test_questions_of_a_broken_session_are_asked_again(own: Mesh) -> None:
     identity = own.host("gateway").identity
     async with (
         stuck(own, "customs") as reached,
-        line(own.host("gateway").address) as wire,
-        calling(own, wire.address, identity) as session,
+        (wire := Line(own.host("gateway").address)).listening() as address,
+        calling(own, address, identity) as session,
     ):
         assert (await session.query(STATUS, 10)).sections[0].records
         # Longer than the gateway waits for a department, so that its answer is what comes, however busy the machine.
