@@ -124,8 +124,9 @@ class DepartmentNode:
         owned = room.catalogue()
         secret = read_secret(config.secret)
         pack = jurisdiction.load(config.policy.jurisdiction)
-        # What is refused of the policies or the databases is refused before anything is changed.
+        # What is refused of the policies, the mappings or the databases is refused before anything is changed.
         self.policy_files = files = PolicyFiles(config.policy.files, owned, pack)
+        live = await asyncio.to_thread(self._live, owned)
         store = RecordStore(self._url, owned, host.clock)
         migrate = config.store.migrate
         await host.check_store(self._url, room.migrations, store.tables.metadata, migrate=migrate)
@@ -137,7 +138,7 @@ class DepartmentNode:
         host.observe_database("store", store.database)
         await store.check_migrated(room.migrations)
         engine = host.policies(files, config.policy, owned, pack, secret)
-        source = RoutedSource(store, await asyncio.to_thread(self._live, owned))
+        source = RoutedSource(store, live)
         pages = PageTokens(secret)
         self.enforcer = join(config, host, pack)
         reader = Reader(source, engine, pages, host.clock, self.enforcer)

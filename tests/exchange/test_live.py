@@ -259,6 +259,8 @@ async def test_what_does_not_fit_stops_the_start(
     with pytest.raises((InvalidArgument, FailedPrecondition), match=words) as refused:
         await mesh.start("commerce")
     assert refused.value.reason is reason
+    assert not (tmp_path / "commerce.db").exists(), "and nothing was migrated for it"
+    assert not list(tmp_path.rglob("commerce.node.db"))
     await mesh.stop()
 
 
