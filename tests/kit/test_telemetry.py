@@ -196,11 +196,15 @@ async def test_a_collector_hears_what_is_logged(tmp_path: Path) -> None:
             saying.over.set()
             await asyncio.gather(*saying.later)
             await host.stop()
-    written = [json.loads(line) for line in said.getvalue().splitlines()]
+    # What libraries say of a busy machine, or of what ended before, is in both as well.
+    mine = ("Somebody asks", "Call failed unexpectedly", "Somebody asked")
+    written = [line for line in map(json.loads, said.getvalue().splitlines()) if line["message"] in mine]
     heard = {line.body.string_value: line for line in collector.lines.heard}
-    assert len(collector.lines.heard) == len(heard) == len(written)
-    assert {line["message"] for line in written} == set(heard)
-    asked, failed, alone = (heard[what] for what in ("Somebody asks", "Call failed unexpectedly", "Somebody asked"))
+    assert sorted(line["message"] for line in written) == sorted(mine)
+    assert sorted(line.body.string_value for line in collector.lines.heard if line.body.string_value in mine) == sorted(
+        mine
+    )
+    asked, failed, alone = (heard[what] for what in mine)
     told = {each.key: each.value for each in asked.attributes}
     assert (told["department"].string_value, told["after"].int_value, told["what"].string_value) == (
         "customs",

@@ -5,6 +5,7 @@ import datetime as dt
 import os
 import resource
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +18,7 @@ from services.kit.config import LimitsSection
 from services.kit.rpc import Call
 from services.kit.transport.nghttp2.serving import Timing
 from tests.killable import Killable
+from tests.transport.raw import LIMIT
 from tests.transport.served import Room, serving
 from tests.zone import Zone
 
@@ -83,9 +85,17 @@ class Victim:
 
     @property
     def memory(self) -> int:
-        """Bytes that are its own now."""
-        text = Path(f"/proc/{self._pid}/status").read_text()
-        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("RssAnon"))
+        """Bytes that are its own now: as its page tables have them, which `status` only estimates."""
+        text = Path(f"/proc/{self._pid}/smaps_rollup").read_text()
+        return next(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Anonymous:"))
+
+    async def grown(self, before: int, enough: int) -> int:
+        """Give the bytes by which it has grown, once they are fewer than enough or a while is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LIMIT):
+                while self.memory - before >= enough:  # noqa: ASYNC110 - it is another process that changes it
+                    await asyncio.sleep(0.1)
+        return self.memory - before
 
     @property
     def worked(self) -> float:
