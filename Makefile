@@ -45,9 +45,9 @@ dev: .venv/dev.stamp ## install everything tests, lint and types need
 demo: .venv/app.stamp ## a running mesh, told as a story and checked; leaves nothing running
 	$(BIN)/hutong demo
 
-# A file's tests stay together: its meshes and databases are made once.
+# Those that fail are run once more, alone, if they are few (`tests/__main__.py`).
 test: .venv/dev.stamp ## every test, on real SQLite and PostgreSQL
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/python -m tests
 
 FUZZ_SECONDS ?= 120
 

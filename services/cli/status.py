@@ -20,7 +20,7 @@ from services.kit.errors import FailedPrecondition, Reason
 app = typer.Typer(rich_markup_mode="rich")
 
 OPERATOR = "operator/admin"
-_COLUMNS = ("", "Node", "Version", "Up", "Certificate", "Late", "Calls", "Log", "What to look at")
+_COLUMNS = ("", "Node", "Version", "Up", "Certificate", "Lag", "Calls", "Log", "What to look at")
 
 As = Annotated[str, typer.Option("--as", metavar="AGENCY/SYSTEM", help="An operator, from the zone folder.")]
 Nodes = Annotated[
@@ -45,7 +45,8 @@ def status(
 ) -> None:
     """Show every node of a zone: whether it serves, what it runs, how long its certificate lasts, what is wrong.
 
-    Green is well, yellow wants to be looked at, red does not work or soon will not. Nodes answer operators only.
+    Green is well, yellow wants to be looked at, red does not work or soon will not. Lag is how old
+    the oldest is of what a node knows of others' events and of other zones. Nodes answer operators only.
 
     \b
     Examples:
@@ -101,7 +102,7 @@ async def watched(asked: list[Asked], seconds: float) -> None:
 def _shown(found: list[Standing]) -> Group:
     rows = [_row(standing) for standing in found]
     wrong = sum(lights(standing)[0] is Light.RED for standing in found)
-    line = f"{len(found)} nodes, {wrong} of them red" if wrong else f"{len(found)} nodes"
+    line = f"{len(found)} {'node' if len(found) == 1 else 'nodes'}" + (f", {wrong} of them red" if wrong else "")
     return Group(table("", _COLUMNS, rows), Text(line, style="dim"))
 
 
@@ -117,7 +118,7 @@ def _row(standing: Standing) -> list[str | Text]:
         status.version,
         _span(standing.up),
         _span(standing.certified),
-        f"{standing.value('hutong_late_seconds') * 1000:.0f} ms",
+        "–" if standing.lag is None else _span(standing.lag),
         f"{standing.value('hutong_calls_running'):.0f}",
         f"{standing.value('hutong_log_entries'):,.0f}",
         said,

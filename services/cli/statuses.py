@@ -29,6 +29,7 @@ _LOG_WAITING: Final = 1000
 _EVENTS_LATE: Final = 120.0
 """Seconds: heartbeats come every ten."""
 _ZONE_UNHEARD: Final = 900.0
+_LAGS: Final = ("hutong_events_behind_seconds", "hutong_events_unpublished_seconds", "hutong_zone_unheard_seconds")
 
 
 class Light(StrEnum):
@@ -95,6 +96,15 @@ class Standing:
     def names(self) -> list[str]:
         """The readings it has, each once."""
         return [] if self.status is None else sorted({reading.name for reading in self.status.readings})
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds: the age of the oldest of what it knows of others' events and of other zones; None where of none.
+
+        Events that it has put down and a broker has not taken are among them.
+        """
+        lags = [self.most(name) for name in _LAGS if name in self.names]
+        return max(lags, default=None)
 
     @property
     def up(self) -> float:

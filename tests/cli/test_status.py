@@ -151,6 +151,14 @@ def test_lights_have_the_thresholds_of_the_alerts(zone: Zone, alert: str, readin
     assert lights(standing(zone, **{reading: beyond}))[0] is Light.YELLOW
 
 
+def test_lag_is_of_the_one_that_is_furthest_behind(zone: Zone) -> None:
+    assert standing(zone).lag is None
+    lags = {"hutong_events_behind_seconds": 3.0, "hutong_zone_unheard_seconds": 40.0}
+    assert standing(zone, **lags).lag == 40
+    assert standing(zone, **lags, hutong_events_unpublished_seconds=41.0).lag == 41
+    assert standing(zone, hutong_events_behind_seconds=0.0).lag == 0
+
+
 def times(host: Host) -> float:
     """Count how often a node was asked how it does."""
     counted = host.telemetry.calls.counted()
@@ -186,13 +194,13 @@ async def test_the_command_shows_every_node_and_fails_where_one_is_red(zone: Zon
         code, text = await run(*here, *where)
         assert code == 0, text
         assert "customs/node" in text
-        assert "1 nodes" in text
+        assert "1 node\n" in text
         read = dict(zip(*(cells(text, line) for line in ("Node", "customs/node")), strict=True))
-        assert list(read) == ["", "Node", "Version", "Up", "Certificate", "Late", "Calls", "Log", "What to look at"]
+        assert list(read) == ["", "Node", "Version", "Up", "Certificate", "Lag", "Calls", "Log", "What to look at"]
         assert (read[""], read["Node"], read["Version"]) == ("●", "customs/node", metadata.version("hutong"))
         assert re.fullmatch(r"\d+s", read["Up"])
         assert re.fullmatch(r"(1d 0|23)h( \d+m)?|1d 0h|23h \d+m", read["Certificate"])
-        assert re.fullmatch(r"\d+ ms", read["Late"])
+        assert read["Lag"] == "–"
         assert (read["Calls"], read["Log"], read["What to look at"]) == ("1", "0", "–")
         code, text = await run(*here, "--node", "taxation/node=127.0.0.1:1", *where, "--json")
         assert code == 1
