@@ -120,12 +120,12 @@ def clustered(zone: Zone, folder: Path, source: str, readers: Sequence[str], cou
     return servers
 
 
-def listens(server: "subprocess.Popen[bytes]", port: int) -> None:
+def listens(server: "subprocess.Popen[bytes]", port: int, host: str = "127.0.0.1") -> None:
     """Wait until a server takes connections."""
     end = time.monotonic() + 20
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection((host, port), 1).close()
         except OSError:
             assert server.poll() is None, "it ended by itself; its log says why"
             assert time.monotonic() < end

@@ -78,14 +78,14 @@ def helm(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def render(values: Values | str, kubernetes: str = KUBERNETES) -> Rendered:
+def render(values: Values | str, kubernetes: str = KUBERNETES, release: str = RELEASE) -> Rendered:
     """Render the chart with values, or with the text of a values file; raises `RefusedByHelm`."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         # JSON is YAML in which every text is quoted: helm's YAML takes a bare Y for yes.
         file.write(values if isinstance(values, str) else json.dumps(dict(values), ensure_ascii=False))
         file.flush()
         text = helm(
-            "template", RELEASE, CHART, "--namespace", NAMESPACE, "--values", file.name, "--kube-version", kubernetes
+            "template", release, CHART, "--namespace", NAMESPACE, "--values", file.name, "--kube-version", kubernetes
         )
     # libyaml's parser: the other one takes three times as long as helm itself.
     return Rendered([document for document in yaml.load_all(text, yaml.CSafeLoader) if document])

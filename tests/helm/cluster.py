@@ -6,22 +6,43 @@ and configs gets that folder in front of it; a pod's address becomes one of 127.
 in a config becomes that. Nothing else is changed, and nothing is added.
 """
 
+import itertools
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+import urllib.request
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from tests.cli.conftest import run
 from tests.helm.chart import NAMESPACE, Document, Rendered
 
 HUTONG = [sys.executable, "-P", "-m", "services.cli.main"]
 _ROOTS = re.compile(r"(?<![\w.-])/(etc/hutong|var/lib/hutong|authority|published|spiffe-workload-api|tmp)\b")
 _START_LIMIT = 60.0
+_PAUSE = 0.1
+"""Seconds between two looks at something that takes its time."""
+_numbers = itertools.count()
+
+
+def fresh_address() -> str:
+    """Find an address of this machine that nobody else has: neither in this run of tests nor in another one."""
+    own, third = os.getpid() % 250 + 2, os.getpid() // 250 % 250
+    return f"127.{own}.{third}.{next(_numbers) % 250 + 2}"
+
+
+def wait_for(holds: Callable[[], bool], within: float = 30) -> None:
+    """Wait until something holds, seconds at most."""
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(_PAUSE)
 
 
 @dataclass
@@ -33,8 +54,8 @@ class Pod:
     root: Path
     """What it sees as `/`."""
     address: str
-    addresses: Mapping[str, str]
-    """Addresses of services, by name."""
+    hosts: Mapping[str, str]
+    """Addresses by the names that configs have them under: of services, and of what is outside of the cluster."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,12 +70,17 @@ class Pod:
         """What it says."""
         return self.root / "output"
 
+    @property
+    def config(self) -> Path:
+        """The config file of the node in it."""
+        return Path(self.here("/etc/hutong/node/node.toml"))
+
     def here(self, text: str) -> str:
         """Translate paths and addresses of the cluster into those of this machine."""
         text = _ROOTS.sub(lambda found: f"{self.root}/{found[1]}", text)
         text = text.replace("0.0.0.0:", f"{self.address}:")
-        for service, address in self.addresses.items():
-            text = text.replace(f"{service}.{NAMESPACE}.svc:", f"{address}:")
+        for host, address in self.hosts.items():
+            text = re.sub(rf"(?<![\w.-]){re.escape(host)}:", f"{address}:", text)
         return text
 
     def command(self, arguments: list[str]) -> list[str]:
@@ -78,12 +104,24 @@ class Pod:
         )
 
     def wait_until_started(self) -> None:
-        """Ask the startup probe again and again, as the kubelet does."""
+        """Ask the startup probe again and again, as the kubelet does; from here, as a process each takes long."""
+        _, *arguments = self.container["startupProbe"]["exec"]["command"]
         end = time.monotonic() + _START_LIMIT
-        while (done := self.probe("startup")).returncode:
+        while (done := run(*map(self.here, arguments))).exit_code:
             assert self.process is not None
             assert self.process.poll() is None, f"{self.name} ended:\n{self.output.read_text()[-3000:]}"
             assert time.monotonic() < end, f"{self.name}: {done.stderr}\n{self.output.read_text()[-3000:]}"
+            time.sleep(_PAUSE)
+
+    def metrics(self) -> str:
+        """Scrape it."""
+        with urllib.request.urlopen(f"http://{self.address}:9101/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def load(self, mapping: str, source: Path) -> None:
+        """Load records, through the very config that was rendered."""
+        ran = run("load", self.container["args"][1], "--config", self.config, "--mapping", mapping, source)
+        assert ran.exit_code == 0, ran.stderr
 
     def stop(self) -> int:
         """Ask it to end, as the kubelet does; gives its exit code."""
@@ -108,6 +146,8 @@ class Cluster:
     """Secrets that the release only names."""
     config_maps: dict[str, dict[str, str]] = field(default_factory=dict)
     """The same for ConfigMaps."""
+    outside: dict[str, str] = field(default_factory=dict)
+    """Addresses of machines that are no part of the cluster, by the host that the values name."""
     pods: dict[str, Pod] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -140,25 +180,41 @@ class Cluster:
         pod = self._pod(name, self.rendered.of("Pod")[name]["spec"], "127.0.0.1")
         return subprocess.run(pod.command(pod.container["args"]), capture_output=True, text=True, check=False)
 
-    def start(self) -> None:
-        """Run every deployment, one pod each, and wait until all have started."""
+    def launch(self) -> None:
+        """Run every deployment, one pod each."""
         for name, deployment in self.rendered.of("Deployment").items():
             self.pods[name] = self._pod(name, deployment["spec"]["template"]["spec"], self.addresses[name])
         for pod in self.pods.values():
             pod.start()
+
+    def wait_until_started(self) -> None:
+        """Wait until all pods have started."""
         for pod in self.pods.values():
             pod.wait_until_started()
 
-    @property
+    def start(self) -> None:
+        """Run every deployment, and wait until all have started."""
+        self.launch()
+        self.wait_until_started()
+
+    @cached_property
     def addresses(self) -> dict[str, str]:
-        """Where services are: no two runs of tests at once have the same."""
-        own = os.getpid() % 250 + 2
-        third = os.getpid() // 250 % 250
-        base = hash(str(self.folder)) % 20
-        return {
-            name: f"127.{own}.{third}.{base * 12 + number + 2}"
-            for number, name in enumerate(self.rendered.of("Deployment"))
-        }
+        """Where services are."""
+        return {name: fresh_address() for name in self.rendered.of("Deployment")}
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """Addresses by the names that configs have them under."""
+        return self.outside | {f"{name}.{NAMESPACE}.svc": address for name, address in self.addresses.items()}
+
+    def ask(self, caller: str, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """Ask the gateway, as a caller outside of the release does: with what is on the claim `authority` for it."""
+        claim = self.claim("authority")
+        identity = claim / "authority" / "svid" / caller / "credential-bundle.private-key.pem"
+        (gateway,) = (address for name, address in self.addresses.items() if name.endswith("-gateway"))
+        proof = ("--cert", identity, "--bundle", claim / "trust" / "bundle.crt")
+        ran = run("query", "--gateway", f"{gateway}:50051", *proof, *arguments, "--json")
+        return ran.exit_code, json.loads(ran.stdout or ran.stderr)
 
     def claim(self, name: str) -> Path:
         """A PersistentVolumeClaim is a folder."""
@@ -173,7 +229,7 @@ class Cluster:
                     _project(pod.root / "volumes" / volume["name"], content, 0o644)
 
     def _pod(self, name: str, spec: Document, address: str) -> Pod:
-        pod = Pod(name, spec, self.folder / "pods" / name, address, self.addresses)
+        pod = Pod(name, spec, self.folder / "pods" / name, address, self.hosts)
         for volume in spec["volumes"]:
             self._volume(pod, volume)
         for mount in pod.container["volumeMounts"]:
@@ -231,15 +287,17 @@ class Cluster:
 
 
 def _project(place: Path, files: Mapping[str, bytes], mode: int) -> None:
-    """Lay files out as the kubelet does: `file -> ..data/file`, `..data -> a folder`, replaced by one rename."""
+    """Lay files out as the kubelet does: `top -> ..data/top`, `..data -> a folder`, replaced by one rename."""
     place.mkdir(parents=True, exist_ok=True)
     version = place / f"..{time.time_ns()}"
     version.mkdir()
     for name, content in files.items():
+        (version / name).parent.mkdir(exist_ok=True)
         (version / name).write_bytes(content)
         (version / name).chmod(mode)
-        if not (place / name).is_symlink():
-            (place / name).symlink_to(f"..data/{name}")
+        top = name.partition("/")[0]
+        if not (place / top).is_symlink():
+            (place / top).symlink_to(f"..data/{top}")
     fresh = place / "..data_tmp"
     fresh.symlink_to(version.name)
     fresh.replace(place / "..data")

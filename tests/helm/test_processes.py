@@ -5,9 +5,7 @@ import re
 import signal
 import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +24,7 @@ from services.cli.sample import Subject
 from tests.certs.test_workload import handed, serving
 from tests.databases import Postgres
 from tests.helm.chart import AGENCIES, PREFIX, SERVICES, render, zone
-from tests.helm.cluster import HUTONG, Cluster, Pod
+from tests.helm.cluster import HUTONG, Cluster, Pod, wait_for
 from tests.state.bed import user
 
 CALLER = "taxation/refund"
@@ -115,7 +113,7 @@ def own_apart(cluster: Cluster, node: str, server: Postgres) -> None:
     """Make the roles of a node's databases, as an administrator does: it runs as one, the other owns the tables."""
     node_secret, owner_secret = f"{PREFIX}-{node}-database", f"{PREFIX}-{node}-owner"
     cluster.secrets[owner_secret] = dict(cluster.secrets[node_secret])
-    found = Node.of(Path(cluster.job(f"{PREFIX}-{node}-database").here("/etc/hutong/node/node.toml")))
+    found = Node.of(cluster.job(f"{PREFIX}-{node}-database").config)
     for place in found.places:
         server.execute(*roles.statements(found, place), database=sa.make_url(place.url).database)
         for secret, role in zip((owner_secret, node_secret), roles.names(found, place), strict=True):
@@ -123,26 +121,15 @@ def own_apart(cluster: Cluster, node: str, server: Postgres) -> None:
 
 
 def load(cluster: Cluster, records: Path) -> None:
-    """Load declarations, through the very config that was rendered."""
+    """Load declarations."""
     table = sample.manifest(records)["tables"]["customs.Declaration"]
-    config = cluster.pods[f"{PREFIX}-customs"].here("/etc/hutong/node/node.toml")
-    source = str(records / table["path"])
-    command = [*HUTONG, "load", "customs", "--config", config, "--mapping", "auto:customs.Declaration", source]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    cluster.pods[f"{PREFIX}-customs"].load("auto:customs.Declaration", records / table["path"])
 
 
 def ask(
     cluster: Cluster, exporter: Subject, *more: str, purpose: tuple[str, ...] = REBATE
 ) -> tuple[int, dict[str, Any]]:
-    """Ask the gateway, as a caller outside of the release does: with what is on the claim for it."""
-    claim = cluster.claim("authority")
-    identity = claim / "authority" / "svid" / CALLER / "credential-bundle.private-key.pem"
-    gateway = cluster.addresses[f"{PREFIX}-gateway"]
-    command = [*HUTONG, "query", "--gateway", f"{gateway}:50051", "--cert", str(identity)]
-    command += ["--bundle", str(claim / "trust" / "bundle.crt"), "--subject", exporter.text, *purpose, *more, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.returncode, json.loads(done.stdout or done.stderr)
+    return cluster.ask(CALLER, "--subject", exporter.text, *purpose, *more)
 
 
 def test_one_question_goes_through_the_gateway_to_a_department(release: Cluster, exporter: Subject) -> None:
@@ -156,7 +143,7 @@ def test_one_question_goes_through_the_gateway_to_a_department(release: Cluster,
 def test_a_node_runs_as_a_role_that_owns_nothing(release: Cluster) -> None:
     """It has answered; here is as whom. The job again finds nothing to do."""
     for node in OWNED:
-        config = release.pods[f"{PREFIX}-{node}"].here("/etc/hutong/node/node.toml")
+        config = release.pods[f"{PREFIX}-{node}"].config
         done = subprocess.run([*HUTONG, "db", "check", "--config", config, "--json"], capture_output=True, check=False)
         databases = json.loads(done.stdout)["databases"]
         assert {(one["standing"], one["role"], one["usable"]) for one in databases} == {("CURRENT", "runtime", True)}
@@ -198,9 +185,7 @@ def test_nodes_hear_of_revocations_from_each_other(release: Cluster, node: str) 
 
 def heard(pod: Pod) -> set[str]:
     """Whom a node hears now, as it shows it."""
-    with urllib.request.urlopen(f"http://{pod.address}:9101/metrics", timeout=10) as answer:
-        shown = answer.read().decode()
-    return set(re.findall(r'hutong_revocations_followed\{node="([^"]+)"\} 1.0', shown))
+    return set(re.findall(r'hutong_revocations_followed\{node="([^"]+)"\} 1.0', pod.metrics()))
 
 
 def test_a_changed_policy_counts_without_a_restart(release: Cluster, exporter: Subject) -> None:
@@ -249,12 +234,6 @@ when { context.purpose == "P-REBATE" };
 
 def statuses(cluster: Cluster, exporter: Subject) -> set[str]:
     return {section["status"] for section in ask(cluster, exporter, *DECLARATION)[1]["sections"]}
-
-
-def wait_for(holds: Callable[[], bool], within: float = 30) -> None:
-    end = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < end
 
 
 def test_certificates_are_renewed_by_the_same_job(release: Cluster) -> None:
