@@ -16,7 +16,7 @@ from certs.authority import Authority
 from hutong.api.exchange.v1.exchange_pb2 import SignedContext
 from services.kit.config import LimitsSection
 from services.kit.rpc import Call
-from services.kit.transport.nghttp2.serving import Timing
+from services.kit.transport.nghttp2.bounds import Timing
 from tests.killable import Killable
 from tests.transport.raw import LIMIT
 from tests.transport.served import Room, serving

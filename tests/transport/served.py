@@ -20,9 +20,9 @@ from services.kit.rpc import Call, Dispatcher, served
 from services.kit.shedding import Lateness, Shedding
 from services.kit.telemetry import Telemetry, Trace
 from services.kit.transport.nghttp2 import headers
+from services.kit.transport.nghttp2.bounds import Timing
 from services.kit.transport.nghttp2.framing import frame as framed
 from services.kit.transport.nghttp2.server import NgServer
-from services.kit.transport.nghttp2.serving import Timing
 from services.kit.transport.seam import Admission
 from tests.transport import echo
 from tests.transport.echo import LIMITS, NODE, SERVICE, UNARY, WHO, Echo

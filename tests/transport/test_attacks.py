@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.kit.transport.nghttp2.serving import MOST_UNREAD
+from services.kit.transport.nghttp2.bounds import MOST_UNREAD
 from tests.transport.attacked import LARGE, Victim
 from tests.transport.echo import BIDI, NODE, STREAM, WHO
 from tests.transport.raw import (

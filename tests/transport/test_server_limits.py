@@ -14,7 +14,7 @@ import uvloop
 from certs.svid import SvidFiles
 from services.kit.config import LimitsSection
 from services.kit.errors import FailedPrecondition, Reason
-from services.kit.transport.nghttp2.serving import MOST_KEPT, STREAM_WINDOW, Timing
+from services.kit.transport.nghttp2.bounds import MOST_KEPT, STREAM_WINDOW, Timing
 from tests.transport.echo import BIDI, LIMITS, NODE, STREAM, UNARY, WHO
 from tests.transport.raw import (
     DATA,

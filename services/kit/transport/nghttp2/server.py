@@ -20,8 +20,9 @@ from services.kit.config import LimitsSection
 from services.kit.errors import HutongError
 from services.kit.rpc import Dispatcher, Rpc
 from services.kit.sessions.deadlines import Deadlines
+from services.kit.transport.nghttp2.bounds import Timing
 from services.kit.transport.nghttp2.connection import SHUTDOWN
-from services.kit.transport.nghttp2.serving import ServedStream, ServerConnection, Timing
+from services.kit.transport.nghttp2.serving import ServedStream, ServerConnection
 from services.kit.transport.nghttp2.tls import ServerContexts
 from services.kit.transport.seam import SLACK, Admission, address_in_use
 from services.kit.waiting import within

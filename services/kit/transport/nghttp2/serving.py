@@ -13,11 +13,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from ngh2 import (
-    Configuration,
     DataReceived,
     ErrorCode,
     Event,
@@ -32,9 +30,7 @@ from ngh2 import (
     TrailersReceived,
 )
 
-from services.kit import wire
 from services.kit.errors import (
-    DOMAIN,
     DeadlineExceeded,
     HutongError,
     Internal,
@@ -46,53 +42,28 @@ from services.kit.errors import (
 from services.kit.rpc import Call, Dispatcher, Rpc, Shape
 from services.kit.sessions.deadlines import Deadlines
 from services.kit.shedding import VITAL
-from services.kit.transport.nghttp2 import headers, tls
+from services.kit.transport.nghttp2 import tls
+from services.kit.transport.nghttp2.bounds import (
+    CONFIGURATION,
+    MOST_EMPTY,
+    MOST_KEPT,
+    MOST_OF_ALL,
+    MOST_PINGS,
+    MOST_STREAMS,
+    MOST_UNREAD,
+    SOME,
+    STREAM_WINDOW,
+    Timing,
+)
 from services.kit.transport.nghttp2.connection import Connection, Incoming, OnEvent
 from services.kit.transport.nghttp2.framing import MessageReader, frame
+from services.kit.transport.nghttp2.headers import HEAD, OK, Headers, mismatch, read_call, trailers
 from services.kit.transport.seam import METADATA_BYTES, Admission
 
 _log = logging.getLogger(__name__)
 
-STREAM_WINDOW: Final = 256 * 1024
-"""Bytes that a peer may send on a stream before we take any."""
-
-MOST_KEPT: Final = 32 * 1024 * 1024
-"""Bytes of one connection's messages that nobody has taken yet, whole or not: as many may be sent on all streams
-together before we take any, and a stream that wants more to be kept is refused."""
-
-MOST_UNREAD: Final = 64 * 1024 * 1024
-"""Bytes of answers that one connection's peer leaves unread, above which no answer is added, and no call begun."""
-
-MOST_OF_ALL: Final = 256 * 1024 * 1024
-"""Bytes of either kind on all connections together, above which those are refused more that have `SOME`."""
-
-SOME: Final = 1024 * 1024
-
-MOST_STREAMS: Final = 1000
-"""Streams that one connection may have open."""
-
-MOST_PINGS: Final = 2000
-"""PINGs a second of one connection: more than measuring its bandwidth makes any client send."""
-
-MOST_EMPTY: Final = 200
-"""SETTINGS, and DATA with nothing in it, a second of one connection."""
-
-_CONFIGURATION: Final = Configuration(
-    auto_window_update=False,
-    # A call with more headers than METADATA_BYTES is refused; one with that many more costs the connection.
-    max_inbound_header_list_size=4 * METADATA_BYTES,
-    max_inbound_header_count=256,
-    max_continuations=8,
-    max_settings=32,
-    max_outbound_ack=1000,
-    stream_reset_rate_limit=(1000, 100),
-    glitch_rate_limit=(1000, 100),
-)
 _LEAVING: Final = b"leaving."
 """Payload of the PING whose answer says that the peer knows that we leave."""
-
-_MOST_MESSAGE: Final = 2048
-"""Bytes of `grpc-message`: what is more may be more than the peer takes of trailers."""
 
 _CAP: Final = 1.0
 """Seconds beyond the longest deadline granted after which a call that heeds no deadline is cut."""
@@ -101,48 +72,10 @@ _HESITATION: Final = 0.1
 """Seconds that a stream of requests which is refused at once may take to begin. Some clients (grpcio's, in asyncio) say
 of a refusal that overtakes their first message that there was an internal error."""
 
-_POST: Final = b"POST"
-_TRAILERS: Final = b"trailers"
-_PLAIN: Final = b"\0"
-_CONTENT_TYPES: Final = frozenset((b"application/grpc", b"application/grpc+proto"))
-_CONTENT: Final = (b"content-type", b"application/grpc")
-_OK: Final = ((b"grpc-status", b"0"),)
-_STATUS: Final = (b":status", b"200")
-_HEAD: Final = (_STATUS, _CONTENT)
-_UNIMPLEMENTED: Final = (b"grpc-status", b"12")
-_USUAL: Final = frozenset(
-    b":method :scheme :path :authority te content-type user-agent "
-    b"grpc-timeout grpc-encoding grpc-accept-encoding accept-encoding".split()
-)
-"""Headers that are the transport's, and no call's metadata."""
-
 _CUT_SHORT: Final = "the request ends inside a message"
 
-Headers = tuple[tuple[bytes, bytes], ...]
 Run = Callable[[Call], AsyncIterator[bytes]]
 """Runs a streaming call."""
-
-_timeout_of = lru_cache(maxsize=1024)(headers.timeout_of)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long a server waits for peers, in seconds."""
-
-    handshake: float = 5.0
-    """For TLS to be agreed on."""
-    preface: float = 5.0
-    """For the first frame after that."""
-    idle: float = 300.0
-    """For a call, on a connection that has none."""
-    keepalive: float = 60.0
-    """For anything at all, before the peer is asked whether it is there."""
-    patience: float = 20.0
-    """For the answer to that."""
-    stalled: float = 30.0
-    """For anything to be read of what was written, on a connection or a stream."""
-    look: float = 1.0
-    """Between looks at all of this."""
 
 
 class Owner(Protocol):
@@ -239,7 +172,7 @@ class ServerConnection(Connection):
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             Setting.MAX_HEADER_LIST_SIZE: METADATA_BYTES,
         }
-        super().__init__(Role.SERVER, _CONFIGURATION, settings, MOST_KEPT)
+        super().__init__(Role.SERVER, CONFIGURATION, settings, MOST_KEPT)
         timing = server.timing
         self.keepalive, self.patience, self.stalled = timing.keepalive, timing.patience, timing.stalled
         self.certificate = b""
@@ -362,25 +295,14 @@ class ServerConnection(Connection):
         self._greeted = True
         sent = dict(event.headers)
         rpc = self._server.rpcs.get(sent.get(b":path", b""))
-        if (
-            rpc is None
-            or sent.get(b":method") != _POST
-            or sent.get(b"content-type") not in _CONTENT_TYPES
-            or sent.get(b"te") != _TRAILERS
-            or sent.get(b"grpc-encoding", b"identity") != b"identity"
-        ):
-            response = _mismatch(sent, known=rpc is not None)
-            if response or rpc is None:
-                self._turn_away(event, response or _HEAD)
-                return
-        timeout = sent.get(b"grpc-timeout")
-        metadata: Mapping[str, str] = {}
+        response = mismatch(sent, known=rpc is not None)
+        if response is not None or rpc is None:
+            self._turn_away(event, response or HEAD)
+            return
         try:
-            remaining = None if timeout is None else _timeout_of(timeout)
-            if not sent.keys() <= _USUAL:
-                metadata = _metadata(event.headers)
-        except (ValueError, HutongError) as error:
-            self._turn_away(event, (*_HEAD, *trailers(_malformed(error))))
+            remaining, metadata = read_call(sent, event.headers)
+        except HutongError as error:
+            self._turn_away(event, (*HEAD, *trailers(error)))
             return
         self._open(ServedStream(self, event.stream_id, rpc, metadata, None), remaining)
         if event.end_stream:
@@ -433,7 +355,7 @@ class ServerConnection(Connection):
 
     def _is_whole(self, data: bytes) -> bool:
         length = len(data) - 5
-        return 0 <= length <= self._server.request_bytes and data[:5] == _PLAIN + length.to_bytes(4)
+        return 0 <= length <= self._server.request_bytes and data[:5] == b"\0" + length.to_bytes(4)
 
     def _part_of_request(self, stream: ServedStream, data: bytes) -> None:
         self.taken(stream.id, len(data))
@@ -625,7 +547,7 @@ class ServerConnection(Connection):
         self._check_size(response)
         if not stream.headed:
             stream.headed = True
-            self.h2.send_response(stream.id, _HEAD)
+            self.h2.send_response(stream.id, HEAD)
         stream.sent += len(response) + 5
         await self.send(stream.id, frame(response))
 
@@ -647,9 +569,9 @@ class ServerConnection(Connection):
         if self._is_unread():
             raise ResourceExhausted(Reason.CALLS_TOO_MANY, "answers are not read")
         number = stream.id
-        h2.send_response(number, _HEAD)
+        h2.send_response(number, HEAD)
         h2.send_data(number, frame(answer))
-        h2.send_trailers(number, _OK)
+        h2.send_trailers(number, OK)
         stream.headed = stream.done = True
         stream.sent = len(answer) + 5
         self.kick()
@@ -657,7 +579,7 @@ class ServerConnection(Connection):
     def _finish(self, stream: ServedStream) -> None:
         """End a stream's response well."""
         if not stream.done:
-            self._close_response(stream, _OK)
+            self._close_response(stream, OK)
 
     def _refuse(self, stream: ServedStream, error: HutongError) -> None:
         """End a response with an error; of one that has its end already, nothing comes."""
@@ -687,7 +609,7 @@ class ServerConnection(Connection):
                     self._lingering[stream.id] = True
             else:
                 stream.headed = True
-                self._only(stream.id, (*_HEAD, *status), ended=stream.ended)
+                self._only(stream.id, (*HEAD, *status), ended=stream.ended)
         except NGH2Error:
             # The peer has reset it; we have not yet come to hear of it.
             return
@@ -764,55 +686,3 @@ class ServerConnection(Connection):
             stream.begun = True
             self._count(-1)
         task.cancel()
-
-
-def trailers(error: HutongError) -> Headers:
-    """Write an error as trailers."""
-    status = wire.to_status(error)
-    text = f"{DOMAIN}: {error.message}"[:1024]
-    while len(message := headers.percent_encode(text)) > _MOST_MESSAGE:
-        text = text[: len(text) // 2]
-    return (
-        (b"grpc-status", b"%d" % status.code),
-        (b"grpc-message", message),
-        (wire.DETAILS_KEY.encode(), headers.details(status.SerializeToString())),
-    )
-
-
-def _mismatch(sent: Mapping[bytes, bytes], *, known: bool) -> Headers | None:
-    """Say what is wrong with a request's headers; None where nothing is."""
-    if sent.get(b":method") != _POST:
-        return ((b":status", b"405"), (b"allow", b"POST"))
-    content = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if content not in _CONTENT_TYPES:
-        return ((b":status", b"415"), (b"accept", b"application/grpc"))
-    if sent.get(b"te") != _TRAILERS:
-        # Something between us takes trailers away, and statuses with them (PROTOCOL-HTTP2, "TE").
-        return ((b":status", b"400"), _CONTENT, *trailers(_malformed("te is not trailers")))
-    if not known:
-        return (*_HEAD, _UNIMPLEMENTED, (b"grpc-message", b"no such method"))
-    if sent.get(b"grpc-encoding", b"identity") != b"identity":
-        message = (b"grpc-message", b"messages must not be compressed")
-        return (*_HEAD, _UNIMPLEMENTED, message, (b"grpc-accept-encoding", b"identity"))
-    return None
-
-
-def _malformed(problem: object) -> HutongError:
-    return problem if isinstance(problem, HutongError) else InvalidArgument(Reason.MALFORMED_REQUEST, str(problem))
-
-
-def _metadata(sent: tuple[tuple[bytes, bytes], ...]) -> dict[str, str]:
-    """Take a call's own headers; what is binary, or no ASCII, is nobody's. Raises `ResourceExhausted`."""
-    size = sum(len(name) + len(value) + 32 for name, value in sent)
-    if size > METADATA_BYTES:
-        message = f"the headers have {size} bytes; the limit is {METADATA_BYTES}"
-        raise ResourceExhausted(Reason.REQUEST_TOO_LARGE, message, limit_bytes=str(METADATA_BYTES))
-    return {
-        name.decode(): value.decode()
-        for name, value in sent
-        if name not in _USUAL
-        and not name.endswith(b"-bin")
-        and not name.startswith((b"grpc-", b":"))
-        and name.isascii()
-        and value.isascii()
-    }
