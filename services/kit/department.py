@@ -24,6 +24,7 @@ from services.kit.events.follower import Follower, Remote
 from services.kit.events.inbox import Inbox
 from services.kit.events.seam import EventSource
 from services.kit.events.service import InboxService
+from services.kit.events.traced import Traced
 from services.kit.host import Host
 from services.kit.log.reads import ReadsService
 from services.kit.policy.reload import PolicyFiles
@@ -174,7 +175,7 @@ class DepartmentNode:
             from services.kit.events.jetstream import joining  # noqa: PLC0415
 
             way = joining.carried(host, self._config.nats, identity, way)
-        follower = Follower(source, node.agency, way, inbox, clock=host.clock)
+        follower = Follower(source, node.agency, way, Traced(inbox, host.telemetry), clock=host.clock)
         name = "".join(letter if letter.isalnum() else "_" for letter in agency)
         host.telemetry.gauge(
             f"hutong_events_{name}_followed", f"Whether events of {source} are followed now", lambda: follower.connected

@@ -7,6 +7,7 @@ ids of its trace.
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, TextIO
@@ -44,8 +45,10 @@ class Current(Protocol):
         ...
 
 
+TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
+"""W3C Trace Context, version 00; what does not match begins a new trace."""
 CURRENT: Final[ContextVar[Current | None]] = ContextVar("call", default=None)
-"""Set for as long as a call is served (`services.kit.telemetry.Trace`)."""
+"""Set for as long as a call is served, or goes on as an event (`services.kit.telemetry`)."""
 
 
 def traceparent() -> str:

@@ -8,8 +8,9 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
 from random import getrandbits
@@ -32,12 +33,10 @@ from prometheus_client.registry import Collector
 
 from services.kit.config import TelemetrySection
 from services.kit.errors import FailedPrecondition, HutongError, Reason
-from services.kit.lines import CURRENT, ToCollector
+from services.kit.lines import CURRENT, TRACEPARENT, ToCollector
 from services.kit.rpc import Call, Rpc
 from services.kit.uses import Uses
 
-_TRACEPARENT = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})")
-"""W3C Trace Context, version 00; what does not match begins a new trace."""
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds."""
 _PATIENCE = 3
@@ -149,6 +148,43 @@ class Telemetry:
                 if (value := read()) is not None:
                     yield name, labels, value
 
+    def trace_of(self, parent: str | None, name: str, kind: SpanKind, since: int | None = None) -> "CallTrace":
+        """Continue a trace, or begin one where `parent` is no W3C trace context.
+
+        Whether it is recorded is settled before there is a span, by the flag of `parent` or by the trace id as
+        `TraceIdRatioBased` does, so that the many that are not cost an id and nothing more. `since` is when the span
+        began, in nanoseconds since 1970, where that is past.
+        """
+        given = TRACEPARENT.fullmatch(parent) if parent else None
+        if given:
+            number, recorded = int(given[1], 16), int(given[3], 16) & 1
+        else:
+            number = getrandbits(128) or 1
+            recorded = number & _LOW_64 < self.sample_bound
+        span = None
+        if recorded:
+            span = self.tracer.start_span(name.removeprefix("/"), _above(number, given), kind, start_time=since)
+            number = span.get_span_context().trace_id
+        return CallTrace(number, span, bool(given or span))
+
+    @contextmanager
+    def resumed(self, parent: str, name: str, since: int, said: Mapping[str, str | int]) -> Generator[None]:
+        """Go on where a call has led by another way than a call: what is logged meanwhile has the ids of its trace.
+
+        The span, where there is one, has `said` as attributes, and is no more than the end of something that began at
+        `since`; for the rest see `trace_of`.
+        """
+        made = self.trace_of(parent, name, SpanKind.CONSUMER, since)
+        before = CURRENT.set(made)
+        try:
+            yield
+        finally:
+            CURRENT.reset(before)
+            made.over = True
+            if made.span:
+                made.span.set_attributes(said)
+                made.span.end()
+
     def serve(self, address: str) -> int:
         """Serve `/metrics`; returns the port. Raises `FailedPrecondition` ADDRESS_IN_USE."""
         host, _, port = address.rpartition(":")
@@ -243,7 +279,10 @@ class _Ended:
 
 
 class CallTrace:
-    """The trace that a call is part of: its ids are written only where somebody is told them."""
+    """The trace that a call is part of, or an event that came of one.
+
+    Its ids are written only where somebody is told them.
+    """
 
     __slots__ = ("_parent", "_trace", "over", "span", "started", "told")
 
@@ -267,11 +306,7 @@ class CallTrace:
 
 
 class Trace:
-    """Continues the caller's trace, or begins one, and counts how calls end.
-
-    Whether a trace is recorded is settled before there is a span, by the caller's flag or by the trace id as
-    `TraceIdRatioBased` does, so that the many calls that are not recorded cost an id and nothing more.
-    """
+    """Continues the caller's trace, or begins one, and counts how calls end."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -279,17 +314,8 @@ class Trace:
 
     def begin(self, call: Call, rpc: Rpc, /) -> None:
         """Set the call's trace."""
-        text = call.metadata.get("traceparent")
-        given = _TRACEPARENT.fullmatch(text) if text else None
-        if given:
-            number, recorded = int(given[1], 16), int(given[3], 16) & 1
-        else:
-            number = getrandbits(128) or 1
-            recorded = number & _LOW_64 < self._telemetry.sample_bound
-        span = self._span(rpc, number, given) if recorded else None
-        if span and not given:
-            number = span.get_span_context().trace_id
-        call.trace = made = CallTrace(number, span, bool(given or span))
+        given = call.metadata.get("traceparent")
+        call.trace = made = self._telemetry.trace_of(given, rpc.method, SpanKind.SERVER)
         CURRENT.set(made)
 
     def end(self, call: Call, rpc: Rpc, error: BaseException | None, /) -> None:
@@ -310,14 +336,14 @@ class Trace:
             traced.span.set_attributes({"rpc.grpc.status": code, "hutong.caller": call.caller.told})
             traced.span.end()
 
-    def _span(self, rpc: Rpc, number: int, given: re.Match[str] | None) -> trace.Span:
-        above = _NO_CONTEXT
-        if given:
-            parent = SpanContext(number, int(given[2], 16), is_remote=True, trace_flags=_RECORDED)
-            above = trace.set_span_in_context(NonRecordingSpan(parent), _NO_CONTEXT)
-        return self._telemetry.tracer.start_span(rpc.method[1:], above, SpanKind.SERVER)
+
+def _above(number: int, given: re.Match[str] | None) -> Context:
+    if given is None:
+        return _NO_CONTEXT
+    parent = SpanContext(number, int(given[2], 16), is_remote=True, trace_flags=_RECORDED)
+    return trace.set_span_in_context(NonRecordingSpan(parent), _NO_CONTEXT)
 
 
 def ids(parent: str) -> dict[str, str]:
-    """Take the ids out of a `traceparent`, for the fields of a log line."""
-    return {"trace_id": parent[3:35], "span_id": parent[36:52]}
+    """Take the ids out of a `traceparent`, for the fields of a log line; none out of an empty one."""
+    return {"trace_id": parent[3:35], "span_id": parent[36:52]} if parent else {}

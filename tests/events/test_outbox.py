@@ -14,12 +14,14 @@ from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.kit.config import TelemetrySection
 from services.kit.errors import InvalidArgument, Reason
 from services.kit.events import inbox, outbox
 from services.kit.events.outbox import NewEvent
 from services.kit.events.seam import MAX_NAME, MAX_PAYLOAD, Event
 from services.kit.records import migrations
 from services.kit.records.database import engine
+from services.kit.telemetry import Telemetry
 from tests.events.bed import create, event, numbers
 
 NOW = dt.datetime(2026, 3, 1, 9, tzinfo=dt.UTC)
@@ -34,6 +36,7 @@ down_revision: str | None = None
 def upgrade() -> None:
     """Create them."""
     revisions.create_outbox_tables()
+    revisions.add_outbox_trace()
     revisions.create_inbox_tables()
 
 
@@ -157,6 +160,23 @@ def test_a_refusal_quotes_nothing(made: sa.Engine) -> None:
             put(made, bad)
         assert secret not in caught.value.message + str(caught.value.metadata)
         assert caught.value.__cause__ is None
+
+
+def test_an_event_has_the_trace_of_its_call_and_is_the_same_without(made: sa.Engine) -> None:
+    telemetry = Telemetry("recognition/node", TelemetrySection())
+    one, other = (f"00-{letter * 32}-{letter * 16}-01" for letter in "ab")
+    mine = event(1, event_id="mine")
+    with telemetry.resumed(one, "a call", 0, {}):
+        put(made, mine, event(2))
+    # Put again by another call, and by nobody's.
+    with telemetry.resumed(other, "another", 0, {}):
+        put(made, mine)
+    put(made, mine, event(3))
+    telemetry.close()
+    first, second, third = there(made)
+    assert numbers([first, second, third]) == [1, 2, 3]
+    assert (first.traceparent[:36], first.traceparent[-3:]) == (one[:36], "-01")
+    assert (second.traceparent, third.traceparent) == (first.traceparent, "")
 
 
 SIMPLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -24,6 +24,7 @@ from services.kit.config import (
     NatsSection,
     PolicySection,
     StoreSection,
+    TelemetrySection,
 )
 from services.kit.credentials import results
 from services.kit.credentials.keys import SigningKeys
@@ -112,6 +113,7 @@ class Mesh:
         """The service that keeps authorizations, where the mesh has one."""
         self.nats: NatsSection | None = None
         """The broker that departments are told over, where the mesh has one."""
+        self.telemetry = TelemetrySection()
         self.node: RecognitionNode | None = None
         self.gateway: GatewayNode | None = None
         self.departments: dict[str, DepartmentNode] = {}
@@ -134,6 +136,7 @@ class Mesh:
             keys=self.folder / "keys",
             signing=self.folder / "recognition" / "signing",
             authorizations=self.authorizations,
+            telemetry=self.telemetry,
         )
         return made.model_copy(update=self.changes)
 
@@ -168,6 +171,7 @@ class Mesh:
             secret=self.secret,
             events={"recognition": EventsSection(target=self.node.host.address, carrier=carrier)},
             nats=self.nats,
+            telemetry=self.telemetry,
         )
         node = DepartmentNode(room, config, url, self.zone.frame(config))
         await node.start()
@@ -237,7 +241,7 @@ class Mesh:
         return answer.view
 
     async def event(
-        self, who: str, case_id: str, stage: str, kind: str, **more: Any
+        self, who: str, case_id: str, stage: str, kind: str, *, traceparent: str = "", **more: Any
     ) -> case_service_pb2.AppendStageEventResponse:
         """Append an event: `event("customs/release", case, "E5c", "START")`."""
         given: dict[str, Any] = {"stage_event_id": fresh()} | more
@@ -248,7 +252,8 @@ class Mesh:
             **given,
         )
         method = f"{CASES}AppendStageEvent"
-        return await self.client(who).unary(method, request, case_service_pb2.AppendStageEventResponse, timeout=10)
+        answer = case_service_pb2.AppendStageEventResponse
+        return await self.client(who).unary(method, request, answer, timeout=10, traceparent=traceparent)
 
     async def credential(
         self, who: str, fact: str, *, subject: str = FIRM, case_id: str = "", stage: str = "", **more: Any

@@ -12,6 +12,7 @@ from sqlalchemy import event
 
 from services.cli.rooms import rooms
 from services.kit.errors import FailedPrecondition, Reason, Unavailable
+from services.kit.events import outbox
 from services.kit.log.nodelog import NodeLog
 from services.kit.records import migrations
 from services.kit.records.database import engine
@@ -229,6 +230,24 @@ def write_another(url: str, known: sa.MetaData) -> None:
         seq = connection.execute(sa.select(clock.c.seq)).scalar_one() + 1
         connection.execute(declarations.insert().values({**newest, "_key": "another", "_seq": seq}))
         connection.execute(clock.update().values(seq=seq))
+    made.dispose()
+
+
+def test_events_of_the_version_before_come_over_the_revision_that_adds_traces(any_url: str) -> None:
+    """Recognition's 0001 to 0002: who has run since before puts events on, and is read; they come of no trace."""
+    migrations.upgrade(any_url, RECOGNITION_MIGRATIONS, "0001")
+    old = tables_of(any_url).tables["outbox"]
+    row = {"audience": "customs", "kind": "k", "key": "c", "recorded_at": now(), "payload": "{}"}
+    execute(any_url, "UPDATE outbox_clock SET sequence = 2")
+    made = engine(any_url, writer=True)
+    with made.begin() as connection:
+        connection.execute(old.insert().values({**row, "event_id": "a", "sequence": 1}))
+    migrations.upgrade(any_url, RECOGNITION_MIGRATIONS)
+    with made.begin() as connection:
+        connection.execute(old.insert().values({**row, "event_id": "b", "sequence": 2}))
+        outbox.put(connection, [outbox.NewEvent("customs", "k", "c", {})], now())
+        assert [each.traceparent for each in outbox.waiting(connection, "customs", 0).events] == ["", "", ""]
+        assert len(connection.execute(sa.select(old)).all()) == 3
     made.dispose()
 
 

@@ -13,6 +13,7 @@ from services.kit.clock import Clock, system_clock
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.seam import Batch, Event, EventSink, EventSource
 from services.kit.following import Following
+from services.kit.lines import TRACEPARENT
 
 _FOLLOW: Final = "/hutong.api.exchange.v1.EventService/Follow"
 _LONGEST_PAUSE: Final = 2.0
@@ -60,6 +61,7 @@ def read_events(messages: Iterable[event_pb2.Event], source: str) -> Iterator[Ev
             payload=message.payload,
             # What was proved, not what the message says.
             source=source,
+            traceparent=message.traceparent if TRACEPARENT.fullmatch(message.traceparent) else "",
         )
 
 

@@ -19,6 +19,7 @@ from services.kit.errors import HutongError, InvalidArgument, Reason
 from services.kit.events import seam
 from services.kit.events.seam import Batch, Event, Store
 from services.kit.records import tables
+from services.kit.telemetry import ids
 
 _LOOKUP: Final = 500
 """Ids in one lookup; well below the parameters a statement may have."""
@@ -96,7 +97,7 @@ class Inbox:
             reason = Reason.EVENT_INVALID
         else:
             return True
-        fields = {"source": source, "sequence": event.sequence, "reason": reason}
+        fields = {"source": source, "sequence": event.sequence, "reason": reason, **ids(event.traceparent)}
         _log.error("An event was refused", extra={"fields": fields})
         return False
 

@@ -21,6 +21,7 @@ from sqlalchemy.event import listens_for
 from services.kit.errors import FailedPrecondition, InvalidArgument, Reason
 from services.kit.events import seam
 from services.kit.events.seam import BATCH, Batch, Event, Store
+from services.kit.lines import traceparent
 from services.kit.records.tables import UtcDateTime, text_type
 from services.kit.waiting import within
 
@@ -55,6 +56,8 @@ def add_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.Column("key", text_type(), nullable=False),
         sa.Column("recorded_at", UtcDateTime(), nullable=False),
         sa.Column("payload", text_type(), nullable=False),
+        # Empty by default: the version before, which may still run, knows nothing of it.
+        sa.Column("traceparent", text_type(), nullable=False, server_default=""),
         sa.Index("outbox_event_uq", "event_id", unique=True),
         sa.Index("outbox_audience_ix", "audience", "sequence"),
     )
@@ -96,12 +99,14 @@ def put(connection: sa.Connection, events: Sequence[NewEvent], now: dt.datetime)
     Call it last: from here to the commit nobody else can put any, and whoever waited for another lock now could wait
     for somebody who waits for this one. After the commit, ring (`Outbox.ring`), and they are on their way at once.
 
-    An event whose id is there already, with the same content, is left out. Raises `InvalidArgument`: EVENT_INVALID for
+    An event whose id is there already, with the same content, is left out; the trace of the call that is served goes
+    with it, and is no part of its content. Raises `InvalidArgument`: EVENT_INVALID for
     what is not printable or no JSON, EVENT_TOO_LARGE, EVENT_ID_REUSED for an id that stands for something else.
     """
     if not events:
         return
-    rows = [_row(event, now) for event in events]
+    parent = traceparent()
+    rows = [_row(event, now, parent) for event in events]
     sequence = int(connection.execute(_SEQUENCE.with_for_update()).scalar_one())
     # Only ids of the callers' own can be there already; under the lock nobody adds one in between.
     fresh = _fresh(connection, rows, [event.event_id for event in events if event.event_id])
@@ -111,7 +116,7 @@ def put(connection: sa.Connection, events: Sequence[NewEvent], now: dt.datetime)
         connection.execute(sa.update(_CLOCK).values(sequence=sequence + len(fresh)))
 
 
-def _row(event: NewEvent, now: dt.datetime) -> dict[str, Any]:
+def _row(event: NewEvent, now: dt.datetime, parent: str) -> dict[str, Any]:
     try:
         payload = json.dumps(dict(event.payload), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         payload.encode()
@@ -127,6 +132,7 @@ def _row(event: NewEvent, now: dt.datetime) -> dict[str, Any]:
         "key": event.key,
         "recorded_at": now,
         "payload": payload,
+        "traceparent": parent,
     }
 
 

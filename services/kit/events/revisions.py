@@ -1,7 +1,7 @@
 """What migrations do for events: the outbox of a source, the inbox of a receiver.
 
 Frozen: databases exist that were made by it. Whatever changes in `outbox` or `inbox` later is a later revision, with
-`op.create_table` and `op.add_column` of its own.
+a function of its own here.
 """
 
 from typing import Any
@@ -31,6 +31,16 @@ def drop_outbox_tables() -> None:
     """Drop an outbox, with all that was not sent yet."""
     for name in ("outbox_clock", "outbox"):
         op.drop_table(name)
+
+
+def add_outbox_trace() -> None:
+    """Add the trace that an event came of, to an outbox that has none."""
+    op.add_column("outbox", sa.Column("traceparent", _TEXT, nullable=False, server_default=""))
+
+
+def drop_outbox_trace() -> None:
+    """Drop it again, with the traces of all events."""
+    op.drop_column("outbox", "traceparent")
 
 
 def create_inbox_tables() -> None:

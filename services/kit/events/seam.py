@@ -36,6 +36,8 @@ class Event:
     """What there is to say, as JSON: codes and references only."""
     source: str = ""
     """The node it comes from, `agency/system`, as the receiver verified it; empty at the source itself."""
+    traceparent: str = ""
+    """W3C trace context of the call that it came of; empty where that was none, or nothing that can be one."""
 
 
 @dataclass(frozen=True, slots=True)

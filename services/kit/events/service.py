@@ -43,6 +43,7 @@ def to_proto(event: Event, source: str = "") -> event_pb2.Event:
         kind=event.kind,
         key=event.key,
         payload=event.payload,
+        traceparent=event.traceparent,
     )
     message.recorded_at.FromDatetime(event.recorded_at)
     return message

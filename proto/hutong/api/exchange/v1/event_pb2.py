@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from hutong.api.log.v1 import log_pb2 as hutong_dot_api_dot_log_dot_v1_dot_log__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hutong/api/exchange/v1/event.proto\x12\x16hutong.api.exchange.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xaa\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\x12/\n\x0brecorded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x08 \x01(\t\"\x1e\n\rFollowRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\"{\n\x0e\x46ollowResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.hutong.api.exchange.v1.Event\x12\r\n\x05until\x18\x02 \x01(\x03\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"U\n\x16ListInboxEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\"\x89\x01\n\x17ListInboxEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.hutong.api.exchange.v1.Event\x12\x12\n\nnext_after\x18\x02 \x01(\x03\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt2i\n\x0c\x45ventService\x12Y\n\x06\x46ollow\x12%.hutong.api.exchange.v1.FollowRequest\x1a&.hutong.api.exchange.v1.FollowResponse0\x01\x32\x82\x01\n\x0cInboxService\x12r\n\x0fListInboxEvents\x12..hutong.api.exchange.v1.ListInboxEventsRequest\x1a/.hutong.api.exchange.v1.ListInboxEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"hutong/api/exchange/v1/event.proto\x12\x16hutong.api.exchange.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bhutong/api/log/v1/log.proto\"\xbf\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12\x0b\n\x03key\x18\x06 \x01(\t\x12/\n\x0brecorded_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07payload\x18\x08 \x01(\t\x12\x13\n\x0btraceparent\x18\t \x01(\t\"\x1e\n\rFollowRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\"{\n\x0e\x46ollowResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.hutong.api.exchange.v1.Event\x12\r\n\x05until\x18\x02 \x01(\x03\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt\"U\n\x16ListInboxEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\t\"\x89\x01\n\x17ListInboxEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.hutong.api.exchange.v1.Event\x12\x12\n\nnext_after\x18\x02 \x01(\x03\x12+\n\x07receipt\x18\x0f \x01(\x0b\x32\x1a.hutong.api.log.v1.Receipt2i\n\x0c\x45ventService\x12Y\n\x06\x46ollow\x12%.hutong.api.exchange.v1.FollowRequest\x1a&.hutong.api.exchange.v1.FollowResponse0\x01\x32\x82\x01\n\x0cInboxService\x12r\n\x0fListInboxEvents\x12..hutong.api.exchange.v1.ListInboxEventsRequest\x1a/.hutong.api.exchange.v1.ListInboxEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,17 +34,17 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'hutong.api.exchange.v1.even
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT']._serialized_start=125
-  _globals['_EVENT']._serialized_end=295
-  _globals['_FOLLOWREQUEST']._serialized_start=297
-  _globals['_FOLLOWREQUEST']._serialized_end=327
-  _globals['_FOLLOWRESPONSE']._serialized_start=329
-  _globals['_FOLLOWRESPONSE']._serialized_end=452
-  _globals['_LISTINBOXEVENTSREQUEST']._serialized_start=454
-  _globals['_LISTINBOXEVENTSREQUEST']._serialized_end=539
-  _globals['_LISTINBOXEVENTSRESPONSE']._serialized_start=542
-  _globals['_LISTINBOXEVENTSRESPONSE']._serialized_end=679
-  _globals['_EVENTSERVICE']._serialized_start=681
-  _globals['_EVENTSERVICE']._serialized_end=786
-  _globals['_INBOXSERVICE']._serialized_start=789
-  _globals['_INBOXSERVICE']._serialized_end=919
+  _globals['_EVENT']._serialized_end=316
+  _globals['_FOLLOWREQUEST']._serialized_start=318
+  _globals['_FOLLOWREQUEST']._serialized_end=348
+  _globals['_FOLLOWRESPONSE']._serialized_start=350
+  _globals['_FOLLOWRESPONSE']._serialized_end=473
+  _globals['_LISTINBOXEVENTSREQUEST']._serialized_start=475
+  _globals['_LISTINBOXEVENTSREQUEST']._serialized_end=560
+  _globals['_LISTINBOXEVENTSRESPONSE']._serialized_start=563
+  _globals['_LISTINBOXEVENTSRESPONSE']._serialized_end=700
+  _globals['_EVENTSERVICE']._serialized_start=702
+  _globals['_EVENTSERVICE']._serialized_end=807
+  _globals['_INBOXSERVICE']._serialized_start=810
+  _globals['_INBOXSERVICE']._serialized_end=940
 # @@protoc_insertion_point(module_scope)

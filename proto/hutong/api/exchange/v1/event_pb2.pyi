@@ -36,6 +36,7 @@ class Event(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     RECORDED_AT_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Id, unique in the zone."""
     sequence: _builtins.int
@@ -50,6 +51,10 @@ class Event(_message.Message):
     """What keeps its order, for example a case id."""
     payload: _builtins.str
     """What there is to say, as JSON, codes and references only."""
+    traceparent: _builtins.str
+    """W3C trace context of the call that it came of: who keeps the event goes on in that
+    trace. Empty where it came of no call, and in lists of what was received.
+    """
     @_builtins.property
     def recorded_at(self) -> _timestamp_pb2.Timestamp:
         """When it was recorded at the source."""
@@ -65,10 +70,11 @@ class Event(_message.Message):
         key: _builtins.str = ...,
         recorded_at: _timestamp_pb2.Timestamp | None = ...,
         payload: _builtins.str = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["recorded_at", b"recorded_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "event_id", b"event_id", "key", b"key", "kind", b"kind", "payload", b"payload", "recorded_at", b"recorded_at", "sequence", b"sequence", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "event_id", b"event_id", "key", b"key", "kind", b"kind", "payload", b"payload", "recorded_at", b"recorded_at", "sequence", b"sequence", "source", b"source", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
