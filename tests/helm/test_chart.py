@@ -326,8 +326,13 @@ def test_an_agency_elsewhere_has_an_address_and_no_deployment() -> None:
     gateway = rules.configs(rendered)["gateway"]
     assert gateway["departments"]["taxation"] == {"target": "hutong.taxation.example:443", "timeout": "3s"}
     assert "quality" not in gateway["departments"]
-    egress = rendered.of("NetworkPolicy")[f"{PREFIX}-gateway"]["spec"]["egress"]
-    assert {"ports": [{"port": 443}], "to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]} in egress
+    policies = rendered.of("NetworkPolicy")
+    there = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    assert {"ports": [{"port": 443}], "to": there} in policies[f"{PREFIX}-gateway"]["spec"]["egress"]
+    # It hears of revocations, follows events and has authorizations checked, as any node does.
+    called = {"ports": [{"port": "grpc"}], "from": there}
+    let_in = {name for name, each in policies.items() if called in each["spec"].get("ingress", ())}
+    assert let_in == {f"{PREFIX}-{name}" for name in SERVICES}
 
 
 def test_a_broker_carries_events_where_there_is_one() -> None:
@@ -344,6 +349,12 @@ def test_a_broker_carries_events_where_there_is_one() -> None:
     }
     assert reached == {"commerce", "customs", "recognition"}
     assert not [each for each in rules.configs(render(zone())).values() if "nats" in each]
+    # An agency elsewhere reads over it where it is named.
+    named = {"servers": ["nats.messaging.svc:4222"], "readers": ["customs/node", "taxation/node"]}
+    agencies = [{"name": "customs"}, {"name": "taxation", "external": {"target": "hutong.taxation.example:443"}}]
+    recognition = {"config": {"nats": {"readers": named["readers"]}}}
+    values = zone(agencies=agencies, nats={"servers": named["servers"]}, recognition=recognition)
+    assert rules.configs(render(values))["recognition"]["nats"] == named
 
 
 def test_other_zones_are_asked_and_ask_at_a_door_of_their_own() -> None:
@@ -361,7 +372,13 @@ def test_other_zones_are_asked_and_ask_at_a_door_of_their_own() -> None:
         "asked_by": ["taxation/*"],
         "may_ask": ["customs/*"],
     }
-    assert "revoked" not in gateway["zones"]["far.example"]
+    # Of one that is asked through another nothing is heard: its files count as they lie, and are followed there.
+    assert gateway["zones"]["far.example"] == {
+        "bundle": "/etc/hutong/zones/far.example/bundle.crt",
+        "longest_life": "1h",
+        "via": "inland.example",
+        "asked_by": ["taxation/*"],
+    }
     assert {name for name, config in configs.items() if config.get("zones") == ["inland.example"]} == {*AGENCIES}
     policies = rendered.of("NetworkPolicy")
     there = [{"ipBlock": {"cidr": "192.0.2.0/24"}}]

@@ -242,7 +242,10 @@ their owner) and config (what its TOML file says). External agencies are peers o
       {{- $other := omit $section "configMap" "cidrs" -}}
       {{- $_ := set $other "bundle" (printf "%s/bundle.crt" $brought) -}}
       {{- if not $section.longest_life -}}{{- $_ := set $other "revoked" (printf "%s/revoked.crl" $brought) -}}{{- end -}}
-      {{- $_ := set $other "folder" (printf "%s/zones/%s" (ternary "/var/lib/hutong" "/tmp" $sqlite) $zone) -}}
+      {{- /* Of a zone that is not asked itself nothing is heard: what was brought counts, and is followed where it lies. */ -}}
+      {{- if $section.target -}}
+        {{- $_ := set $other "folder" (printf "%s/zones/%s" (ternary "/var/lib/hutong" "/tmp" $sqlite) $zone) -}}
+      {{- end -}}
       {{- $_ := set $zones $zone $other -}}
     {{- end -}}
     {{- $_ := set $config "zones" $zones -}}
