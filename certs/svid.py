@@ -121,12 +121,12 @@ class SvidFiles:
     def _leaf_for(self, chain: bytes, key: bytes) -> x509.Certificate:
         leaf = certificates_of(chain, self.certificate)[0]
         try:
-            private = load_pem_private_key(key, password=None)
+            private, public = load_pem_private_key(key, password=None), leaf.public_key()
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise SvidUnreadable(f"private key in {self.key} cannot be read: {error}") from error
+            raise SvidUnreadable(f"private key in {self.key}, or its certificate, cannot be read: {error}") from error
         if not isinstance(private, ec.EllipticCurvePrivateKey):
             raise SvidUnreadable(f"private key in {self.key} is not an elliptic curve key")
-        if private.public_key() != leaf.public_key():
+        if private.public_key() != public:
             raise SvidMismatch(
                 f"private key in {self.key} does not belong to the certificate in {self.certificate}",
                 "replace both together; `hutong certs rotate` does",

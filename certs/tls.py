@@ -4,22 +4,20 @@ gRPC is imported inside the functions, and nowhere else in this package, because
 it is loaded (see `require_tls13`).
 """
 
-import logging
 import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from certs.errors import CertificateError, TlsFloorTooLate
+from certs.errors import TlsFloorTooLate
+from certs.renewed import Renewed
 from certs.spiffe import server_name
-from certs.svid import Svid, SvidFiles, SvidVersion
+from certs.svid import Svid, SvidFiles
 
 if TYPE_CHECKING:
     import grpc
 
 __all__ = ["SvidFiles", "channel_credentials", "require_tls13", "server_credentials", "server_name"]
-
-_LOG = logging.getLogger(__name__)
 
 _CIPHERS = "GRPC_SSL_CIPHER_SUITES"
 _NO_TLS12 = "ECDHE-PSK-CHACHA20-POLY1305"
@@ -56,10 +54,17 @@ def server_credentials(files: SvidFiles) -> "grpc.ServerCredentials":
     require_tls13()
     import grpc  # noqa: PLC0415 - not before the floor is set
 
-    follower = _Follower(files)
+    renewed = Renewed(files, _configuration)
+    given = first = renewed.present()
+
+    def changed() -> "grpc.ServerCertificateConfiguration | None":
+        nonlocal given
+        before, given = given, renewed.present()
+        return None if given is before else given
+
     # The stubs leave out that None means "keep what you have".
-    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", follower)
-    return grpc.dynamic_ssl_server_credentials(follower.first, fetch, require_client_authentication=True)
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", changed)
+    return grpc.dynamic_ssl_server_credentials(first, fetch, require_client_authentication=True)
 
 
 def channel_credentials(files: SvidFiles | Svid) -> "grpc.ChannelCredentials":
@@ -77,36 +82,6 @@ def channel_credentials(files: SvidFiles | Svid) -> "grpc.ChannelCredentials":
     return grpc.ssl_channel_credentials(
         root_certificates=svid.bundle, private_key=svid.key, certificate_chain=svid.chain
     )
-
-
-class _Follower:
-    """Gives gRPC the server's certificate again whenever its files have changed."""
-
-    def __init__(self, files: SvidFiles) -> None:
-        svid = files.load()
-        self.first = _configuration(svid)
-        self._files = files
-        self._version: SvidVersion = svid.version
-        self._complaint = ""
-
-    def __call__(self) -> "grpc.ServerCertificateConfiguration | None":
-        """Answer gRPC, which asks before each handshake; None keeps what it has."""
-        try:
-            if self._files.version() == self._version:
-                return None
-            # One attempt: the handshake is waiting, and the next one asks again.
-            svid = self._files.load(attempts=1)
-        except CertificateError as error:
-            self._complain(error)
-            return None
-        self._version, self._complaint = svid.version, ""
-        _LOG.info("Server certificate changed", extra={"serial": f"{svid.leaf.serial_number:x}"})
-        return _configuration(svid)
-
-    def _complain(self, error: CertificateError) -> None:
-        if str(error) != self._complaint:
-            self._complaint = str(error)
-            _LOG.error("Server certificate could not be renewed", extra={"reason": error.reason, "problem": str(error)})
 
 
 def _configuration(svid: Svid) -> "grpc.ServerCertificateConfiguration":

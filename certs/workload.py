@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_der_private_key
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -127,16 +128,21 @@ class WorkloadFiles:
                 for handed in self._handed(None):
                     self._write(handed)
                     pause, self._complaint = 1.0, ""
-            except (CertificateError, OSError) as error:
-                self._complain(str(error))
+            except Exception as error:
+                # Whatever came: a thread that ended would be missed only once the certificate has.
+                self._complain(error)
             self._ended.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _complain(self, problem: str) -> None:
+    def _complain(self, error: Exception) -> None:
+        problem = str(error) or type(error).__name__
         if problem != self._complaint and not self._ended.is_set():
             self._complaint = problem
+            foreseen = isinstance(error, CertificateError | OSError)
             _log.error(
-                "The Workload API gives no identity; the last one serves", extra={"fields": {"problem": problem}}
+                "The Workload API gives no identity; the last one serves",
+                exc_info=None if foreseen else error,
+                extra={"fields": {"problem": problem}},
             )
 
     def _handed(self, timeout: float | None) -> Iterator[Handed]:
@@ -191,11 +197,12 @@ def read(raw: bytes, wanted: SpiffeId) -> Handed:
     try:
         chain, roots = _certificates(svid.x509_svid), _certificates(svid.bundle)
         key = load_der_private_key(svid.x509_svid_key, password=None)
-    except (ValueError, TypeError, IndexError) as error:
+        fits = bool(chain) and key.public_key() == chain[0].public_key()
+    except (ValueError, TypeError, IndexError, x509.InvalidVersion, UnsupportedAlgorithm) as error:
         raise WorkloadApiFailed(f"the agent's identity cannot be read: {error}") from error
     if not chain or not roots:
         raise WorkloadApiFailed(f"the agent's identity has no {'certificate' if not chain else 'trust bundle'}")
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != chain[0].public_key():
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not fits:
         raise WorkloadApiFailed("the agent's key is not an elliptic curve key of its certificate")
     if SpiffeId.from_certificate(chain[0]) != wanted:
         raise WorkloadApiFailed(f"the agent's certificate is not {wanted}'s")

@@ -62,7 +62,7 @@ class GatewayNode:
         self.engine = engine = host.policies(files, config.policy, known, pack, secret)
         departments = {agency: self._department(agency) for agency in config.departments}
         self.enforcer = join(config, host, pack, discloses=False)
-        signer, identity, pages = ContextSigner(host.identity, host.clock), Identity(host.files), PageTokens(secret)
+        signer, identity, pages = ContextSigner(host.identity, host.clock), host.own, PageTokens(secret)
         planner = Planner(known, engine, signer, host.clock, self.enforcer, Abroad(config.zones))
         clients = {agency: department.client for agency, department in departments.items()}
         reads = AllReads(clients, identity, signer, engine, pages)
@@ -114,17 +114,17 @@ class GatewayNode:
     def _road(self, name: str, zone: ZoneSection, listener: Listener, speaker: Speaker) -> Road:
         host, tls, target = self.host, self._config.tls, zone.target
         assert target is not None, "asked itself"  # noqa: S101 - the caller's promise
-        files = SvidFiles(tls.certificate, tls.key, zone.bundle)
+        own = Identity(SvidFiles(tls.certificate, tls.key, zone.bundle))
         limits, transport = self._config.limits, self._config.node.transport
         gateway = _gateway(name, zone)
         vouch = ServerVerifier(_revocations(zone), host.clock).verify
-        client = Client(target, gateway, files, response_bytes=limits.response_bytes, transport=transport, vouch=vouch)
+        client = Client(target, gateway, own, response_bytes=limits.response_bytes, transport=transport, vouch=vouch)
         host.on_stop(client.close)
         trust = Trust(name, zone, client, host.clock)
         host.on_stop(trust.follow())
         what = "Time since another zone told of its roots and revocations"
         host.telemetry.gauge("hutong_zone_unheard_seconds", what, lambda: trust.unheard, zone=name)
-        return Road(name, gateway, client, Identity(files), speaker, listener)
+        return Road(name, gateway, client, own, speaker, listener)
 
     async def _open_door(
         self,

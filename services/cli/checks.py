@@ -114,7 +114,7 @@ def _authorities(config: NodeConfig) -> Findings:
     """The authorities above the certificate: somebody has to rotate them, years after they were made."""
     tls, now = config.tls, dt.datetime.now(dt.UTC)
     with suppress(CertificateError):  # which `_identity` has told
-        ends = Ends.of(SvidFiles(tls.certificate, tls.key, tls.bundle))
+        ends = Ends.of(SvidFiles(tls.certificate, tls.key, tls.bundle).load())
         for what, end in (("its authority", ends.issuing), ("a root that it trusts", ends.roots)):
             if end is not None and end - now < _HALF_YEAR:
                 advice = "hutong certs ca show; and docs/operations/rotate.md has the four steps to a new one"

@@ -32,19 +32,19 @@ class Client:
         self,
         target: str,
         server: SpiffeId,
-        files: SvidFiles,
+        own: Identity | SvidFiles,
         *,
         response_bytes: int = 16 * 1024 * 1024,
         transport: Transport = TRANSPORT,
         vouch: Vouch | None = None,
     ) -> None:
-        """Connect lazily to `target` (`host:port`), which must prove to be `server`.
+        """Connect lazily to `target` (`host:port`), which must prove to be `server`, as `own`.
 
         `vouch` says whether its certificate still stands, where somebody knows of revocations (`MakeChannel`).
         """
         self.target = target
         self._server = server
-        self._identity = Identity(files)
+        self._identity = own if isinstance(own, Identity) else Identity(own)
         self._response_bytes = response_bytes
         self._make = choice.channel(transport)
         self._vouch = vouch

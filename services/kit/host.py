@@ -11,7 +11,6 @@ import signal
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +30,7 @@ from services.kit.clock import Clock, system_clock
 from services.kit.config import LogSection, NodeConfig, PolicySection
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.health import Health
+from services.kit.identity import Ends, Identity
 from services.kit.interceptors import Access, Context, Errors
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.log import serving
@@ -101,7 +101,9 @@ class Host:
         self.files = SvidFiles(config.tls.certificate, config.tls.key, config.tls.bundle)
         expected = SpiffeId.parse(f"spiffe://{config.node.zone}/{config.node.agency}/{config.node.system}")
         self._workload = identity.from_workload_api(config.tls, expected)
-        self.identity = self.files.load().spiffe_id
+        self.own = Identity(self.files)
+        """The identity that its files hold now."""
+        self.identity = self.own.svid().spiffe_id
         if self.identity != expected:
             raise FailedPrecondition(
                 Reason.CONFIG_INVALID,
@@ -163,7 +165,7 @@ class Host:
             policies=self._policies.version if self._policies else "",
             started=self._started,
             now=self.clock(),
-            certified_until=self.files.load().not_after,
+            certified_until=self.own.svid().not_after,
         )
 
     @property
@@ -177,7 +179,7 @@ class Host:
         limits, transport = self.config.limits, self.config.node.transport
         vouch = ServerVerifier(self._revoked, self.clock).verify
         client = Client(
-            target, server, self.files, response_bytes=limits.response_bytes, transport=transport, vouch=vouch
+            target, server, self.own, response_bytes=limits.response_bytes, transport=transport, vouch=vouch
         )
         self.on_stop(client.close)
         return client
@@ -389,10 +391,13 @@ class Host:
             return lambda: None if (moment := end()) is None else (moment - self.clock()).total_seconds()
 
         gauge, lateness = self.telemetry.gauge, self._lateness
-        own, above = left(lambda: self.files.load().not_after), partial(identity.Ends.of, self.files)
+        # What serves, that is: of files that cannot be read nobody learns when it ends.
+        held = self.own.svid
+        own, issuing = left(lambda: held().not_after), left(lambda: Ends.of(held()).issuing)
         gauge("hutong_certificate_seconds_left", "Time until the node's certificate ends", own)
-        gauge("hutong_authority_seconds_left", "Time until the issuing authority ends", left(lambda: above().issuing))
-        gauge("hutong_root_seconds_left", "Time until the first of the trusted roots ends", left(lambda: above().roots))
+        gauge("hutong_authority_seconds_left", "Time until the issuing authority ends", issuing)
+        roots = left(lambda: Ends.of(held()).roots)
+        gauge("hutong_root_seconds_left", "Time until the first of the trusted roots ends", roots)
         gauge("hutong_clock_seconds", "What the node's clock shows, since 1970", lambda: self.clock().timestamp())
         gauge("hutong_late_seconds", "How late the event loop runs", lambda: lateness.seconds)
         gauge("hutong_overloaded", "Whether calls are turned away", lambda: int(lateness.overloaded))

@@ -9,9 +9,10 @@ from typing import Final
 from cryptography import x509
 
 from certs.errors import WorkloadApiFailed
+from certs.renewed import Renewed
 from certs.revocation import RevocationList, ShortLives
 from certs.spiffe import SpiffeId
-from certs.svid import Svid, SvidFiles, certificates_of
+from certs.svid import Svid, SvidFiles
 from certs.workload import WorkloadFiles
 from services.kit.config import TlsSection
 
@@ -35,11 +36,10 @@ class Ends:
     """Of the roots that the node trusts."""
 
     @classmethod
-    def of(cls, files: SvidFiles) -> "Ends":
-        """Read the files; raises as `SvidFiles.load`."""
-        svid = files.load()
-        chain = certificates_of(svid.chain, files.certificate)[1:]
-        return cls(_first_end(chain), _first_end(certificates_of(svid.bundle, files.bundle)))
+    def of(cls, svid: Svid) -> "Ends":
+        """Tell it of an identity."""
+        chain, roots = map(x509.load_pem_x509_certificates, (svid.chain, svid.bundle))
+        return cls(_first_end(chain[1:]), _first_end(roots))
 
 
 def _first_end(authorities: list[x509.Certificate]) -> dt.datetime | None:
@@ -54,23 +54,21 @@ class Identity:
     """
 
     def __init__(self, files: SvidFiles) -> None:
-        self._files = files
-        self._svid = files.load()
+        """Raises what `SvidFiles.load` raises where there is no identity to start with."""
+        self._renewed = Renewed(files, _itself)
+        self._svid = self._renewed.present()
         self._looked = time.monotonic()
 
     def svid(self) -> Svid:
-        """Get the present identity; looks at the files at most once a second."""
+        """Get the present identity, the last good one at that; looks at the files at most once a second."""
         if time.monotonic() - self._looked >= _LOOK_EVERY:
-            self.renewed()
+            self._looked = time.monotonic()
+            self._svid = self._renewed.present()
         return self._svid
 
-    def renewed(self) -> bool:
-        """Look at the files now; tells whether they changed."""
-        self._looked = time.monotonic()
-        if self._files.version() == self._svid.version:
-            return False
-        self._svid = self._files.load()
-        return True
+
+def _itself(svid: Svid) -> Svid:
+    return svid
 
 
 def from_workload_api(section: TlsSection, wanted: SpiffeId) -> WorkloadFiles | None:

@@ -4,6 +4,7 @@ Providers belong to the node, not to the process, so that several nodes can live
 every hop whether or not a trace is recorded. Nothing here is given personal data: logs name methods, reasons, ids.
 """
 
+import logging
 import re
 import time
 from bisect import bisect_left
@@ -44,6 +45,7 @@ _PATIENCE = 3
 _MOST_LINES = 2048
 """Log lines that wait for a collector; of more, the oldest go only to standard error."""
 _IDS = RandomIdGenerator()
+_log = logging.getLogger(__name__)
 _LOW_64 = (1 << 64) - 1
 _RECORDED = TraceFlags(TraceFlags.SAMPLED)
 # Not empty: the SDK takes an empty context for none and looks for the present one, which costs more than the rest.
@@ -133,7 +135,7 @@ class Telemetry:
 
             for provider in self._metrics:
                 getattr(provider.get_meter("hutong"), create)(name, [observe], description=description)
-        shown.append((labels, read))
+        shown.append((labels, _guarded(name, read)))
 
     def cache(self, name: str, uses: Uses) -> None:
         """Show how well something is kept, by hits and misses."""
@@ -209,6 +211,25 @@ class Telemetry:
         with ThreadPoolExecutor(len(ends)) as threads:
             for ended in [threads.submit(end) for end in ends]:
                 ended.result()
+
+
+def _guarded(name: str, read: Read) -> Read:
+    """Read a value such that one that cannot be read is none: the log says so once, and the others are shown."""
+    failing = False
+
+    def guarded() -> float | None:
+        nonlocal failing
+        try:
+            value = read()
+        except Exception:
+            if not failing:
+                _log.exception("A value cannot be shown", extra={"fields": {"metric": name}})
+            failing = True
+            return None
+        failing = False
+        return value
+
+    return guarded
 
 
 class Calls(Collector):

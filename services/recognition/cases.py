@@ -132,7 +132,7 @@ class Cases:
                 await self.reconsider(outcome.revoked, besides=case_id)
         except Unavailable:
             # What was appended stays appended; the other cases come to it when they are attended to next.
-            _log.warning("Other cases could not be attended to", extra={"case_id": case_id})
+            _log.warning("Other cases could not be attended to", extra={"fields": {"case_id": case_id}})
         return appended
 
     def append_in(
@@ -227,7 +227,7 @@ class Cases:
             raise
         except Exception:
             # Whatever it is about this case, the others must not wait for it.
-            _log.exception("A case could not be attended to", extra={"case_id": case_id})
+            _log.exception("A case could not be attended to", extra={"fields": {"case_id": case_id}})
             self._failing[case_id] = now + _RETRY
             return 0
         if attended.added:

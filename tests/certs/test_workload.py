@@ -60,6 +60,18 @@ def _der(pem: bytes) -> bytes:
     return b"".join(each.public_bytes(Encoding.DER) for each in x509.load_pem_x509_certificates(pem))
 
 
+VERSION = b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06"
+"""That of a certificate (RFC 5280 §4.1), and one that there is not."""
+CURVE = b"\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x2a\x86\x48\xce\x3d\x03\x01\x7f"
+"""P-256 (RFC 5480 §2.1.1.1), and none that is known."""
+
+
+def odd(der: bytes, change: tuple[bytes, bytes]) -> bytes:
+    """Spoil what holds certificates or keys such that its form still stands."""
+    assert change[0] in der
+    return der.replace(*change)
+
+
 class Agent:
     """An agent on a socket: every caller is told the last word, and each new one as it comes."""
 
@@ -145,7 +157,7 @@ def test_what_changes_is_followed_and_an_agent_that_is_gone_waited_for(
         agent.say(handed(client))
         until(workload.files, second.serial)
         assert workload.files.load().bundle == client.load().bundle
-        agent.say(b"\xff nonsense")
+        agent.say(odd(handed(client), VERSION))
         agent.say(handed())
     assert workload.files.load().leaf.serial_number == second.serial, "the agent is gone: the last identity serves"
     third = authority.renew(WANTED, clock())
@@ -179,6 +191,9 @@ def test_what_does_not_fit_is_not_written(authority: Authority, client: SvidFile
         {"x509_svid": b""},
         {"x509_svid": after.x509_svid[:-1]},
         {"x509_svid": b"\x30"},
+        {"x509_svid": odd(after.x509_svid, VERSION)},
+        {"x509_svid": odd(after.x509_svid, CURVE)},
+        {"x509_svid_key": odd(after.x509_svid_key, CURVE)},
         {"bundle": b""},
         {"bundle": b"nonsense"},
     ):

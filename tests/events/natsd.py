@@ -12,6 +12,7 @@ from shutil import rmtree
 from services.kit.events.jetstream.broker import Broker
 from services.kit.events.jetstream.permissions import Cluster, Place, server_config
 from services.kit.events.jetstream.way import Way
+from services.kit.identity import Identity
 from tests.state.secured import made
 from tests.zone import ZONE, Zone
 
@@ -97,7 +98,7 @@ class Natsd:
 
     def broker(self, path: str) -> Broker:
         """Give the way to it for a node of the zone."""
-        return Broker(tuple(self.addresses), self.zone.identity(BROKER), self.zone.files(path))
+        return Broker(tuple(self.addresses), self.zone.identity(BROKER), Identity(self.zone.files(path)))
 
 
 def clustered(zone: Zone, folder: Path, source: str, readers: Sequence[str], count: int = 3) -> list[Natsd]:

@@ -13,6 +13,7 @@ from services.cli.zone import Zone
 from services.kit.errors import Reason, Unavailable
 from services.kit.events.jetstream.broker import Broker, Limits
 from services.kit.events.jetstream.way import Way
+from services.kit.identity import Identity
 from tests.cli.conftest import Ran, run
 from tests.events.natsd import BROKER, SERVER, free_ports, listens
 from tests.state.secured import made
@@ -60,7 +61,7 @@ async def test_nodes_join_a_server_that_has_it(zone: Zone, tmp_path: Path) -> No
     way = Way.of(zone.identity("recognition/node"), "customs")
 
     def broker(node: str) -> Broker:
-        return Broker((address,), zone.identity(BROKER), zone.credentials(node))
+        return Broker((address,), zone.identity(BROKER), Identity(zone.credentials(node)))
 
     with serving(tmp_path / "nats.conf", port):
         async with broker("recognition/node").connect() as source, broker("customs/node").connect() as reader:

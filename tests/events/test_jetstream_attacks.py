@@ -17,6 +17,7 @@ from services.kit.errors import PermissionDenied, Reason, Unavailable
 from services.kit.events.jetstream.broker import Broker, Connection
 from services.kit.events.jetstream.statement import AFTER, AT, SIGNATURE, Sealed, seal, unseal
 from services.kit.events.jetstream.way import Way, inbox_prefix
+from services.kit.identity import Identity
 from services.kit.log.notes import Signer
 from tests.events.bed import SOURCE, event, numbers, signer, take
 from tests.events.jetfield import CUSTOMS, Field, field, until
@@ -56,7 +57,7 @@ async def test_a_stranger_cannot_connect(made: Field, tmp_path: Path) -> None:
     other = Zone(tmp_path / "other").files("customs/node")
     files = made.zone.files("customs/node")
     mixed = type(files)(other.certificate, other.key, files.bundle)
-    await refused(Broker((f"127.0.0.1:{made.server.port}",), made.zone.identity(BROKER), mixed))
+    await refused(Broker((f"127.0.0.1:{made.server.port}",), made.zone.identity(BROKER), Identity(mixed)))
 
 
 async def test_without_a_certificate_nobody_connects(made: Field) -> None:
@@ -70,7 +71,7 @@ async def test_without_a_certificate_nobody_connects(made: Field) -> None:
 
 async def test_a_broker_that_is_another_is_not_spoken_to(made: Field) -> None:
     broker = made.server.broker("customs/node")
-    await refused(Broker(broker.servers, made.zone.identity("broker/other"), broker.files))
+    await refused(Broker(broker.servers, made.zone.identity("broker/other"), broker.own))
 
 
 async def denied(made: Field, connection: Connection, subject: str, data: bytes = b"") -> bool:

@@ -371,4 +371,4 @@ async def test_it_shows_how_long_authorities_last_that_people_renew(field: Field
 def test_authorities_that_renew_themselves_end_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for life in ("ROOT_LIFE", "INTERMEDIATE_LIFE"):
         monkeypatch.setattr(issuance, life, dt.timedelta(days=60))
-    assert Ends.of(Zone(tmp_path).files("customs/node")) == Ends(None, None)
+    assert Ends.of(Zone(tmp_path).files("customs/node").load()) == Ends(None, None)

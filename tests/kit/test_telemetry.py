@@ -251,6 +251,27 @@ def test_calls_of_a_few_milliseconds_are_told_from_slow_ones() -> None:
     assert [below[edge] for edge in ("0.001", "0.005", "0.05", "5.0")] == [0, 1, 2, 3]
 
 
+def test_a_value_that_cannot_be_read_hides_no_other_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    telemetry, broken = Telemetry("customs/node", TelemetrySection()), [True]
+
+    def read() -> float:
+        if broken[0]:
+            raise OSError("gone")
+        return 2.0
+
+    try:
+        telemetry.gauge("hutong_some", "Some", read, of="one")
+        telemetry.gauge("hutong_some", "Some", lambda: 1.0, of="other")
+        assert [list(telemetry.readings()) for _ in range(2)] == [[("hutong_some", {"of": "other"}, 1.0)]] * 2
+        assert b'hutong_some{of="other"} 1.0' in generate_latest(telemetry.registry)
+        assert [vars(each)["fields"] for each in caplog.records] == [{"metric": "hutong_some"}]
+        broken.clear()
+        broken.append(False)
+        assert len(list(telemetry.readings())) == 2
+    finally:
+        telemetry.close()
+
+
 async def test_a_port_for_metrics_that_is_in_use_is_said(tmp_path: Path) -> None:
     zone = Zone(tmp_path)
     listed = tmp_path / "access.yaml"

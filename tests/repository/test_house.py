@@ -1,5 +1,6 @@
 """The repository as a house: what stands at its top, what is pinned, which way imports run, what is never committed."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -122,3 +123,24 @@ def test_nothing_of_a_test_pki_is_committed() -> None:
     assert not found
     names = {path.suffix for path in committed()}
     assert not names & {".pem", ".key", ".crt", ".crl", ".der", ".p12", ".db", ".sqlite"}
+
+
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+
+def dropped(module: ast.Module) -> list[int]:
+    """List the lines that log something beside the message which is no field, and so is in no line of the log."""
+    return [
+        call.lineno
+        for call in ast.walk(module)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in LEVELS
+        for keyword in call.keywords
+        if keyword.arg == "extra" and [ast.unparse(k) for k in getattr(keyword.value, "keys", ())] != ["'fields'"]
+    ]
+
+
+def test_whatever_is_logged_is_in_the_line() -> None:
+    assert dropped(ast.parse("_log.info('Said', extra={'serial': 1})\nlog.error('Said', extra=more)")) == [1, 2]
+    found = [path for path in committed() if path.suffix == ".py" and path.relative_to(REPOSITORY).parts[0] != "tests"]
+    assert len(found) > 100
+    assert {path.name: lines for path in found if (lines := dropped(ast.parse(path.read_bytes())))} == {}

@@ -25,6 +25,7 @@ with instrumented("services.kit.transport.nghttp2", "services.kit.rpc"):
     from services.kit.transport.nghttp2.server import NgServer
     from services.kit.transport.nghttp2.serving import ServerConnection
 
+from certs.renewed import Renewed
 from certs.spiffe import server_name
 from certs.svid import SvidFiles
 from services.kit.errors import HutongError
@@ -130,7 +131,7 @@ class Bed:
         self.identity = host.identity
         files: SvidFiles = zone.files(echo.WHO)
         self.svid = files.load()
-        contexts = tls.ServerContexts(zone.files(echo.NODE))
+        contexts = Renewed(zone.files(echo.NODE), tls.server_context)
         self.tls = agreed(contexts.present(), tls.client_context(self.svid), server_name(host.identity))
         self._runs = 0
 

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from certs.authority import Authority
 from certs.errors import CertificateError
+from certs.renewed import Renewed
 from certs.spiffe import SpiffeId, server_name
 from certs.svid import Svid, SvidFiles
 from services.kit.transport.nghttp2 import tls
@@ -72,7 +73,7 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext, name: SpiffeId = SERVE
 
 
 def shaken(server: SvidFiles, client: SvidFiles, name: SpiffeId = SERVER) -> Ends:
-    return shake(tls.ServerContexts(server).present(), tls.client_context(client.load()), name)
+    return shake(Renewed(server, tls.server_context).present(), tls.client_context(client.load()), name)
 
 
 def test_both_ends_know_each_other_and_speak_http2_over_tls_1_3(server: SvidFiles, client: SvidFiles) -> None:
@@ -89,7 +90,7 @@ def test_a_bogus_client_is_refused_in_the_handshake_where_grpc_refuses_it(
     bogus: Bogus, server: SvidFiles, authority: Authority, tmp_path: Path
 ) -> None:
     files = sign(bogus.leaf, authority, tmp_path / "bogus")
-    context = tls.ServerContexts(server).present()
+    context = Renewed(server, tls.server_context).present()
     if bogus.in_handshake:
         with pytest.raises(ssl.SSLError):
             shake(context, tls.client_context(read(files)))
@@ -146,7 +147,7 @@ def test_a_name_as_common_name_is_no_name(client: SvidFiles, authority: Authorit
 def test_a_client_without_a_certificate_is_refused(server: SvidFiles) -> None:
     context = ssl.create_default_context(cafile=str(server.bundle))
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
-        shake(tls.ServerContexts(server).present(), context)
+        shake(Renewed(server, tls.server_context).present(), context)
 
 
 @pytest.mark.parametrize("end", ["server", "client"])
@@ -156,7 +157,7 @@ def test_tls_1_2_is_refused_at_either_end(end: str, server: SvidFiles, client: S
     files = server if end == "server" else client
     old.load_cert_chain(files.certificate, files.key)
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    ours = tls.client_context(client.load()), tls.ServerContexts(server).present()
+    ours = tls.client_context(client.load()), Renewed(server, tls.server_context).present()
     with pytest.raises(ssl.SSLError, match=r"(?i)version|unsupported protocol"):
         shake(old, ours[0]) if end == "server" else shake(ours[1], old)
 
@@ -183,7 +184,7 @@ def test_a_server_follows_its_files_and_serves_with_the_last_good_ones(
     name = SpiffeId.of(ZONE, "customs", "other")
     authority.issue(name, now())
     files = authority.layout.svid(name)
-    contexts = tls.ServerContexts(files)
+    contexts = Renewed(files, tls.server_context)
     assert contexts.present() is contexts.present()
 
     def shown() -> int:
@@ -212,7 +213,7 @@ def test_a_server_follows_its_files_and_serves_with_the_last_good_ones(
 def test_roots_are_followed_too(authority: Authority, client: SvidFiles, tmp_path: Path, server: SvidFiles) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(server.bundle.read_bytes())
-    contexts = tls.ServerContexts(SvidFiles(server.certificate, server.key, bundle))
+    contexts = Renewed(SvidFiles(server.certificate, server.key, bundle), tls.server_context)
     context = tls.client_context(client.load())
     shake(contexts.present(), context)
     other = Authority.create(tmp_path / "other", ZONE, now())
@@ -224,7 +225,7 @@ def test_roots_are_followed_too(authority: Authority, client: SvidFiles, tmp_pat
 def test_a_server_without_an_identity_does_not_begin(tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     with pytest.raises(CertificateError):
-        tls.ServerContexts(SvidFiles(absent, absent, absent))
+        Renewed(SvidFiles(absent, absent, absent), tls.server_context)
 
 
 @pytest.mark.parametrize("memory", [True, False])
@@ -240,7 +241,7 @@ def test_nothing_of_the_key_is_left_about(
     assert list(tmp_path.iterdir()) == []
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     monkeypatch.undo()
-    shake(tls.ServerContexts(client).present(), context, OTHER)
+    shake(Renewed(client, tls.server_context).present(), context, OTHER)
 
 
 def test_a_key_in_a_file_is_for_us_alone(client: SvidFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

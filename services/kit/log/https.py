@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from certs.contexts import show
 from certs.errors import CertificateError
+from certs.renewed import Renewed
 from certs.spiffe import SpiffeId
-from certs.svid import Svid, SvidFiles, SvidVersion
+from certs.svid import Svid, SvidFiles
 from services.kit.caller import Caller
 from services.kit.errors import FailedPrecondition, HutongError, InvalidArgument, NotFound, PermissionDenied, Reason
 from services.kit.log.service import check_reader
@@ -123,41 +125,6 @@ class _Refused(Exception):
         self.status = status
 
 
-class _Contexts:
-    """TLS as the node's files have it now; while new ones do not make sense, the last good ones serve."""
-
-    def __init__(self, files: SvidFiles) -> None:
-        """Raises `CertificateError` where there is no identity to start with."""
-        self._files = files
-        self._complaint = ""
-        self._version, self._context = self._load(files.load())
-
-    def current(self) -> ssl.SSLContext:
-        """Give the context for the next connection."""
-        try:
-            if self._files.version() != self._version:
-                # One attempt: the handshake is waiting, and the next one asks again.
-                self._version, self._context = self._load(self._files.load(attempts=1))
-                self._complaint = ""
-        except (CertificateError, OSError) as error:
-            if str(error) != self._complaint:
-                self._complaint = str(error)
-                _log.error("Certificate of the log's tiles could not be renewed", exc_info=error)
-        return self._context
-
-    def _load(self, svid: Svid) -> tuple[SvidVersion, ssl.SSLContext]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=svid.bundle.decode())
-        # From the files, since the library takes them from nowhere else; a renewal in between shows as a mismatch, or
-        # as another version at the next look.
-        context.load_cert_chain(self._files.certificate, self._files.key)
-        # A resumed session would bring back a peer that was verified under roots of then.
-        context.num_tickets = 0
-        return svid.version, context
-
-
 class TileServer:
     """Serves a log's tiles on one address."""
 
@@ -185,7 +152,7 @@ class TileServer:
 
     async def start(self) -> None:
         """Listen; raises `FailedPrecondition` ADDRESS_IN_USE, `CertificateError` where there is no identity."""
-        self._contexts = await asyncio.to_thread(_Contexts, self._files)
+        self._contexts = await asyncio.to_thread(Renewed, self._files, _context)
         host, _, port = self._address.rpartition(":")
         try:
             listening = socket.create_server((host.strip("[]"), int(port)), backlog=128)
@@ -242,7 +209,7 @@ class TileServer:
             transport, _ = await loop.connect_accepted_socket(
                 lambda: protocol,
                 connection,
-                ssl=self._contexts.current(),
+                ssl=self._contexts.present(),
                 ssl_handshake_timeout=self._limits.handshake,
                 ssl_shutdown_timeout=_GOODBYE,
             )
@@ -331,6 +298,15 @@ class TileServer:
             return _refusal(HTTPStatus.FORBIDDEN)
         except HutongError:
             return _refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+def _context(svid: Svid) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # A resumed session would bring back a peer that was verified under roots of then.
+    context.num_tickets = 0
+    show(context, svid)
+    return context
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

@@ -152,7 +152,7 @@ def _translate(error: exc.SQLAlchemyError) -> HutongError:
         _log.warning("Record store not available", exc_info=error)
         return Unavailable(Reason.STORE_UNAVAILABLE, "the record store cannot be reached now")
     number = secrets.token_hex(6)
-    _log.error("Record store failed", exc_info=error, extra={"error_id": number})
+    _log.error("Record store failed", exc_info=error, extra={"fields": {"error_id": number}})
     return Internal(Reason.INTERNAL, f"the record store failed, error {number}")
 
 

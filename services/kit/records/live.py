@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, cast
 
 from google.protobuf.message import Message
 
@@ -21,7 +21,7 @@ from services.kit.errors import FailedPrecondition, HutongError, Internal, Reaso
 from services.kit.records import writer
 from services.kit.records.catalogue import KEY_SEPARATOR, RecordType
 from services.kit.records.conditions import Condition
-from services.kit.records.ingest import Item, is_mapped
+from services.kit.records.ingest import Item, Unmapped, is_mapped
 from services.kit.records.source import (
     ALWAYS,
     Changes,
@@ -132,7 +132,9 @@ class LiveSource:
             for item in self._limited(reader, wanted):
                 if not is_mapped(item):
                     unreadable += 1
-                    _log.warning("Live row not readable", extra={"position": item.position})
+                    # Not where it stands: that is the row's key, which may be a person's.
+                    why = {"record_type": query.record_type.name, "reason": str(cast("Unmapped", item).reason)}
+                    _log.warning("Live row not readable", extra={"fields": why})
                     continue
                 message = item.message
                 if not all(c.evaluate(message, query.params) is True for c in several):

@@ -17,11 +17,12 @@ from nats.errors import Error as NatsError
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
-from certs.errors import CertificateError
+from certs.contexts import show
 from certs.spiffe import SpiffeId, server_name
-from certs.svid import Svid, SvidFiles, SvidVersion
+from certs.svid import Svid, SvidVersion
 from services.kit.errors import Reason, Unavailable
 from services.kit.events.jetstream.way import inbox_prefix
+from services.kit.identity import Identity
 
 _CONNECT: Final = 5
 """Seconds that a connection may take."""
@@ -204,16 +205,12 @@ class Broker:
     """`host:port`, each."""
     identity: SpiffeId
     """What it has to prove to be."""
-    files: SvidFiles
-    """Our own certificate, and the roots."""
+    own: Identity
+    """Ours: our certificate, and the roots."""
 
     def stale(self, connection: Connection) -> bool:
         """Tell whether our certificate, or the roots, were replaced since."""
-        try:
-            return self.files.version() != connection.version
-        except CertificateError:
-            # What there was is better than nothing, until there is something again.
-            return False
+        return self.own.svid().version != connection.version
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[Connection]:
@@ -222,10 +219,10 @@ class Broker:
         async def failed(error: Exception) -> None:
             _log.debug("The broker complains", exc_info=error)
 
+        svid = self.own.svid()
         try:
-            svid = await asyncio.to_thread(self.files.load)
-            context = await asyncio.to_thread(self._context, svid)
-        except (CertificateError, ssl.SSLError, OSError):
+            context = await asyncio.to_thread(_context, svid)
+        except (ssl.SSLError, OSError):
             raise unavailable("there is no certificate to show to the broker") from None
         client, closed = await self._open(
             {
@@ -274,10 +271,8 @@ class Broker:
             raise
         return client, closed
 
-    def _context(self, svid: Svid) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cadata=svid.bundle.decode())
-        # Read again: Python takes a key from files only. Where they changed meanwhile, `stale` says so.
-        context.load_cert_chain(self.files.certificate, self.files.key)
-        return context
+
+def _context(svid: Svid) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    show(context, svid)
+    return context

@@ -80,4 +80,4 @@ def _observe(host: Host, publisher: Publisher) -> None:
 
 def _broker(host: Host, section: NatsSection) -> Broker:
     identity = SpiffeId.of(host.config.node.zone, section.agency, section.system)
-    return Broker(tuple(section.servers), identity, host.files)
+    return Broker(tuple(section.servers), identity, host.own)

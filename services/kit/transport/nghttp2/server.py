@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
+from certs.renewed import Renewed
 from certs.spiffe import SpiffeId
 from certs.svid import SvidFiles
 from services.kit.caller import Caller
@@ -23,7 +24,7 @@ from services.kit.sessions.deadlines import Deadlines
 from services.kit.transport.nghttp2.bounds import Timing
 from services.kit.transport.nghttp2.connection import SHUTDOWN
 from services.kit.transport.nghttp2.serving import ServedStream, ServerConnection
-from services.kit.transport.nghttp2.tls import ServerContexts
+from services.kit.transport.nghttp2.tls import server_context
 from services.kit.transport.seam import SLACK, Admission, address_in_use
 from services.kit.waiting import within
 
@@ -72,7 +73,7 @@ class NgServer:
         self.most_each = max(1, limits.concurrent_calls // 2)
         self.port = 0
         self.address = address
-        self._contexts = ServerContexts(files)
+        self._contexts = Renewed(files, server_context)
         self._most = limits.connections
         self._most_of = max(1, limits.connections // 2)
         self.connections: dict[ServerConnection, str] = {}
