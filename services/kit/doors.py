@@ -208,6 +208,8 @@ class RecordSourceService:
         if made is None:
             self.requests.made += 1
             word = self._contexts.word(common, call)
+            # Before anything of the question is refused: whose it is, is known now.
+            call.facts.asked(word.origin.caller, word.origin.request)
             check_selections(common.selections)
             stated = bool(word.origin.request.authorization_id)
             made = _Request(call.certificate, word, stated, tuple(common.selections), common.known_policy_version)
@@ -225,11 +227,12 @@ class RecordSourceService:
         now = self._reader.clock()
         self._contexts.check(made.word, now)
         origin, facts = made.word.origin, call.facts
+        facts.asked(origin.caller, origin.request, None, said.query_id)
         # Without a subject only what an authorization opens by a condition: the reader checks that it does.
         about, named = said.subject, not made.authorized or said.HasField("subject")
         subject = reader.subject_of(about.scheme, about.value, about.as_written) if named else None
         as_of = reader.moment_of(said, now) if said.HasField("as_of") else None
-        facts.asked(origin.caller, origin.request, subject, said.query_id)
+        facts.about(subject)
         if made.authorized:
             facts.granted(self._reader.grant(origin))
         sections: list[bytes] = []
@@ -279,8 +282,8 @@ class RecordSourceService:
         Raises `ResourceExhausted` where the caller watches too much already.
         """
         origin = self._contexts.origin(request, call)
-        _check_size(request.selection)
         call.facts.asked(origin.caller, origin.request)
+        _check_size(request.selection)
         kind = self._owned(request.selection.record_type)
         with self._watches.counted(origin.caller.spiffe_id):
             async for response in self._watched(request, origin, kind, call.facts):

@@ -296,8 +296,8 @@ class Host:
         allowed = AccessList(access.read(*lists), self.served)
         limits = self.config.limits
         self._lateness.start()
-        rates = Rates(limits.rate, limits.refusals, limits.rates)
-        self._gate = Shedding(rates, self._lateness, await self._quotas())
+        rates, vital = (Rates(limits.rate, limits.refusals, limits.rates) for _ in range(2))
+        self._gate = Shedding(rates, vital, self._lateness, await self._quotas())
         admission = Admission(self._verifier, limits, self.telemetry.calls.refused)
         self._server = self._listen(self.config.node.listen, everything, allowed, admission, self.files)
         self._observe(admission)

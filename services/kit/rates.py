@@ -1,7 +1,9 @@
 """How often one caller may call, and be refused: nobody wears a node out, or fills its log with refusals.
 
 Each caller has two buckets that fill at a steady rate: one that its calls are taken from, and one that its refusals
-are. Where either is empty it is told to wait, and that is counted, not logged.
+are. Where either is empty it is told to wait, and that is counted, not logged. Calls are those of the peer; a
+refusal is that of the caller whom a gateway spoke for, once its word was found good: what one caller does wrong costs
+no other.
 """
 
 import math
@@ -63,18 +65,29 @@ class Rates:
     def take(self, caller: Caller) -> None:
         """Count a call; raises `ResourceExhausted` RATE_EXCEEDED, with the seconds until the next may come."""
         now = self._clock()
-        calls, refusals = self._buckets.get(caller.spiffe_id) or self._begin(caller, now)
+        calls, refusals = self._of(caller, now)
         if refusals.fill(now) < 1:
             raise _exceeded("refusals", refusals)
         if calls.fill(now) < 1:
             raise _exceeded("calls", calls)
         calls.left -= 1
 
-    def refused(self, caller: Caller, error: HutongError) -> None:
-        """Count a refusal, where the caller is to blame for it."""
-        buckets = self._buckets.get(caller.spiffe_id)
-        if error.code in _FOR_CAUSE and buckets is not None:
-            buckets[1].left -= 1
+    def refused(self, caller: Caller, error: HutongError) -> HutongError:
+        """Count a refusal, where the caller is to blame for it; gives what to refuse with.
+
+        That is RATE_EXCEEDED where it has had too many: `take` cannot know whom a gateway is going to speak for.
+        """
+        if error.code not in _FOR_CAUSE:
+            return error
+        now = self._clock()
+        refusals = self._of(caller, now)[1]
+        if refusals.fill(now) < 1:
+            return _exceeded("refusals", refusals)
+        refusals.left -= 1
+        return error
+
+    def _of(self, caller: Caller, now: float) -> tuple[_Bucket, _Bucket]:
+        return self._buckets.get(caller.spiffe_id) or self._begin(caller, now)
 
     def _begin(self, caller: Caller, now: float) -> tuple[_Bucket, _Bucket]:
         if len(self._buckets) >= MOST_KEPT:

@@ -133,8 +133,8 @@ class Gate(Protocol):
         """Count what is about to leave and be logged; raise `HutongError` where it must not."""
         ...
 
-    def refused(self, call: Call, error: HutongError) -> None:
-        """Know of a refusal of a call that was let in."""
+    def refused(self, call: Call, error: HutongError) -> HutongError:
+        """Know of a refusal; gives the error to refuse with, where there were too many."""
         ...
 
 
@@ -337,7 +337,7 @@ class Dispatcher:
     async def _refused(self, rpc: Rpc, call: Call, error: Exception) -> HutongError:
         """Record a refusal; gives the error that leaves."""
         known = error if isinstance(error, HutongError) else self._errors(error, call, rpc)
-        self._gate.refused(call, known)
+        known = self._gate.refused(call, known)
         if rpc.receipt and self._recorder is not None and known.reason not in _UNLOGGED:
             try:
                 await self._recorder.refused(call, rpc, known)

@@ -23,7 +23,10 @@ VITAL: Final = frozenset(
         "/hutong.api.exchange.v1.ZoneService/GetTrust",
     }
 )
-"""Let in however much there is to do: whether a node lives and how it does, and that something must end."""
+"""Let in however much there is to do: whether a node lives and how it does, and that something must end.
+
+They have rates of their own: whoever has used up what it may call, or be refused, can still revoke.
+"""
 
 LOOK: Final = 0.1
 """Seconds between looks at the event loop."""
@@ -72,25 +75,28 @@ class Lateness:
 class Shedding:
     """Stands before everything else of a call (`rpc.Dispatcher`)."""
 
-    def __init__(self, rates: Rates, lateness: Lateness, quotas: Quotas | None = None) -> None:
-        """`quotas` are None where the config gives none."""
+    def __init__(self, rates: Rates, vital: Rates, lateness: Lateness, quotas: Quotas | None = None) -> None:
+        """`vital` are the rates of what is vital, `quotas` are None where the config gives none."""
         self._rates = rates
+        self._vital = vital
         self._lateness = lateness
         self._quotas = quotas
 
     def __call__(self, call: Call, rpc: Rpc, /) -> None:
         """Let a call in; raises `Unavailable` OVERLOADED, or `ResourceExhausted` RATE_EXCEEDED or QUOTA_EXCEEDED."""
-        if self._lateness.overloaded and rpc.method not in VITAL:
+        vital = rpc.method in VITAL
+        if self._lateness.overloaded and not vital:
             raise Unavailable(Reason.OVERLOADED, "this node has too much to do: try again in a moment")
-        self._rates.take(call.caller)
-        if self._quotas is not None and rpc.receipt:
+        (self._vital if vital else self._rates).take(call.caller)
+        if self._quotas is not None and rpc.receipt and not vital:
             self._quotas.check(call.caller)
 
     def giving(self, call: Call) -> None:
         """Count what is about to be given; raises `ResourceExhausted` QUOTA_EXCEEDED."""
-        if self._quotas is not None:
+        if self._quotas is not None and call.method not in VITAL:
             self._quotas.spend(call.caller, call.facts)
 
-    def refused(self, call: Call, error: HutongError) -> None:
-        """Count a refusal."""
-        self._rates.refused(call.caller, error)
+    def refused(self, call: Call, error: HutongError) -> HutongError:
+        """Count a refusal, for whom the call was; gives what to refuse with, as `Rates.refused` does."""
+        rates = self._vital if call.method in VITAL else self._rates
+        return rates.refused(call.facts.caller or call.caller, error)

@@ -13,17 +13,18 @@ from grpc_health.v1 import health_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hutong.api.authorization.v1 import authorization_pb2
 from hutong.api.exchange.v1 import record_source_pb2
 from hutong.api.node.v1 import node_pb2
 from services.kit import rates, shedding
 from services.kit.caller import Caller
-from services.kit.config import LimitsSection
+from services.kit.config import LimitsSection, QuotaSection
 from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason, ResourceExhausted, Unavailable
 from services.kit.host import Host
 from services.kit.log.nodelog import NodeLog
 from services.kit.rates import Rates
 from services.kit.revocations import WATCH
-from services.kit.rpc import Call, bind
+from services.kit.rpc import Call, bind, bind_method
 from services.kit.shedding import Lateness
 from tests.exchange.standin import ACCESS, SOURCE, Standin
 from tests.kit.test_revocations import listen
@@ -34,6 +35,8 @@ FETCH = f"/{SOURCE.full_name}/Fetch"
 SESSION = f"/{SOURCE.full_name}/FetchSession"
 CHECK = "/grpc.health.v1.Health/Check"
 STATUS = "/hutong.api.node.v1.NodeService/GetStatus"
+AUTHORIZATIONS = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"]
+REVOKE = AUTHORIZATIONS.methods_by_name["RevokeAuthorization"]
 Fetched = record_source_pb2.FetchResponse
 
 
@@ -88,6 +91,22 @@ def test_refusals_count_where_the_caller_is_to_blame() -> None:
         made.take(who)
     clock.now += 1
     made.take(who)
+
+
+def test_a_refusal_too_many_is_told_to_wait_and_counts_no_further() -> None:
+    """Also of callers that never called themselves: a gateway did, and they have buckets of their own."""
+    clock = Hand()
+    made, who, other = Rates(1e6, 1, clock=clock), caller("customs/a"), caller("customs/b")
+    no, none = PermissionDenied(Reason.CALLER_NOT_LISTED, "no"), NotFound(Reason.RECORD_NOT_FOUND, "none")
+    assert [made.refused(who, no) for _ in range(10)] == [no] * 10
+    for _ in range(100):
+        told = made.refused(who, no)
+        assert told.reason is Reason.RATE_EXCEEDED
+        assert told.metadata["retry_after"] == "1.000s"
+    assert made.refused(who, none) is none
+    assert made.refused(other, no) is no
+    clock.now += 1
+    assert made.refused(who, no) is no
 
 
 def test_the_more_exact_rate_counts() -> None:
@@ -149,6 +168,15 @@ def test_twice_late_is_overload_until_it_was_half_as_late() -> None:
     assert lateness.seconds == 0.4
 
 
+class Revoking:
+    """Revokes whatever it is told to."""
+
+    async def revoke_authorization(
+        self, _: authorization_pb2.RevokeAuthorizationRequest, __: Call
+    ) -> authorization_pb2.RevokeAuthorizationResponse:
+        return authorization_pb2.RevokeAuthorizationResponse()
+
+
 async def answer(_: record_source_pb2.FetchRequest, __: Call) -> Fetched:
     return Fetched()
 
@@ -179,7 +207,7 @@ async def test_a_stranger_to_the_list_fills_no_log(zone: Zone) -> None:
         found = [await refusal(host, zone, "taxation/refund") for _ in range(5)]
         assert found == [Reason.CALLER_NOT_LISTED] + [Reason.RATE_EXCEEDED] * 4
         assert size(host.log) == 1
-        # Nobody else is concerned; whether the node lives it is told no more, either: that is a call like others.
+        # Nobody else is concerned.
         assert await refusal(host, zone, "gateway/main") is None
         assert size(host.log) == 2
 
@@ -201,6 +229,23 @@ async def test_questions_of_a_session_count_one_by_one(zone: Zone) -> None:
         # The session was the one call there was.
         assert reasons == [Reason.RATE_EXCEEDED] * 3
         assert size(host.log) == 1
+
+
+async def test_whoever_has_used_up_everything_else_still_gets_in_with_what_is_vital(zone: Zone) -> None:
+    limits = LimitsSection(rate=0.001, refusals=0.001, quota=QuotaSection(calls=1))
+    access = f"{ACCESS}\n{AUTHORIZATIONS.full_name}: {{RevokeAuthorization: ['gateway/*']}}"
+    rpcs = (*bind(SOURCE, Standin(answer)), bind_method(REVOKE, Revoking()))
+    async with zone.serving(rpcs, access, limits) as host:
+        assert await refusal(host, zone, "gateway/main") is None
+        assert await refusal(host, zone, "gateway/main") is Reason.RATE_EXCEEDED
+        revoke = f"/{AUTHORIZATIONS.full_name}/RevokeAuthorization"
+        assert await refusal(host, zone, "gateway/main", revoke) is None
+        # It has an end as well, but of its own.
+        assert await refusal(host, zone, "gateway/main", CHECK) is Reason.RATE_EXCEEDED
+        # Nor does anybody fill the log with revocations that are not for it to make.
+        found = [await refusal(host, zone, "taxation/refund", revoke) for _ in range(3)]
+        assert found == [Reason.CALLER_NOT_LISTED] + [Reason.RATE_EXCEEDED] * 2
+        assert size(host.log) == 3
 
 
 def test_what_is_vital() -> None:

@@ -93,7 +93,12 @@ def made(zone: Zone, room: Echo, limits: LimitsSection = LIMITS, timing: Timing 
     context = Context(limits.deadline.total_seconds())
     trace = Trace(Telemetry("customs/node", TelemetrySection()))
     dispatcher = Dispatcher(
-        trace, Shedding(Rates(1e9, 1e9), Lateness(60)), Access(access), Errors(), context, limits.request_bytes
+        trace,
+        Shedding(Rates(1e9, 1e9), Rates(1e9, 1e9), Lateness(60)),
+        Access(access),
+        Errors(),
+        context,
+        limits.request_bytes,
     )
     admission = Admission(verifier, limits, lambda _rpc, _reason: None)
     return NgServer("127.0.0.1:0", rpcs, dispatcher, admission, zone.files(NODE), limits, timing)

@@ -17,10 +17,11 @@ from certs.svid import SvidFiles
 from gateway import trust
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, zone_pb2
 from services.kit.client import Client
+from services.kit.config import LimitsSection
 from services.kit.errors import FailedPrecondition, HutongError, Reason
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.zone import now
-from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, door, known, world
+from tests.zones.world import FAR, GIVEN, INLAND, PORT, REFUND, SUBJECT, WHY, World, door, known, world, zoned
 
 DECLARATION = f"{INLAND}/customs.Declaration:{GIVEN}"
 BEYOND = f"{FAR}/customs.Declaration:{GIVEN}"
@@ -82,6 +83,25 @@ async def test_a_zone_that_is_away_costs_its_own_sections(own: World) -> None:
         (OK, ""),
         (exchange_pb2.SECTION_STATUS_UNAVAILABLE, Reason.ZONE_UNREACHABLE),
     ]
+
+
+async def test_refusals_at_the_door_are_those_of_the_caller_that_another_zone_asks_for(tmp_path: Path) -> None:
+    async with world(tmp_path, LimitsSection(refusals=0.01)) as made:
+        log = made.inland.host("gateway").log
+        assert log is not None
+        # Port asks for somebody whom inland does not let ask, and for somebody with a page token that is none.
+        for reason in (Reason.CALLER_NOT_LISTED, Reason.RATE_EXCEEDED, Reason.RATE_EXCEEDED):
+            before = log.size
+            (section,) = (await made.ask(DECLARATION, who="customs/desk")).sections
+            assert section.reason == reason
+            assert log.size - before == (reason is Reason.CALLER_NOT_LISTED), "what is too much is not logged"
+            assert await came_of(made, DECLARATION) == [(OK, "")]
+        forged = zoned(question(SUBJECT, DECLARATION, **WHY))
+        forged.selections[0].page_token = "forged"
+        with pytest.raises(HutongError) as caught:
+            await made.port.client("taxation/desk").unary(QUERY, forged, federation_pb2.QueryResponse, timeout=5)
+        assert caught.value.reason is Reason.PAGE_TOKEN_INVALID
+        assert await came_of(made, DECLARATION) == [(OK, "")]
 
 
 async def test_a_department_lets_in_whom_it_lists(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gateway.config import DoorSection, ZoneSection
 from hutong.api.exchange.v1 import federation_pb2
+from services.kit.config import LimitsSection
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import EXPORTER, RECORDS
 from tests.zone import free_address
@@ -97,13 +98,14 @@ def door(mesh: Mesh) -> str:
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path) -> AsyncGenerator[World]:
-    """Run the three zones."""
+async def world(folder: Path, limits: LimitsSection | None = None) -> AsyncGenerator[World]:
+    """Run the three zones; `limits` are those of inland, where they are not the usual ones."""
     meshes: list[Mesh] = []
     for name in (PORT, INLAND, FAR):
         (folder / name).mkdir()
         meshes.append(Mesh(folder / name, name))
     port, inland, far = meshes
+    inland.limits = limits or inland.limits
     for mesh in meshes:
         mesh.door = DoorSection(listen=free_address())
     async with contextlib.AsyncExitStack() as stack:
