@@ -43,12 +43,13 @@ class _Ask:
         self.event.set()
 
 
-def tend(folder: Path, now: dt.datetime) -> Turn:
+def tend(authority: Authority, now: dt.datetime) -> Turn:
     """Look at a zone once: renew what is due, sign its revocation list again where half of its life is over.
 
-    Raises `ZoneMissing` or `ZoneDamaged`; what fails of one certificate does not keep the others from being renewed.
+    What ended long ago is moved to the register's archive.
+
+    Raises `ZoneDamaged`; what fails of one certificate does not keep the others from being renewed.
     """
-    authority = Authority.open(folder)
     renewed: list[str] = []
     problems: list[str] = []
     for entry in due(authority, now):
@@ -63,26 +64,31 @@ def tend(folder: Path, now: dt.datetime) -> Turn:
     if RevocationList(layout.revoked, layout.bundle).seconds_left(now) <= LIST_LIFE.total_seconds() / 2:
         authority.publish_revocations(now)
         published = True
+    try:
+        authority.archive(now)
+    except (CertificateError, OSError) as error:
+        problems.append(f"{authority.register.path}: {error}")
     return Turn(tuple(renewed), published, "; ".join(problems))
 
 
 def keep(folder: Path, every: dt.timedelta, *, once: bool, said: Callable[[Turn], None]) -> None:
     """Tend a zone again and again, until SIGTERM or SIGINT; with `once`, one time.
 
-    `said` hears of every turn that did or failed something. Raises what `tend` raises at the first turn only.
+    `said` hears of every turn that did or failed something. Raises what opening the zone and `tend` raise, at the first
+    turn only.
     """
     asked = threading.Event()
     if not once:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _Ask(asked))
-    turn = tend(folder, _now())
+    turn = tend(Authority.open(folder), _now())
     while True:
         if turn != Turn():
             said(turn)
         if once or asked.wait(every.total_seconds()):
             return
         try:
-            turn = tend(folder, _now())
+            turn = tend(Authority.open(folder), _now())
         except (CertificateError, OSError) as error:
             turn = Turn(problem=str(error))
 

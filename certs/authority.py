@@ -170,6 +170,11 @@ class Authority:
             known = {entry.serial: entry for entry in self.register.entries()}
             return tuple(known[serial] for serial in fresh)
 
+    def archive(self, now: dt.datetime) -> None:
+        """Move what ended long ago out of the register, which every command reads; raises as `Register.archive`."""
+        with self.turn():
+            self.register.archive(now)
+
     def publish_revocations(self, now: dt.datetime) -> None:
         """Sign the revocation list anew: a list that is not refreshed lapses, and servers then refuse everyone."""
         with self.turn():

@@ -163,7 +163,7 @@ def issue(
 
 @app.command("list")
 def show(
-    everything: Annotated[bool, typer.Option("--all", help="Also those that expired.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that expired, and are archived.")] = False,
     folder: Folder = _DEFAULT_FOLDER,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +178,8 @@ def show(
     """
     with _refusals(as_json):
         authority, now = Authority.open(folder), _now()
-        entries = [entry for entry in authority.register.entries() if everything or now <= entry.not_after]
+        register = authority.register
+        entries = register.everything() if everything else [e for e in register.entries() if now <= e.not_after]
         if as_json:
             _print_json([_as_json(authority, entry, now) for entry in entries])
             return
@@ -220,6 +221,7 @@ def renew(
                 chosen = tuple(entry for entry in authority.current().values() if entry.state(now) is not State.REVOKED)
             renewed = [rotate(authority, entry, now) for entry in chosen]
         authority.publish_revocations(now)
+        authority.archive(now)
         _report(authority, "renewed", renewed, as_json)
 
 

@@ -1,4 +1,4 @@
-"""Files that are never half there: every write is a new file, synced, and renamed over the old one."""
+"""Files that are never half there: a new file, synced, and renamed over the old one; or a line more, synced."""
 
 import contextlib
 import fcntl
@@ -30,6 +30,24 @@ def write_atomically(path: Path, data: bytes, mode: int = PRIVATE) -> None:
         fresh.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_at(path: Path, at: int, data: bytes) -> None:
+    """Put `data` at byte `at` of the file, in the place of what a writer that was stopped has left there, and sync it.
+
+    For one process at a time. A crash leaves any beginning of `data`, which is for the reader to tell; an error, none.
+    """
+    with path.open("r+b", buffering=0) as file:
+        file.truncate(at)
+        file.seek(at)
+        try:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(at)
+            raise
 
 
 def sync_folder(folder: Path) -> None:

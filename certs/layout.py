@@ -84,7 +84,7 @@ class Layout:
 
     @property
     def register(self) -> Path:
-        """What was issued and revoked, one JSON object a line."""
+        """What was issued and revoked, one JSON object a line; what ended long ago is beside it (`certs.register`)."""
         return self.folder / "ca" / "issued.jsonl"
 
     @property

@@ -41,6 +41,8 @@ from certs.svid import FileState, certificates_of, file_state, pem_of
 
 LIST_LIFE = dt.timedelta(days=7)
 """How long servers live with a list that the authority does not refresh."""
+LISTED_BEYOND = dt.timedelta(days=1)
+"""How long a list names a certificate after its end: a server whose clock is late may believe that it stands still."""
 LOOK_EVERY = dt.timedelta(seconds=1)
 """How often the file is looked at: the most a revocation can take to be noticed."""
 
@@ -68,9 +70,14 @@ def signed_list(
     key: ec.EllipticCurvePrivateKey,
     now: dt.datetime,
 ) -> bytes:
-    """Sign the list of `revoked`, numbered after those at `published` if they can be read."""
+    """Sign the list of `revoked`, numbered after those at `published` if they can be read.
+
+    It goes without what ended long ago, if the issuer's list at `published` is from after that end (RFC 5280 §3.3).
+    """
+    former = _crls_at(published)
     # The time as number keeps it growing when the last list was lost; the last plus one, when the clock went back.
-    number = max(int(now.timestamp() * 1000), _number_at(published) + 1)
+    number = max(int(now.timestamp() * 1000), *(_number(crl) + 1 for crl in former), 0)
+    last = max((crl.last_update_utc for crl in former if crl.issuer == issuer.subject), default=None)
     start = now.astimezone(dt.UTC).replace(microsecond=0)
     identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
@@ -82,7 +89,8 @@ def signed_list(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
     )
     for entry in revoked:
-        builder = builder.add_revoked_certificate(_list_entry(entry))
+        if last is None or _needed(entry, min(last, now)):
+            builder = builder.add_revoked_certificate(_list_entry(entry))
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM) + pem_of(issuer)
 
 
@@ -95,12 +103,25 @@ def _list_entry(entry: Issued) -> x509.RevokedCertificate:
     return builder.build()
 
 
-def _number_at(path: Path) -> int:
+def _needed(entry: Issued, last: dt.datetime) -> bool:
+    """Tell whether a list must name what is revoked, after one that was issued at `last`."""
+    assert entry.revoked_at is not None, "only revoked certificates are listed"  # noqa: S101 - the caller's promise
+    return last <= max(entry.not_after, entry.revoked_at) + LISTED_BEYOND
+
+
+def _crls_at(path: Path) -> list[x509.CertificateRevocationList]:
+    """Read the lists that are published; none, where any cannot be read."""
     try:
-        crls = [x509.load_pem_x509_crl(pem) for pem in _CRLS.findall(path.read_bytes())]
-        return max((crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number for crl in crls), default=0)
+        found = [x509.load_pem_x509_crl(pem) for pem in _CRLS.findall(path.read_bytes())]
+        for crl in found:
+            _number(crl)
     except (OSError, ValueError, x509.ExtensionNotFound):
-        return 0
+        return []
+    return found
+
+
+def _number(crl: x509.CertificateRevocationList) -> int:
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,7 +352,7 @@ def _verified(
         raise ValueError("it has a critical extension, so it may be only part of a list")
     if crl.next_update_utc is None:
         raise ValueError("it does not say when the next one is due")
-    number = crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    number = _number(crl)
     serials = frozenset(entry.serial_number for entry in crl)
     return key_id(issuer), _List(serials, number, crl.next_update_utc, text, issuer)
 

@@ -20,6 +20,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2
 
 from certs import agent
+from certs.authority import Authority
 from certs.errors import CertificateError
 from certs.tls import channel_credentials, require_tls13, server_name
 from services.cli.rooms import GATEWAY
@@ -286,7 +287,7 @@ class Fleet:
 
 def renew(zone: Zone) -> list[str]:
     """Renew the certificates that are due, and the revocation list; tell whose were renewed."""
-    turn = agent.tend(zone.certificates.folder, dt.datetime.now(dt.UTC))
+    turn = agent.tend(Authority.open(zone.certificates.folder), dt.datetime.now(dt.UTC))
     if turn.problem:
         # Half of every certificate's life is left to set this right.
         _log.error("Certificates could not be renewed: %s", turn.problem)

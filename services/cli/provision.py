@@ -74,7 +74,7 @@ def provision(
         if identity not in standing or standing[identity].state(now) is not State.REVOKED:
             with suppress(SvidExists):
                 issued.append(str(authority.issue(identity, now).spiffe_id))
-    turn = agent.tend(authority.layout.folder, now)
+    turn = agent.tend(authority, now)
     for name in node:
         _private(folder, zone, name, now)
     layout = authority.layout

@@ -26,33 +26,32 @@ _COMMAND = (sys.executable, "-c", "from certs.commands import app; app()", "agen
 
 
 def test_what_is_due_is_renewed(authority: Authority, client: SvidFiles, clock: Clock) -> None:
-    folder, before = authority.layout.folder, client.load().leaf.serial_number
-    assert tend(folder, clock()) == Turn()
+    before = client.load().leaf.serial_number
+    assert tend(authority, clock()) == Turn()
     clock.advance(hours=13)
-    assert tend(folder, clock()) == Turn(renewed=(CLIENT,))
+    assert tend(authority, clock()) == Turn(renewed=(CLIENT,))
     assert client.load().leaf.serial_number != before
-    assert tend(folder, clock()) == Turn()
+    assert tend(authority, clock()) == Turn()
 
 
 def test_the_list_is_signed_again_at_half_its_life(authority: Authority, clock: Clock) -> None:
-    folder = authority.layout.folder
     clock.advance(seconds=LIST_LIFE.total_seconds() / 2 - 2)
-    assert tend(folder, clock()) == Turn()
+    assert tend(authority, clock()) == Turn()
     clock.advance(seconds=4)
-    assert tend(folder, clock()) == Turn(published=True)
+    assert tend(authority, clock()) == Turn(published=True)
     lists = RevocationList(authority.layout.revoked, authority.layout.bundle)
     assert lists.seconds_left(clock()) > LIST_LIFE.total_seconds() - 2
 
 
 def test_a_lost_list_is_signed_again(authority: Authority, clock: Clock) -> None:
     authority.layout.revoked.unlink()
-    assert tend(authority.layout.folder, clock()) == Turn(published=True)
+    assert tend(authority, clock()) == Turn(published=True)
 
 
 def test_who_was_revoked_is_not_renewed(authority: Authority, client: SvidFiles, clock: Clock) -> None:
     authority.revoke((client.load().leaf.serial_number,), RevocationReason.KEY_COMPROMISE, clock())
     clock.advance(hours=13)
-    assert tend(authority.layout.folder, clock()) == Turn()
+    assert tend(authority, clock()) == Turn()
 
 
 def test_one_that_cannot_be_written_does_not_keep_the_others(
@@ -66,7 +65,7 @@ def test_one_that_cannot_be_written_does_not_keep_the_others(
     (blocked / "in the way").touch()
     assert not authority.delivered(authority.current()[other])
     clock.advance(hours=13)
-    turn = tend(authority.layout.folder, clock())
+    turn = tend(authority, clock())
     assert turn.renewed == (CLIENT,)
     assert str(other) in turn.problem
 
@@ -106,7 +105,7 @@ def test_killed_while_it_renews(authority: Authority, written: int) -> None:
     reopened = Authority.open(layout.folder)
     for spiffe_id in reopened.current():
         layout.svid(spiffe_id).load()
-    tend(layout.folder, wall_clock())
+    tend(reopened, wall_clock())
     assert due(reopened, wall_clock()) == ()
     for entry in reopened.current().values():
         assert layout.svid(entry.spiffe_id).load().leaf.serial_number == entry.serial
