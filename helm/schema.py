@@ -184,6 +184,7 @@ def agency(settings: Schema, rooms: Iterable[str]) -> Schema:
         "external": closed(external, ["target"]),
         "mappings": TEXTS,
         "live": named(closed({"mapping": text(FILE_NAME), "key": text(FILE_NAME)}, ["mapping", "key"])),
+        "access": text(),
         "callers": PEERS,
     }
     return closed(own | node(settings), ["name"])
@@ -250,7 +251,7 @@ def nodes(settings: Mapping[str, Schema]) -> dict[str, Schema]:
         "agencies": several({"$ref": "#/$defs/agency"}, minItems=1),
         "recognition": closed(service | folders | node(settings["recognition"])),
         "supervision": closed(service | auditors | node(settings["supervision"])),
-        "gateway": closed({"callers": PEERS} | node(settings["gateway"])),
+        "gateway": closed({"access": text(), "callers": PEERS} | node(settings["gateway"])),
         "defaults": closed(node(settings["all"])),
     }
 

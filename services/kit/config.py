@@ -400,6 +400,8 @@ class NodeConfig(Section):
     """Identity providers by agency, for example `[officers.customs]`; officers of others are not known here."""
     authorizations: AuthorizationsSection | None = None
     """Absent refuses every question under an authorization."""
+    access: FilePath | None = None
+    """An access list that counts instead of the one that comes with the service, where a zone has other agencies."""
     telemetry: TelemetrySection = TelemetrySection()
     limits: LimitsSection = LimitsSection()
     _file: Path | None = PrivateAttr(default=None)

@@ -277,11 +277,14 @@ class Host:
         return engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:
-        """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing."""
+        """Serve; raises `FailedPrecondition` where lists do not fit, the address is taken, or a log is missing.
+
+        Of the rpcs, those may call whom the config's list names where it has one, and not whom `access_lists` name.
+        """
         if (workload := self._workload) is not None:
             workload.follow()
             self.on_stop(lambda: asyncio.to_thread(workload.stop))
-        lists = [KIT_ACCESS, *access_lists]
+        lists = [KIT_ACCESS, *([self.config.access] if self.config.access else access_lists)]
         own = tuple(rpcs)
         if self.config.log is not None:
             own += await self._log_rpcs(self.config.log)

@@ -31,8 +31,6 @@ class RecognitionConfig(NodeConfig):
     """File with at least 32 random bytes: keys of page tokens and pseudonyms are derived from it."""
     gateways: list[str] = Field(default=["gateway/main"])
     """Identities (`agency/system`) whose signed word on a caller is accepted."""
-    access: FilePath | None = None
-    """An access list that counts instead of the one that comes with the service, where a zone has other agencies."""
     keys: FilePath
     """Folder of the agencies' published signing keys: `AGENCY.jwks.json`, looked at again when they change."""
     signing: FilePath

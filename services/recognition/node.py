@@ -145,7 +145,7 @@ class RecognitionNode:
                 *_bound(record_source_pb2, "RecordSourceService", uniform),
                 *_bound(reads_pb2, "ReadsService", ReadsService(AGENCY, log, engine, contexts, pages, host.clock)),
             ],
-            [config.access or ACCESS],
+            [ACCESS],
         )
         if config.nats is not None:
             # Loaded where a broker is used only: a client takes a while to load.

@@ -26,8 +26,6 @@ class SupervisionConfig(NodeConfig):
     """Identities (`agency/system`) that hear of every authorization."""
     auditors: list[str] = Field(default=[])
     """Identities (`agency/system`) that may see every authorization."""
-    access: FilePath | None = None
-    """An access list that counts instead of the one that comes with the service, where a zone has other agencies."""
     owner_approval: bool = True
     """At least one approver is of an agency that owns records in the scope; in an emergency, the only one."""
     break_glass: bool = False

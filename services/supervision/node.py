@@ -103,7 +103,7 @@ class SupervisionNode:
             config.auditors,
         )
         descriptor = authorization_pb2.DESCRIPTOR.services_by_name["AuthorizationService"]
-        await host.start(bind(descriptor, service), [config.access or ACCESS])
+        await host.start(bind(descriptor, service), [ACCESS])
 
     def _signatures(self) -> Signatures:
         config = self._config

@@ -320,6 +320,20 @@ def test_a_policy_of_the_values_takes_the_place_of_the_delivered_one() -> None:
     assert data["taxation.cedar"].strip() == rooms.policies()["taxation"].read_text(encoding="utf-8").strip()
 
 
+def test_access_lists_of_the_values_take_the_place_of_the_delivered_ones() -> None:
+    usual, text = render(zone()), "hutong.api.exchange.v1.FederationService: {Query: [harbour/*]}"
+    assert all("access" not in config for config in rules.configs(usual).values())
+    named = {name: {"access": text} for name in SERVICES}
+    rendered = render(zone(agencies=[{"name": "customs", "access": text}, {"name": "quality"}], **named))
+    placed = {name: config.get("access") for name, config in rules.configs(rendered).items()}
+    assert placed == dict.fromkeys(("customs", *SERVICES), "/etc/hutong/access/access.yaml") | {"quality": None}
+    for name in ("customs", *SERVICES):
+        pod = rendered.of("Deployment")[f"{PREFIX}-{name}"]["spec"]["template"]["spec"]
+        (mount,) = (m for m in pod["containers"][0]["volumeMounts"] if m["mountPath"] == "/etc/hutong/access")
+        (volume,) = (v for v in pod["volumes"] if v["name"] == mount["name"])
+        assert rendered.of("ConfigMap")[volume["configMap"]["name"]]["data"]["access.yaml"].strip() == text
+
+
 def test_an_agency_elsewhere_has_an_address_and_no_deployment() -> None:
     rendered = render(example("production-values.yaml"))
     assert {name.removeprefix(f"{PREFIX}-") for name in rendered.of("Deployment")} == {"commerce", "customs", *SERVICES}

@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hutong.api.exchange.v1 import exchange_pb2
 from services.kit import rpc
 from services.kit.client import Client
-from services.kit.config import LimitsSection
+from services.kit.config import LimitsSection, NodeConfig
 from services.kit.errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -116,6 +116,23 @@ async def test_an_unlisted_caller_is_refused_before_anything_is_parsed(zone: Zon
                 await client.unary(ASK, request, Response, timeout=5)
             assert refused.value.reason is Reason.CALLER_NOT_LISTED
     assert not mirror.calls
+
+
+async def test_a_list_of_the_config_counts_instead(zone: Zone, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(OPEN)
+    ours.write_text("test.Mirror: {Check: ['harbour/*']}")
+    host = zone.frame(NodeConfig(node=zone.node("customs/node"), tls=zone.tls("customs/node"), access=ours))
+    await host.start(mirrored(Mirror()), [theirs])
+    try:
+        async with zone.client(host, "harbour/permits") as client:
+            await client.unary(ASK, Request(), Response, timeout=5)
+        async with zone.client(host, "taxation/refund") as client:
+            with pytest.raises(PermissionDenied) as refused:
+                await client.unary(ASK, Request(), Response, timeout=5)
+    finally:
+        await host.stop()
+    assert refused.value.reason is Reason.CALLER_NOT_LISTED
 
 
 async def test_a_malformed_request_has_a_reason(zone: Zone) -> None:

@@ -2,9 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,9 @@ def rules() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    found = shutil.which("promtool")
+    found = shutil.which("promtool", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
-        pytest.skip("no promtool here: Debian's package `prometheus` has it, and `make dev` installs that as root")
+        pytest.skip("no promtool here: Debian's package `prometheus` has it, and `make dev` takes it from there")
     return found
 
 

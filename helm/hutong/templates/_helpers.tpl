@@ -254,7 +254,6 @@ their owner) and config (what its TOML file says). External agencies are peers o
 {{- else -}}
   {{- $_ := set $config "keys" $keys -}}
   {{- $_ := set $config "signing" "/etc/hutong/signing" -}}
-  {{- if $node.own.access -}}{{- $_ := set $config "access" "/etc/hutong/access/access.yaml" -}}{{- end -}}
   {{- if and (eq $node.kind "recognition") $values.nats.servers -}}
     {{- $readers := list -}}
     {{- range .departments -}}{{- if .own.external | not -}}{{- $readers = append $readers (printf "%s/node" .agency) -}}{{- end -}}{{- end -}}
@@ -265,6 +264,7 @@ their owner) and config (what its TOML file says). External agencies are peers o
     {{- if get $node.own $folder -}}{{- $_ := set $config $folder (printf "/etc/hutong/%s" $folder) -}}{{- end -}}
   {{- end -}}
 {{- end -}}
+{{- if $node.own.access -}}{{- $_ := set $config "access" "/etc/hutong/access/access.yaml" -}}{{- end -}}
 {{- toJson (mergeOverwrite $config (deepCopy $node.own.config)) -}}
 {{- end -}}
 
