@@ -208,7 +208,8 @@ def test_what_is_kept_is_counted(day: Day) -> None:
 def test_queues_are_seen(day: Day) -> None:
     for node, readings in day.read.items():
         assert readings["hutong_session_questions"] == 0, node
-        assert readings["hutong_store_running.log"] == 0
+        # A witness may just have signed its checkpoint.
+        assert readings["hutong_store_running.log"] <= 1
         assert readings["hutong_log_waiting"] == 0
     assert day.read["customs"]["hutong_store_running.store"] == 0
     # Short reads of SQLite keep a connection.
