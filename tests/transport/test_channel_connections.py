@@ -336,6 +336,15 @@ async def test_a_peer_that_is_not_there_any_more_is_noticed(zone: Zone) -> None:
         assert len(peer.lines) == 2
 
 
+async def test_the_kernel_waits_for_a_peer_no_longer_than_we_do(zone: Zone) -> None:
+    """Else a connection hangs on for as long as the network was away. `tests.chaos` pulls a cable, where it may."""
+    async with listening(zone) as peer, peer.channel() as made:
+        assert await made.unary(METHOD, b"x", LIMIT) == b"x"
+        hidden: Any = made
+        plug = hidden._connection.transport.get_extra_info("socket")
+        assert plug.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1000 * calling.ClientConnection.patience
+
+
 # Closing.
 
 
