@@ -5,6 +5,7 @@
       revoked.crl              the signed revocation list: every server reads it
       svid/AGENCY/SYSTEM/      one system's credential bundle (key and chain): that system alone reads it
       ca/                      the authority at work: intermediate certificate and key, register of what was issued
+                           (`ca/issued.jsonl`, and an archive for each year)
       ca/NAME/                 one that came later, by rotation; `ca/authorities.json` says which of them issues
       root/                    root certificate and key: only ever signs an intermediate, may be kept elsewhere
       root/NAME/               the root of one that came later with a root of its own

@@ -13,7 +13,7 @@ from certs import rollover as rollover_module
 from certs import standing as standing_module
 from certs.authority import Authority
 from certs.errors import AuthorityUnknown, CertificateError, CertificateRevoked, RevocationUnknown, StepRefused
-from certs.files import write_atomically
+from certs.files import append_at, write_atomically
 from certs.register import RevocationReason
 from certs.revocation import RevocationList
 from certs.rollover import SETTLES, Rollover
@@ -283,19 +283,26 @@ def test_stopped_before_any_write(
         step(Rollover(authority), before, clock, new_root=new_root)
     real, left = write_atomically, 0
 
-    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+    def go_on() -> None:
         nonlocal left
         if left == 0:
             raise Stopped
         left -= 1
+
+    def write(path: Path, data: bytes, mode: int = 0o600) -> None:
+        go_on()
         real(path, data, mode)
+
+    def append(path: Path, at: int, data: bytes) -> None:
+        go_on()
+        append_at(path, at, data)
 
     for writes in range(20):
         left = writes
         with monkeypatch.context() as patched:
             for module in (authority_module, rollover_module, standing_module):
                 patched.setattr(module, "write_atomically", write)
-            patched.setattr("certs.register.write_atomically", write)
+            patched.setattr("certs.register.append_at", append)
             try:
                 step(Rollover(Authority.open(authority.layout.folder)), name, clock, new_root=new_root)
                 stopped = False
