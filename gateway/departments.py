@@ -10,10 +10,11 @@ from functools import partial
 from typing import Final
 
 from certs.svid import Svid
+from gateway.asked import Asked
 from hutong.api.exchange.v1 import record_source_pb2
 from services.kit import wire
 from services.kit.client import Client
-from services.kit.errors import HutongError
+from services.kit.errors import HutongError, Reason, Unavailable
 from services.kit.sessions.asking import AskingSession
 from services.kit.sessions.serving import LARGEST_PREPARED
 
@@ -33,7 +34,7 @@ Told = Callable[[Outcome], None]
 class Department:
     """One department."""
 
-    def __init__(self, client: Client, timeout: float) -> None:
+    def __init__(self, agency: str, client: Client, timeout: float) -> None:
         """`timeout` is the longest wait for it, in seconds."""
         self.client = client
         self._timeout = timeout
@@ -41,7 +42,9 @@ class Department:
         self._svid: Svid | None = None
         self._session: AskingSession | None = None
         self._former: dict[asyncio.Task[None], AskingSession] = {}
-        self._alone: set[asyncio.Task[None]] = set()
+        self._alone = Asked[record_source_pb2.FetchResponse](
+            agency, Unavailable(Reason.DEPARTMENT_FAILED, "the department cannot be asked now")
+        )
 
     def ask(self, svid: Svid, question: bytes, rest: bytes, wait: float, told: Told) -> Callable[[], object]:
         """Ask as `svid`, which signed the question, and have `told` called once, within `wait` seconds.
@@ -71,9 +74,7 @@ class Department:
             sessions.append(self._session)
         for session in sessions:
             session.cut()
-        for task in self._alone:
-            task.cancel()
-        await asyncio.gather(*(session.close() for session in sessions), *self._alone, return_exceptions=True)
+        await asyncio.gather(self._alone.close(), *(session.close() for session in sessions), return_exceptions=True)
 
     def _session_of(self, svid: Svid) -> AskingSession:
         session = self._session
@@ -96,17 +97,9 @@ class Department:
         if ask.HasField("as_of"):
             request.as_of.CopyFrom(ask.as_of)
 
-        async def fetch() -> None:
-            response, parent = record_source_pb2.FetchResponse, ask.traceparent
-            try:
-                told(await self.client.unary(FETCH, request, response, timeout=wait, traceparent=parent, svid=svid))
-            except HutongError as error:
-                told(error)
-
-        task = asyncio.ensure_future(fetch())
-        self._alone.add(task)
-        task.add_done_callback(self._alone.discard)
-        return task.cancel
+        response, parent = record_source_pb2.FetchResponse, ask.traceparent
+        fetch = partial(self.client.unary, FETCH, request, response, timeout=wait, traceparent=parent, svid=svid)
+        return self._alone.ask(fetch, told)
 
 
 def _timeout(seconds: float) -> bytes:

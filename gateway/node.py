@@ -81,7 +81,7 @@ class GatewayNode:
     def _department(self, agency: str) -> Department:
         section = self._config.departments[agency]
         identity = SpiffeId.parse(f"spiffe://{self._config.node.zone}/{agency}/{section.system}")
-        department = Department(self.host.client(section.target, identity), section.timeout.total_seconds())
+        department = Department(agency, self.host.client(section.target, identity), section.timeout.total_seconds())
         # Before the client's connections.
         self.host.on_stop(department.close)
         gauge, what = self.host.telemetry.gauge, "Questions that wait for a department"

@@ -218,6 +218,7 @@ class Planner:
         self._enforcer = enforcer or Enforcer.without_service(engine.jurisdiction, clock)
         self._abroad = abroad or Abroad({})
         self._kept: OrderedDict[tuple[str, bytes], Inquiry] = OrderedDict()
+        """The one used least lately first: whoever asks many once puts out no question that is asked again."""
         self.questions = Uses()
         """How what is decided and divided is kept, of questions that differ in their subjects only."""
         self.contexts = Uses()
@@ -233,6 +234,7 @@ class Planner:
         key = (caller.spiffe_id, written)
         kept = self._kept.get(key)
         if kept is not None:
+            self._kept.move_to_end(key)
             return kept
         context = common.context
         concerned = self._enforcer.concerns(context)
@@ -332,6 +334,7 @@ class Planner:
     def _keep(self, inquiry: Inquiry) -> None:
         if inquiry.key is not None:
             self._kept[inquiry.key] = inquiry
+            self._kept.move_to_end(inquiry.key)
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
 

@@ -95,10 +95,8 @@ class AllReads:
         call.facts.about(subject)
         size, binding = self._pages.size(request.page_size), ("all reads", call.caller.spiffe_id, *subject)
         places = self._places(request.page_token, binding)
-        lots = await asyncio.gather(
-            *(self._lot(agency, place, size, request, call, wait) for agency, place in places.items())
-        )
-        answered = {agency: lot for agency, lot in zip(places, lots, strict=True) if lot is not None}
+        lots = await self._lots(places, size, request, call, wait)
+        answered = {agency: lot for agency, lot in lots.items() if lot is not None}
         told = sorted((told for lot in answered.values() for told in lot.told), key=lambda told: told.order)[:size]
         left = _left(answered, told, places)
         token = ""
@@ -115,6 +113,25 @@ class AllReads:
         written = json.loads(self._pages.open(token, binding).key)
         # A department that is gone from the config since has nothing to tell.
         return {agency: _Place(*place) for agency, place in written.items() if agency in self._clients}
+
+    async def _lots(
+        self,
+        places: Mapping[str, _Place],
+        size: int,
+        request: reads_pb2.ListReadsRequest,
+        call: Call,
+        wait: float,
+    ) -> dict[str, _Lot | None]:
+        """Ask every agency at once; where one of them refuses the whole list, the others are asked no further."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    agency: group.create_task(self._lot(agency, place, size, request, call, wait))
+                    for agency, place in places.items()
+                }
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return {agency: task.result() for agency, task in tasks.items()}
 
     async def _lot(
         self,

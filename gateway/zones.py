@@ -1,8 +1,6 @@
 """The other zones as the gateway has them: where each one's gateway is, and what is said to it on whose behalf."""
 
 import asyncio
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +10,7 @@ from google.protobuf.message import DecodeError
 from certs.spiffe import SpiffeId
 from certs.svid import Svid
 from gateway.abroad import Errand
+from gateway.asked import Asked
 from gateway.words import MOST_WORDS, Listener, Speaker
 from hutong.api.exchange.v1 import exchange_pb2, record_source_pb2, zone_pb2
 from hutong.api.log.v1 import log_pb2
@@ -20,8 +19,6 @@ from services.kit.client import Client
 from services.kit.errors import DeadlineExceeded, HutongError, Reason, Unavailable
 from services.kit.identity import Identity
 from services.kit.log.checkpoint import origin_of
-
-_log = logging.getLogger(__name__)
 
 QUERY: Final = "/hutong.api.exchange.v1.ZoneService/QueryZone"
 
@@ -109,8 +106,8 @@ class Errands:
     def __init__(self, roads: "dict[str, tuple[Road, float]]") -> None:
         """`roads` are by the zone that is to answer, each with the longest wait for it in seconds."""
         self._roads = roads
-        self._running: set[asyncio.Task[None]] = set()
-        self._waiting = Counter[str]()
+        failed = Unavailable(Reason.ZONE_FAILED, "the zone cannot be asked now")
+        self._asked = {zone: Asked[ZoneAnswer](zone, failed) for zone in roads}
 
     def run(
         self, errand: Errand, rest: bytes, wait: float, traceparent: str, told: Callable[[Outcome], None]
@@ -128,41 +125,20 @@ class Errands:
             request.as_of.CopyFrom(said.as_of)
         road, longest = self._roads[errand.zone]
 
-        async def go() -> None:
-            try:
-                outcome: Outcome = await road.ask(errand, request, min(wait, longest), traceparent)
-            except HutongError as error:
-                outcome = error
-            except Exception as error:
-                # Whatever it is, somebody waits: files that cannot be read just now, above all.
-                fields = {"zone": errand.zone, "problem": type(error).__name__}
-                _log.warning("Zone cannot be asked", extra={"fields": fields})
-                outcome = Unavailable(Reason.ZONE_FAILED, "the zone cannot be asked now")
-            told(outcome)
-
-        def done(task: asyncio.Task[None]) -> None:
-            self._running.discard(task)
-            self._waiting[errand.zone] -= 1
-
-        task = asyncio.ensure_future(go())
-        self._running.add(task)
-        self._waiting[errand.zone] += 1
-        task.add_done_callback(done)
-        return task.cancel
+        wait = min(wait, longest)
+        return self._asked[errand.zone].ask(lambda: road.ask(errand, request, wait, traceparent), told)
 
     def waiting(self, zone: str) -> int:
         """How many questions a zone has not answered yet."""
-        return self._waiting[zone]
+        return len(self._asked[zone]) if zone in self._asked else 0
 
     def road(self, zone: str) -> tuple[Road, float] | None:
         """Get the way to a zone, and the longest wait for it; None where there is none."""
         return self._roads.get(zone)
 
     async def close(self) -> None:
-        """End everything that is asked."""
-        for task in self._running:
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        """End everything that is asked: whoever waits is told that there is no answer."""
+        await asyncio.gather(*(asked.close() for asked in self._asked.values()))
 
 
 def _of_a_zone(error: HutongError) -> HutongError:

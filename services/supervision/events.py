@@ -165,7 +165,10 @@ class Signatures:
 
     def _known(self, mark: bytes) -> bool:
         with self._lock:
-            return mark in self._good
+            if mark not in self._good:
+                return False
+            self._good.move_to_end(mark)
+            return True
 
     def _remember(self, mark: bytes) -> None:
         with self._lock:

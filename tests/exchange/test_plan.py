@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import plan as planning
 from gateway.plan import Plan, Planner
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
 from services.kit.caller import Caller
@@ -155,3 +156,19 @@ def test_an_inquiry_that_a_session_keeps_is_decided_anew_when_policies_change(de
     assert desk.planner.plan_for(inquiry, asked(), svid).asks
     desk.clock.now = UNTIL
     assert not desk.planner.plan_for(inquiry, asked(), svid).asks
+
+
+def test_who_asks_very_many_different_questions_puts_out_none_that_is_asked_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "_MOST_KEPT", 4)
+    desk.clock.now = SINCE
+    svid = desk.zone.files("gateway/main").load()
+    first = desk.planner.plan(asked(), TAX, svid)
+    for number in range(20):
+        other = asked()
+        other.context.on_behalf_of = f"desk-{number}"
+        desk.planner.plan(other, TAX, svid)
+        again = desk.planner.plan(asked(), TAX, svid)
+        assert again.asks[0].question is first.asks[0].question
+    assert desk.planner.questions.made == 21

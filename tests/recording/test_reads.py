@@ -1,5 +1,6 @@
 """An enterprise is told who read its records: its own, of every agency, and under an embargo only afterwards."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -7,19 +8,29 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
+from gateway.reads import AllReads
 from hutong.api.common.v1 import common_pb2
 from hutong.api.customs.v1 import declaration_pb2, service_pb2
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, reads_pb2
 from hutong.api.log.v1 import log_pb2
-from services.kit.errors import HutongError, Reason
+from services.kit.caller import Caller
+from services.kit.context import ContextSigner
+from services.kit.errors import HutongError, InvalidArgument, Reason
 from services.kit.host import Host
+from services.kit.identity import Identity
 from services.kit.log.openings import Draft
+from services.kit.policy import loader
+from services.kit.policy.engine import PolicyEngine
+from services.kit.records import catalogue
+from services.kit.records.pages import PageTokens
+from services.kit.rpc import Call, bind
 from tests.attacks import clocked
 from tests.attacks.clocked import Clock
 from tests.exchange.mesh import QUERY, Mesh, question, running
 from tests.exchange.records import CLEARED, EXPORTER, OTHER, RECORDS, code, declaration
+from tests.policy.support import LAW, SECRET
 from tests.recording.bed import everything, log_of, raw
-from tests.zone import ZONE
+from tests.zone import ZONE, Zone, now
 
 LIST = "/hutong.api.exchange.v1.FederationService/ListReads"
 FETCH = "/hutong.api.exchange.v1.ReadsService/FetchReads"
@@ -226,3 +237,36 @@ async def test_long_lists_are_gone_through_whatever_is_hidden_between(tmp_path: 
         assert [read.purpose for read in (await fetched(mesh)).reads] == ["P-PUBLIC-REG", "P-REBATE"]
         page = await fetched(mesh, size=1)
         assert [r.purpose for r in (await fetched(mesh, size=1, token=page.next_page_token)).reads] == ["P-REBATE"]
+
+
+async def test_where_one_agency_refuses_the_list_the_others_are_asked_no_further(tmp_path: Path) -> None:
+    zone, reached, ended = Zone(tmp_path), asyncio.Event(), asyncio.Event()
+
+    class Listing:
+        """Never answers who asks first, and refuses the token of whoever comes next."""
+
+        async def fetch_reads(self, _: reads_pb2.FetchReadsRequest, __: Call) -> reads_pb2.FetchReadsResponse:
+            if reached.is_set():
+                raise InvalidArgument(Reason.PAGE_TOKEN_INVALID, "it has another secret by now")
+            reached.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+            raise AssertionError("unreachable")
+
+    caller = Caller(f"spiffe://{ZONE}/{who(EXPORTER)}", *who(EXPORTER).split("/"))
+    engine = PolicyEngine(loader.parse({}, catalogue.load(), LAW), catalogue.load(), LAW, SECRET, now)
+    signer = ContextSigner(zone.identity("gateway/main"), now)
+    identity = Identity(zone.files("gateway/main"))
+    described = reads_pb2.DESCRIPTOR.services_by_name["ReadsService"]
+    access = f"{described.full_name}: {{FetchReads: ['gateway/*']}}"
+    async with zone.serving(bind(described, Listing()), access) as host, zone.client(host, "gateway/main") as client:
+        # One node in the place of both agencies.
+        both = AllReads({"customs": client, "taxation": client}, identity, signer, engine, PageTokens(SECRET))
+        request = reads_pb2.ListReadsRequest(subject=subject(EXPORTER), context=SELF)
+        with pytest.raises(InvalidArgument) as caught:
+            await both.list(request, Call(LIST, caller, b"", None), 60)
+        assert caught.value.reason is Reason.PAGE_TOKEN_INVALID
+        async with asyncio.timeout(5):
+            await ended.wait()

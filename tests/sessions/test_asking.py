@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from services.kit.client import Client
 from services.kit.config import LimitsSection
 from services.kit.errors import DeadlineExceeded, HutongError, PermissionDenied, Reason, Unavailable
 from services.kit.sessions.queries import QuerySession
+from services.kit.transport.seam import Channel, Metadata
 from tests.chaos.lines import Line
 from tests.exchange.mesh import QUERY, Mesh, question
 from tests.exchange.records import EXPORTER, OTHER
@@ -161,4 +163,41 @@ async def test_a_session_that_is_refused_tells_every_question_why(mesh: Mesh) ->
     for outcome in outcomes:
         assert isinstance(outcome, PermissionDenied)
         assert outcome.reason is Reason.CALLER_NOT_LISTED
+    await session.close()
+
+
+class Faulty:
+    """A real channel, on which the first streams fail in a way that nobody expects."""
+
+    def __init__(self, channel: Channel, faults: int) -> None:
+        self._channel = channel
+        self.faults = faults
+        self.response_bytes = channel.response_bytes
+        self.unary = channel.unary
+        self.close = channel.close
+
+    def stream(
+        self, method: str, requests: Any, timeout: float | None, metadata: Metadata = ()
+    ) -> AsyncIterator[bytes]:
+        if self.faults:
+            self.faults -= 1
+            raise ValueError("a mistake of ours")
+        return self._channel.stream(method, requests, timeout, metadata)
+
+
+async def test_whatever_ends_a_session_somebody_is_told_and_the_next_one_works(
+    mesh: Mesh, caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty = Faulty(mesh.client(WHO).channel(), 2)
+    session = QuerySession(faulty)
+    # It is tried once more, as after a session that broke; then whoever asked is told.
+    with pytest.raises(Unavailable) as caught:
+        await session.query(STATUS, 5)
+    assert caught.value.reason is Reason.DEPARTMENT_FAILED
+    assert [record.message for record in caplog.records] == ["Session failed"] * 2
+    assert (await session.query(STATUS, 5)).sections[0].records
+    faulty.faults = 1
+    await session.close()
+    session = QuerySession(faulty)
+    assert (await session.query(STATUS, 5)).sections[0].records
     await session.close()

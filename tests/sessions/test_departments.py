@@ -5,13 +5,17 @@ import contextlib
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from gateway.asked import Asked
+from gateway.departments import Department, Outcome
 from hutong.api.exchange.v1 import exchange_pb2, federation_pb2, record_source_pb2
+from services.kit.client import Client
 from services.kit.config import LimitsSection
-from services.kit.errors import HutongError, Reason
+from services.kit.errors import HutongError, Reason, Unavailable
 from services.kit.rpc import Call, Reply, bind
 from tests.exchange.mesh import QUERY, STREAM, Mesh, question
 from tests.exchange.records import EXPORTER, OTHER
@@ -286,3 +290,44 @@ async def test_a_gateway_stops_though_a_department_owes_an_answer(own: Mesh) -> 
         async with asyncio.timeout(10):
             await stopping
         own.gateway = None
+
+
+async def test_who_asks_a_long_question_is_told_once_whatever_comes_of_it(mesh: Mesh) -> None:
+    """A question too long for a session goes by itself: it is given up, or the gateway stops meanwhile."""
+    files, identity = mesh.zone.files("gateway/main"), mesh.zone.identity("customs/node")
+    question = record_source_pb2.FetchRequest(known_policy_version="x" * 20_000).SerializeToString()
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
+    client = Client(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", identity, files)
+    department, svid, told = Department("customs", client, 30), files.load(), list[Outcome]()
+    try:
+        given_up = department.ask(svid, question, b"", 30, told.append)
+        department.ask(svid, question, b"", 30, told.append)
+        given_up()
+        assert department.waiting == 1
+        await department.close()
+        assert department.waiting == 0
+        assert [getattr(outcome, "reason", None) for outcome in told] == [Reason.SHUTTING_DOWN]
+    finally:
+        await client.close()
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+
+
+async def test_what_nobody_expected_is_told_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    asked = Asked[str]("customs", Unavailable(Reason.DEPARTMENT_FAILED, "it cannot be asked"))
+    told: asyncio.Queue[str | HutongError] = asyncio.Queue()
+
+    async def answer(text: str) -> str:
+        if not text:
+            raise ValueError("a mistake of ours")
+        return text
+
+    asked.ask(partial(answer, ""), told.put_nowait)
+    asked.ask(partial(answer, "well"), told.put_nowait)
+    async with asyncio.timeout(10):
+        found = [await told.get(), await told.get()]
+    assert [str(getattr(outcome, "reason", outcome)) for outcome in found] == [Reason.DEPARTMENT_FAILED, "well"]
+    assert len(asked) == 0
+    assert [record.message for record in caplog.records] == ["Question cannot be asked"]

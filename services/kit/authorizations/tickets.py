@@ -133,6 +133,8 @@ class Tickets:
             kept = self._kept[text] = _verified(text, self._published, self._agency)
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(text)
         _check_time(kept.ticket, now)
         return kept.ticket
 

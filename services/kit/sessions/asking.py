@@ -5,6 +5,7 @@ ended for want of a connection are asked once more on the next one, within their
 """
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,8 @@ _MAX_MESSAGE_BYTES: Final = 4
 _ID: Final = 1
 _QUESTION: Final = 2
 _PREPARED: Final = 2
+
+_log = logging.getLogger(__name__)
 
 Told = Callable[[Any], None]
 """Is given the answer's message, or the `HutongError` there is in its place; called in the loop, and must not raise."""
@@ -167,6 +170,10 @@ class AskingSession:
                 await self._session()
             except HutongError as raised:
                 error = raised
+            except Exception:
+                # Whatever it is, somebody waits, and the next question needs a session as well.
+                _log.exception("Session failed")
+                error = Unavailable(Reason.DEPARTMENT_FAILED, "the session failed")
             if self._closing:
                 self._fail(error or _closed())
                 self._deadlines.close()
