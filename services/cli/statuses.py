@@ -150,6 +150,7 @@ def _red(standing: Standing) -> list[str]:
         "its revocation list has lapsed: it lets nobody in": _LISTED in standing.names and not value(_LISTED),
         "its log cannot be written: it answers nothing": value("hutong_log_failing") > 0,
         "it turns calls away: it has too much to do": value("hutong_overloaded") > 0,
+        "its changed policies do not pass: the former ones decide": value("hutong_policy_refused") > 0,
         "it has evidence against another node's log": value("hutong_logs_forked") > 0,
         "a witness says its log was forked": value("hutong_log_witnesses_forked") > 0,
         "histories of authorizations do not verify": value("hutong_authorizations_broken") > 0,

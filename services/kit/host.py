@@ -274,6 +274,8 @@ class Host:
             raise AssertionError("policies decide before the log is open, which would keep none of them")
         self.on_stop(files.watch(engine, section.reload.total_seconds()))
         self.telemetry.cache("masks", engine.masks)
+        what = "Whether changed policies do not pass, and former ones stay in force"
+        self.telemetry.gauge("hutong_policy_refused", what, lambda: int(files.refused))
         return engine
 
     async def start(self, rpcs: Iterable[Rpc], access_lists: Iterable[Path]) -> None:

@@ -91,6 +91,7 @@ def test_a_light_says_what_to_look_at(zone: Zone) -> None:
         {"hutong_revocations_seconds_left": 0.0},
         {"hutong_log_failing": 1.0},
         {"hutong_overloaded": 1.0},
+        {"hutong_policy_refused": 1.0},
         {"hutong_logs_forked": 2.0},
         {"hutong_log_witnesses_forked": 1.0},
         {"hutong_authorizations_broken": 1.0},

@@ -75,6 +75,9 @@ async def test_a_broken_file_keeps_the_old_policies(own: Mesh) -> None:
     async with asyncio.timeout(10):
         while not (failures.last_error and own.gateway.policy_files.last_error):
             await ask(own)
+    # Somebody is told, in time to mend it.
+    status = own.departments["customs"].host.status()
+    assert {reading.name: reading.value for reading in status.readings}["hutong_policy_refused"] == 1
     assert failures.last_error.reason in {Reason.POLICY_INVALID, Reason.POLICY_FOREIGN_RECORD}
     assert {problem.place.line for problem in failures.last_error.problems} == {last}
     after = await ask(own)

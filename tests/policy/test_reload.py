@@ -87,6 +87,7 @@ async def test_a_broken_file_changes_nothing_and_is_told_once(path: Path, caplog
         assert files.last_error is not None
         assert engine.version == version
         assert engine.mask(TAX, context(), TYPE) is mask
+        assert files.refused
     assert files.failures == len(caplog.records) == 3
     remove(path)
     assert not await files.poll(engine)
@@ -94,6 +95,7 @@ async def test_a_broken_file_changes_nothing_and_is_told_once(path: Path, caplog
     write(path, permit("p", ["code"]))
     assert not await files.poll(engine)
     assert files.last_error is None
+    assert not files.refused
     write(path, permit("p", ["colour"]))
     assert await files.poll(engine)
     assert given(engine) == {"colour"}

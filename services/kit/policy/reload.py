@@ -1,7 +1,7 @@
 """Policy files that are looked at again while the node runs: a change counts at once, or not at all.
 
 New files replace the policies in force only when all of them pass every check; until then the old ones stay, and the
-mistake is logged, counted and kept in `last_error`.
+mistake is logged and shown: what was withdrawn in them is still given.
 """
 
 import asyncio
@@ -33,7 +33,9 @@ class PolicyFiles:
         self.policies: PolicySet = self._load()
         """The last policies that passed."""
         self.last_error: PolicyRefused | None = None
-        """Why the files as they stand are not in force; None where they are."""
+        """Why the files as they stand are not in force, where they do not pass; None where they do."""
+        self.refused = False
+        """The files as they stand are not in force, whatever hinders it."""
         self.reloads = 0
         """How often other policies were put in force."""
         self.failures = 0
@@ -95,12 +97,16 @@ class PolicyFiles:
         try:
             found = self._load()
         except PolicyRefused as error:
+            self.refused = True
             self.failures += 1
             self.last_error = error
             fields = {"reason": error.reason, "mistakes": [str(problem) for problem in error.problems]}
             _log.error("Changed policies do not pass, the old ones stay in force", extra={"fields": fields})
             raise
-        self.last_error = None
+        except Exception:
+            self.refused = True
+            raise
+        self.last_error, self.refused = None, False
         return found
 
     def _put_in_force(self, found: PolicySet, engine: PolicyEngine) -> bool:
