@@ -2,8 +2,7 @@
 
 import datetime as dt
 import os
-import resource
-import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ from certs.rotation import due
 from certs.spiffe import SpiffeId
 from tests.certs.bogus import ZONE
 from tests.certs.conftest import Clock
-from tests.killable import Killable
 
+REPOSITORY = Path(__file__).parents[2]
 DAY = dt.timedelta(days=1)
 HALF = dt.timedelta(hours=12)
 LAB = SpiffeId.of(ZONE, "quality", "lab")
@@ -180,39 +179,13 @@ def test_day_by_day_nothing_is_lost_and_the_register_stays_short(register: Regis
     assert sum(lines(register).values()) == written
 
 
-def _stopped_at_any_byte(path: Path, now: dt.datetime, step: int) -> None:
-    """Archive again and again, each time killed by the kernel when a file grows beyond some byte; tell how it went."""
-    whole, archive = path.read_bytes(), path.with_name("issued-2025.jsonl")
-    killed = 0
-    for limit in range(0, len(whole), step):
-        path.write_bytes(whole)
-        # One archive is there already, the other is not.
-        archive.write_bytes(b"")
-        path.with_name("issued-2026.jsonl").unlink(missing_ok=True)
-        if (child := os.fork()) == 0:
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            Register(path).archive(now)
-            os._exit(0)
-        killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
-        after = Register(path)
-        assert {entry.serial for entry in after.everything()} == {e.serial for e in after.entries()} | {
-            entry.serial for each in after.archives for entry in Register(each).entries()
-        }
-        assert len(after.everything()) == whole.count(b'"issued"'), "nothing is lost"
-        after.archive(now)
-        assert lines(after) == Counter(whole.splitlines()), "and nothing is doubled"
-    sys.stdout.write(str(killed))
-
-
 def test_killed_while_it_archives(register: Register, year: bytes) -> None:
     write_atomically(register.path, year)
-    step = len(year) // 12
-    process = Killable(_stopped_at_any_byte, register.path, NEW_YEAR + 60 * DAY, step)
-    (said,) = process.ended()
-    assert process.code == 0
-    assert 4 < int(said) < 12
+    arguments = (str(register.path), (NEW_YEAR + 60 * DAY).isoformat(), str(len(year) // 12))
+    command = (sys.executable, "-m", "tests.certs.archiving", *arguments)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    killed = subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
+    assert 4 < int(killed.stdout) < 12
 
 
 def test_a_batch_of_which_a_part_was_moved_before(register: Register, year: bytes) -> None:
