@@ -13,7 +13,8 @@ So that an authority's list is there no more is what ends trust in everything it
 bundle. Where an authority publishes no lists, certificates stand because they are short-lived (`ShortLives`).
 
 Lists are signed and numbered, so anybody may bring one (`RevocationList.take`): the newer of what the file holds and of
-what was brought counts. Which authorities are believed at all is for the file alone to say: what was brought can revoke
+what was brought counts. Whoever keeps the newest (`RevocationList.newest`) and brings them after a restart does not go
+back behind them. Which authorities are believed at all is for the file alone to say: what was brought can revoke
 more, and can neither bring an authority in nor keep one that has left the file.
 """
 
@@ -28,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -49,6 +50,11 @@ LOOK_EVERY = dt.timedelta(seconds=1)
 _PUBLISH = "publish it again with `hutong certs rotate` and bring it to this node"
 # Base64 has no hyphen: without that limit a text of many beginnings and no end would be gone through again for each.
 _CRLS = re.compile(rb"-----BEGIN X509 CRL-----[^-]*-----END X509 CRL-----\n?")
+_UNREADABLE = (
+    ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion,
+    x509.ExtensionNotFound, x509.DuplicateExtension,
+)  # fmt: skip
+"""What is raised of a list, or of its issuer's certificate, that makes no sense."""
 MOST_BYTES = 4 * 1024 * 1024
 """Of lists that somebody brings: some 50,000 serials."""
 MOST_LISTS = 16
@@ -148,9 +154,9 @@ class _Lists:
     good: Mapping[bytes, _List]
     problem: str = ""
 
-    def newest(self, brought: Mapping[bytes, _List]) -> "_Lists":
-        """Put what was brought in the place of what is older here, and nowhere else."""
-        newer = {key: brought[key] for key in self.good.keys() & brought if brought[key].number > self.good[key].number}
+    def newest(self, known: Mapping[bytes, _List]) -> "_Lists":
+        """Put what is known in the place of what is older here, and nowhere else."""
+        newer = {key: known[key] for key in self.good.keys() & known if known[key].number > self.good[key].number}
         return _Lists({**self.good, **newer}, self.problem) if newer else self
 
 
@@ -182,7 +188,8 @@ class RevocationList:
         self._path = path
         self._bundle = bundle
         self._file = self._state = _Lists({}, "not read yet")
-        self._brought: dict[bytes, _List] = {}
+        self._newest: dict[bytes, _List] = {}
+        """Of each authority, whether the file held it or somebody brought it."""
         self._roots: list[x509.Certificate] = []
         # Metrics are read in another thread, and none must undo what the other one took in.
         self._lock = threading.Lock()
@@ -239,26 +246,28 @@ class RevocationList:
         """Give every list that counts now with its issuer's certificate, PEM, for others to take."""
         return b"".join(each.pem for each in self._current(now).good.values())
 
-    def brought(self) -> bytes:
-        """Give every list that was brought and taken, in the same form: of authorities that count no more too."""
-        return b"".join(each.pem for each in list(self._brought.values()))
+    def newest(self, now: dt.datetime) -> bytes:
+        """Give the newest list known of each authority, in the same form: of those that count not, or no more, too."""
+        self._current(now)
+        return b"".join(each.pem for each in list(self._newest.values()))
 
-    def take(self, pem: bytes, now: dt.datetime) -> Counter[Brought]:
+    def take(self, pem: bytes, now: dt.datetime, *, bounded: bool = True) -> Counter[Brought]:
         """Take in lists that somebody brought, whoever that is; says what became of each.
 
-        One that is newer counts from now on if the file has one of the same authority, and as soon as it has.
+        One that is newer counts from now on if the file has one of the same authority, and as soon as it has. Only
+        of what the node itself has kept there may be more than others may bring.
         """
         self._current(now)
         issuers: list[x509.Certificate] = []
         texts: list[bytes] = []
-        if len(pem) <= MOST_BYTES:
+        if not bounded or len(pem) <= MOST_BYTES:
             with suppress(CertificateError):
                 issuers, texts = certificates_of(pem, self._path), _CRLS.findall(pem)
-        if len(texts) > MOST_LISTS or len(issuers) > MOST_LISTS:
+        if bounded and (len(texts) > MOST_LISTS or len(issuers) > MOST_LISTS):
             issuers, texts = [], []
         with self._lock:
             found = Counter(self._take(text, issuers, now) for text in texts)
-            self._state = self._file.newest(self._brought)
+            self._state = self._file.newest(self._newest)
         return found or Counter({Brought.FORGED: 1})
 
     def _take(self, text: bytes, issuers: list[x509.Certificate], now: dt.datetime) -> Brought:
@@ -266,12 +275,12 @@ class RevocationList:
             key, found = _verified(text, issuers, self._roots, now)
         except _Stranger:
             return Brought.STRANGE
-        except (ValueError, InvalidSignature, x509.ExtensionNotFound):
+        except _UNREADABLE:
             return Brought.FORGED
-        known = max((held[key].number for held in (self._file.good, self._brought) if key in held), default=-1)
-        if found.number <= known:
-            return Brought.KNOWN if found.number == known else Brought.OLDER
-        self._brought[key] = found
+        known = self._newest.get(key)
+        if known and found.number <= known.number:
+            return Brought.KNOWN if found.number == known.number else Brought.OLDER
+        self._newest[key] = found
         return Brought.TAKEN
 
     def _current(self, now: dt.datetime) -> _Lists:
@@ -280,7 +289,7 @@ class RevocationList:
             with self._lock:
                 self._looked_at = now
                 self._look(now)
-                self._state = self._file.newest(self._brought)
+                self._state = self._file.newest(self._newest)
         return self._state
 
     def _look(self, now: dt.datetime) -> None:
@@ -292,6 +301,7 @@ class RevocationList:
         except (OSError, CertificateError) as error:
             self._file, seen = _Lists({}, str(error) or type(error).__name__), None
         self._highest |= {key: each.number for key, each in self._file.good.items()}
+        self._newest |= {key: self._file.newest(self._newest).good[key] for key in self._file.good}
         # Not remembered as seen where anything was wrong: the next look tries again, whatever the reason was.
         self._seen = None if self._file.problem else seen
 
@@ -307,7 +317,7 @@ class RevocationList:
                 if found.number < (highest := self._highest.get(key, 0)):
                     raise ValueError(f"it is number {found.number}, older than {highest} seen before")
                 good[key] = found
-            except (ValueError, InvalidSignature, x509.ExtensionNotFound) as error:
+            except _UNREADABLE as error:
                 problems.append(str(error) or type(error).__name__)
         if not good and not problems:
             problems.append(f"there is none in {self._path}")

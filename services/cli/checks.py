@@ -127,8 +127,7 @@ def _revocations(config: NodeConfig) -> Findings:
         yield Finding(Light.GREEN, "revocations", f"no list: certificates live {config.tls.longest_life} at most")
         return
     known, now = RevocationList(config.tls.revoked, config.tls.bundle), dt.datetime.now(dt.UTC)
-    if config.tls.revocations_from:
-        recall(known, config.tls.heard, lambda: now)
+    recall(known, config.tls.heard, lambda: now)
     advice = "publish it again with `hutong certs rotate`, and bring it to this node"
     if problem := known.problem(now):
         yield Finding(Light.RED, "revocations", f"{config.tls.revoked}: {problem}", advice)

@@ -115,7 +115,7 @@ class TlsSection(Section):
     revocations_from: dict[str, PeerSection] = {}
     """Nodes whose newer lists count as well, within seconds, by agency: `[tls.revocations_from.gateway]`."""
     heard: FilePath = Path("heard.crl")
-    """Where lists that came from those nodes are kept; absent, `heard.crl` beside the key."""
+    """Where the node keeps the newest lists that it knows, from anywhere; absent, `heard.crl` beside the key."""
     longest_life: Duration | None = Field(default=None, gt=dt.timedelta())
     """In place of a revocation list: certificates that were made to live longer are refused."""
     workload_api: str | None = Field(default=None, pattern=r"^unix:///.+$")

@@ -378,16 +378,15 @@ class Host:
         return quotas
 
     def _hear(self, lists: RevocationList) -> None:
-        """Listen to those who tell newer revocation lists, from before the first call is let in."""
+        """Keep the newest revocation lists, and listen to those who tell them, from before the first call is let in."""
         gauge, left = self.telemetry.gauge, lambda: lists.seconds_left(self.clock())
         gauge("hutong_revocations_seconds_left", "Time until the revocation list lapses", left)
-        if not self.config.tls.revocations_from:
-            return
         hearing = Hearing(lists, self._telling, self.config.tls.heard, self.clock)
         for agency, peer in self.config.tls.revocations_from.items():
             identity = SpiffeId.of(self.config.node.zone, agency, peer.system)
             hearing.follow(f"{agency}/{peer.system}", self.client(peer.target, identity))
-        hearing.observe(self.telemetry)
+        if self.config.tls.revocations_from:
+            hearing.observe(self.telemetry)
         hearing.start()
         self.on_stop(hearing.stop)
 

@@ -2,8 +2,9 @@
 
 Every node tells the lists that count at it to whoever listens, and listens to those that its config names. A list is
 signed and numbered, so it does not matter who brings it: it is verified as if a stranger had (`RevocationList.take`).
-Where nodes listen to each other in a circle, it goes no further than to where it is known. What was heard is kept in a
-file of the node's own. The zone's file is never written to: that is the authority's, and it alone says which there are.
+Where nodes listen to each other in a circle, it goes no further than to where it is known. The newest lists that a node
+knows, heard or not, it keeps in a file of its own: an older one that is put back counts after no restart either. The
+zone's file is never written to: that is the authority's, and it alone says which there are.
 """
 
 import asyncio
@@ -93,16 +94,19 @@ class Telling:
 
 
 class Hearing:
-    """Hears of lists from other nodes, and keeps them."""
+    """Hears of lists from other nodes, if there are any to listen to, and keeps the newest that are known."""
 
     def __init__(self, lists: RevocationList, telling: Telling, kept: Path, clock: Clock) -> None:
-        """`kept` is where the lists are written to; where that cannot be, they are held in memory."""
+        """`kept` is where lists are written to; where that cannot be, they are held in memory."""
         self._lists = lists
         self._telling = telling
         self._kept = kept
         self._clock = clock
-        self._writing = asyncio.Lock()
+        self._written = b""
         self._complained = False
+        self._news = asyncio.Event()
+        self._stopping = False
+        self._keeping: asyncio.Task[None] | None = None
         self._sources: list[_Source] = []
         self.heard: Counter[Brought] = Counter()
         """What became of the lists that came, but for those that were known."""
@@ -121,8 +125,9 @@ class Hearing:
             telemetry.counter(name, text, partial(self.heard.__getitem__, outcome), outcome=outcome.value)
 
     def start(self) -> None:
-        """Recall what was heard before, and listen."""
+        """Recall what was known before, and listen."""
         recall(self._lists, self._kept, self._clock)
+        self._keeping = asyncio.create_task(self._keep(), name="revocations-kept")
         for source in self._sources:
             source.start()
 
@@ -130,6 +135,10 @@ class Hearing:
         """Listen no more."""
         for source in self._sources:
             await source.stop()
+        self._stopping = True
+        self._news.set()
+        if self._keeping is not None:
+            await self._keeping
 
     async def take(self, name: str, lists: bytes) -> None:
         """Take in lists that a node told; raises `Unavailable` REVOCATION_LIST_FORGED where one is."""
@@ -138,20 +147,36 @@ class Hearing:
         self.heard.update(found)
         if found[Brought.TAKEN]:
             self._telling.tell()
+            self._news.set()
             _log.info("A newer revocation list came", extra={"fields": {"node": name}})
-            await self._keep()
         if found[Brought.FORGED]:
             raise Unavailable(Reason.REVOCATION_LIST_FORGED, f"{name} told a revocation list that nobody signed")
 
     async def _keep(self) -> None:
-        async with self._writing:
-            try:
-                await asyncio.to_thread(write_atomically, self._kept, self._lists.brought())
-            except OSError as error:
-                if not self._complained:
-                    self._complained = True
-                    fields = {"file": str(self._kept), "problem": str(error.strerror)}
-                    _log.warning("Revocation lists that are heard are held in memory only", extra={"fields": fields})
+        """Write what is known whenever that has changed, and once more at the stop."""
+        while not self._stopping:
+            await self._write()
+            await within(self._news, LOOK_EVERY.total_seconds())
+            self._news.clear()
+        await self._write()
+
+    async def _write(self) -> None:
+        if self._lists.newest(self._clock()) == self._written:
+            return
+        # Of what could not be verified at the start, as the roots were not there yet, nothing must get lost.
+        recall(self._lists, self._kept, self._clock)
+        lists = self._lists.newest(self._clock())
+        try:
+            await asyncio.to_thread(write_atomically, self._kept, lists)
+            self._written = lists
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            fields = {"file": str(self._kept), "problem": str(error.strerror)}
+            _log.warning("Revocation lists are held in memory only, until a restart", extra={"fields": fields})
 
 
 class _Source(Following):
@@ -180,6 +205,6 @@ class _Source(Following):
 
 
 def recall(lists: RevocationList, kept: Path, clock: Clock) -> None:
-    """Take in what a node kept of what it heard; whatever else the file holds counts for nothing."""
+    """Take in what a node kept of what it knew; whatever else the file holds counts for nothing."""
     with contextlib.suppress(OSError, CertificateError):
-        lists.take(kept.read_bytes(), clock())
+        lists.take(kept.read_bytes(), clock(), bounded=False)

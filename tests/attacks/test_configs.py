@@ -215,6 +215,12 @@ async def test_an_older_revocation_list_does_not_bring_anybody_back(tmp_path: Pa
         clock.ahead += dt.timedelta(seconds=2)
         error = await refused(get(mesh, TAX, DECLARATION, context=why(**REBATE)))
         assert error.reason is Reason.REVOCATION_UNKNOWN
+        # Nor does a restart, which forgets whatever is not on disk.
+        address = mesh.departments["customs"].host.address
+        await mesh.departments["customs"].stop()
+        await mesh.start("customs", address)
+        error = await refused(get(mesh, TAX, DECLARATION, context=why(**REBATE)))
+        assert error.reason is Reason.CERTIFICATE_REVOKED
 
 
 async def test_a_permit_ends_on_time_whichever_way_the_clock_went(tmp_path: Path) -> None:

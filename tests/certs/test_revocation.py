@@ -198,7 +198,7 @@ def test_the_newer_list_counts_whoever_brought_it(
     authority.revoke((issued.serial,), RevocationReason.KEY_COMPROMISE, clock())
     after = authority.layout.revoked.read_bytes()
     assert lists.take(after, clock()) == {Brought.TAKEN: 1}
-    assert lists.published(clock()) == lists.brought() == after
+    assert lists.published(clock()) == lists.newest(clock()) == after
     assert lists.take(before, clock()) == {Brought.OLDER: 1}
     with pytest.raises(CertificateRevoked):
         lists.check(peer_of(authority, issued), clock())
@@ -237,7 +237,7 @@ def test_what_was_heard_brings_no_authority_in_and_keeps_none(
     write_atomically(path, published.read_bytes())
     clock.advance(seconds=1)
     assert lists.take(both, clock())[Brought.TAKEN] == 0
-    assert len(lists.brought()) > len(published.read_bytes())
+    assert len(lists.newest(clock())) > len(published.read_bytes())
     with pytest.raises(AuthorityUnknown):
         lists.check(peer, clock())
     assert lists.published(clock()) == published.read_bytes()
