@@ -9,7 +9,7 @@ import re
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -170,21 +170,19 @@ class Telemetry:
         return CallTrace(number, span, bool(given or span))
 
     @contextmanager
-    def resumed(self, parent: str, name: str, since: int, said: Mapping[str, str | int]) -> Generator[None]:
+    def resumed(self, parent: str, name: str, since: int) -> Generator["CallTrace"]:
         """Go on where a call has led by another way than a call: what is logged meanwhile has the ids of its trace.
 
-        The span, where there is one, has `said` as attributes, and is no more than the end of something that began at
-        `since`; for the rest see `trace_of`.
+        The span, where there is one, is of something that began at `since` and ends here; for the rest see `trace_of`.
         """
         made = self.trace_of(parent, name, SpanKind.CONSUMER, since)
         before = CURRENT.set(made)
         try:
-            yield
+            yield made
         finally:
             CURRENT.reset(before)
             made.over = True
             if made.span:
-                made.span.set_attributes(said)
                 made.span.end()
 
     def serve(self, address: str) -> int:

@@ -166,10 +166,10 @@ def test_an_event_has_the_trace_of_its_call_and_is_the_same_without(made: sa.Eng
     telemetry = Telemetry("recognition/node", TelemetrySection())
     one, other = (f"00-{letter * 32}-{letter * 16}-01" for letter in "ab")
     mine = event(1, event_id="mine")
-    with telemetry.resumed(one, "a call", 0, {}):
+    with telemetry.resumed(one, "a call", 0):
         put(made, mine, event(2))
     # Put again by another call, and by nobody's.
-    with telemetry.resumed(other, "another", 0, {}):
+    with telemetry.resumed(other, "another", 0):
         put(made, mine)
     put(made, mine, event(3))
     telemetry.close()

@@ -31,8 +31,9 @@ class Traced:
         fresh = await self._sink.keep(source, batch)
         for event in fresh:
             fields: dict[str, str | int] = {"source": source, "sequence": event.sequence, "kind": event.kind}
-            said = {f"hutong.event.{name}": value for name, value in fields.items()}
-            with self._telemetry.resumed(event.traceparent, KEEP, began, said):
+            with self._telemetry.resumed(event.traceparent, KEEP, began) as traced:
+                if traced.span:
+                    traced.span.set_attributes({f"hutong.event.{name}": value for name, value in fields.items()})
                 _log.debug("An event was kept", extra={"fields": fields})
         return fresh
 
