@@ -72,6 +72,7 @@ class Hutong(LazyGroup):
         Entry("nats", "services.cli.nats", "Write the config of a broker that events may go over.", _RUN),
         Entry("status", "services.cli.status", "Show every node of a zone at a glance, by lights.", _RUN),
         Entry("doctor", "services.cli.doctor", "Look at what a node needs, and say what to do.", _RUN),
+        Entry("events", "services.cli.events", "Show who follows a node's events; go on where some are gone.", _KEEP),
         Entry("db", "services.cli.db", "Check, upgrade, back up and restore the databases of a node.", _KEEP),
         Entry("load", "services.cli.load", "Load a source into an agency's store through a mapping.", _KEEP),
         Entry("quarantine", "services.cli.quarantine", "Look at rows that could not be loaded; try again.", _KEEP),

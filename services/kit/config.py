@@ -301,6 +301,13 @@ class EventsSection(PeerSection):
     """What brings them: the node itself, or the broker of `[nats]`, whose gaps the node fills."""
 
 
+class OutboxSection(Section):
+    """The events that a node has for others."""
+
+    keep: Duration = Field(default=dt.timedelta(days=90), ge=dt.timedelta(days=1))
+    """How long they are kept at least. Longer where one of their agency's nodes does not have them yet."""
+
+
 _NODE_PATH: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?$"
 
 

@@ -9,6 +9,7 @@ from services.kit.config import (
     FilePath,
     NatsPublishSection,
     NodeConfig,
+    OutboxSection,
     PolicySection,
     Section,
     StoreSection,
@@ -49,6 +50,7 @@ class RecognitionConfig(NodeConfig):
     """How far an event may lie in the past: agencies record what has happened, and not always at once."""
     agency: ContextSection = ContextSection(purpose="P-APPROVAL", legal_basis="CN-ADMIN-LICENSING")
     """On what terms agencies are shown what they have done."""
+    outbox: OutboxSection = OutboxSection()
     nats: NatsPublishSection | None = None
     """Absent, no events go over a broker."""
     enterprise: ContextSection = ContextSection(purpose="P-SELF", legal_basis="CN-RIGHT-TO-KNOW")

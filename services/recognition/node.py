@@ -16,6 +16,7 @@ from services.kit.department import read_secret
 from services.kit.doors import RecordSourceService
 from services.kit.errors import FailedPrecondition, Reason
 from services.kit.events.outbox import Outbox
+from services.kit.events.retention import Retention
 from services.kit.events.seam import Event
 from services.kit.events.service import EventService
 from services.kit.following import Following
@@ -28,7 +29,7 @@ from services.kit.records import catalogue
 from services.kit.records.database import Database
 from services.kit.records.pages import PageTokens, ResumeTokens
 from services.kit.rpc import Rpc, bind
-from services.recognition import noting, reach
+from services.recognition import noting, reach, registry
 from services.recognition.agencies import Agencies
 from services.recognition.arrangements import Arrangements
 from services.recognition.calendars import Calendars
@@ -170,7 +171,19 @@ class RecognitionNode:
         )
 
     def _events(self, outbox: Outbox, door: Door) -> EventService:
-        return EventService(outbox, f"{AGENCY}/{self._config.node.system}", about=self._about, why=door.terms.of)
+        node, retention = f"{AGENCY}/{self._config.node.system}", self._retention()
+        return EventService(outbox, node, about=self._about, why=door.terms.of, heard=retention.heard)
+
+    def _retention(self) -> Retention:
+        """Remove events that everybody has, until the node stops."""
+        config, host = self._config, self.host
+        readers = config.nats.readers if config.nats else ()
+        made = Retention(self.database, config.outbox.keep, host.clock, required=readers, leaving=registry.leaving)
+        what = "Events removed from the outbox, since everybody has them"
+        host.telemetry.counter("hutong_events_removed", what, lambda: made.removed)
+        host.on_stop(made.stop)
+        made.start()
+        return made
 
     async def _about(self, sent: Sequence[Event]) -> Named:
         return await self.database.read(lambda connection: noting.told(connection, sent))

@@ -20,13 +20,14 @@ from services.kit.credentials.results import Statement
 from services.kit.errors import FailedPrecondition, InvalidArgument, NotFound, Reason
 from services.kit.events import outbox
 from services.kit.events.outbox import NewEvent
+from services.kit.records.inserts import insert_or_ignore
 from services.recognition import cascade, locks, status_lists, tasks
 from services.recognition.events import Assurance
 from services.recognition.reasons import Ground
 from services.recognition.stage_results import COLUMNS, Result, State, get, of_row, of_subject
 from services.recognition.standing import ABOUT, TROUBLE, Standing, standing
 from services.recognition.status_lists import Reserved, reserve
-from services.recognition.tables import RESTS_ON, RESULT
+from services.recognition.tables import RESTS_ON, RESULT, TOLD
 from services.recognition.tasks import Desk, Task
 
 __all__ = [
@@ -233,12 +234,23 @@ def _issued(ref: str) -> str:
     return f"issued:{ref}"
 
 
+def leaving(connection: sa.Connection, agency: str, event_ids: Iterable[str]) -> None:
+    """Keep who was told of which result, when the events that say so leave the outbox (`retention.Leaving`)."""
+    begin, end = _issued(""), f":{agency}"
+    refs = [each[len(begin) : -len(end)] for each in event_ids if each.startswith(begin) and each.endswith(end)]
+    if refs:
+        rows = [{"result_ref": ref, "agency": agency} for ref in refs]
+        connection.execute(insert_or_ignore(connection, TOLD).values(rows))
+
+
 def _news(
     connection: sa.Connection, kind: str, result: Result, reason: str, more: Iterable[str] = ()
 ) -> list[NewEvent]:
     """Tell everyone who recognised a result or was told that it is there, and `more`, what became of it."""
     told = {a.owner for a in cascade.recognisers(connection, [result.result_ref])} | set(more)
+    # In this order: who leaves the outbox meanwhile is found in the other.
     told |= outbox.audiences(connection, _issued(result.result_ref))
+    told |= set(connection.execute(sa.select(TOLD.c.agency).where(TOLD.c.result_ref == result.result_ref)).scalars())
     key, payload = result.case_id or result.result_ref, _payload(result, reason)
     return [NewEvent(agency, kind, key, payload) for agency in sorted(told - {result.issuer})]
 

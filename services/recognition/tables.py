@@ -1,6 +1,6 @@
 """The tables of the recognition service. Events are the truth; what else stands here can be computed from them again.
 
-Rows of `stage_event` and `outbox` are only ever added. Moments are aware and in UTC.
+Rows of `stage_event` are only ever added. Moments are aware and in UTC.
 """
 
 from typing import Final
@@ -201,3 +201,11 @@ REMINDER: Final = sa.Table(
     sa.Column("sent_at", UtcDateTime(), nullable=False),
 )
 """Reminders sent. The primary key is what makes each happen exactly once, whoever else tries."""
+
+TOLD: Final = sa.Table(
+    "result_told",
+    METADATA,
+    _text("result_ref", primary_key=True),
+    _text("agency", primary_key=True),
+)
+"""Who was told that a result is there, where the outbox no longer says so."""

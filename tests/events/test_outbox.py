@@ -37,6 +37,7 @@ def upgrade() -> None:
     """Create them."""
     revisions.create_outbox_tables()
     revisions.add_outbox_trace()
+    revisions.create_outbox_readers()
     revisions.create_inbox_tables()
 
 

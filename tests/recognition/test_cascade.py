@@ -1,5 +1,6 @@
 """How far a revocation reaches: everybody it should, nobody else, once, whatever the shape."""
 
+import datetime as dt
 import itertools
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.kit.events import outbox, retention
 from services.recognition import cascade, locks, recognising, registry
 from services.recognition.events import Assurance
 from services.recognition.recognising import Match
@@ -38,6 +40,21 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Register]:
 
 
 # By hand.
+
+
+def test_who_was_told_of_a_result_is_told_of_its_end_when_the_outbox_no_longer_says_so(held: Register) -> None:
+    ref, more = (held.enter(recognisers=["customs", "taxation"], subject=subject) for subject in ("A", "B"))
+    with held.made.begin() as connection:
+        for agency in ("customs", "taxation"):
+            retention.heard(connection, f"{agency}/node", outbox.last(connection), held.now)
+        while retention.remove(connection, held.now + dt.timedelta(seconds=1), leaving=registry.leaving):
+            pass
+        assert outbox.audiences(connection, "issued") == set()
+    for each in (ref, more):
+        held.post.clear()
+        held.change(each)
+        assert {new.audience for new in held.post if new.kind == "result.revoked"} == {"customs", "taxation"}
+        assert {new.payload["result_ref"] for new in held.post} == {each}
 
 
 def test_a_revocation_reaches_through_what_was_decided_on_it(held: Register) -> None:

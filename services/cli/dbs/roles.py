@@ -49,8 +49,10 @@ _RIGHTS: Final[Mapping[str, str]] = {
     "stage_event": _ADD,
     "rests_on": _ADD,
     "reminder": _ADD,
-    "outbox": _ADD,
+    "outbox": _REMOVE,
     "outbox_clock": "SELECT, UPDATE",
+    "outbox_reader": f"{_CHANGE}, DELETE",
+    "result_told": _ADD,
     # supervision
     "authorization_event": _ADD,
     "authorization_agency": _ADD,

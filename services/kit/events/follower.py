@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
+import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Final, cast
@@ -10,7 +11,8 @@ from typing import Final, cast
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
 from services.kit.clock import Clock, system_clock
-from services.kit.errors import FailedPrecondition, Reason
+from services.kit.errors import FailedPrecondition, HutongError, Reason
+from services.kit.events.outbox import KEPT_AFTER
 from services.kit.events.seam import Batch, Event, EventSink, EventSource
 from services.kit.following import Following
 from services.kit.lines import TRACEPARENT
@@ -65,6 +67,12 @@ def read_events(messages: Iterable[event_pb2.Event], source: str) -> Iterator[Ev
         )
 
 
+def _kept_after(error: HutongError) -> int:
+    """Read from where on a source has everything; 0 where it does not say, or says no number."""
+    said = error.metadata.get(KEPT_AFTER, "")
+    return int(said) if re.fullmatch(r"[0-9]{1,18}", said) else 0
+
+
 class Follower(Following):
     """Carries events from a source into a sink, at least once and in order, for as long as it runs."""
 
@@ -90,6 +98,8 @@ class Follower(Following):
         self._clock = clock
         self._known = clock()
         """Everything up to this moment is kept, by the source's clock where it said so."""
+        self._lost = -1
+        """After which sequence the source lacked something, once that was said."""
 
     def behind(self) -> float:
         """Say how many seconds ago everything was known; grows while nothing is heard, and between heartbeats."""
@@ -111,9 +121,15 @@ class Follower(Following):
                     # There may be more behind these; an empty batch says that there is not.
                     self._known = batch.events[-1].recorded_at if batch.events else self._clock()
         except FailedPrecondition as error:
+            kept = _kept_after(error)
+            fields = {"source": self._node, "after": after, "kept_after": kept}
             if error.reason is Reason.EVENTS_AHEAD:
-                _log.error("A source's log began anew", extra={"fields": {"source": self._node, "after": after}})
-                await self._sink.rewind(self._node)
+                _log.error("A source's log began anew", extra={"fields": fields})
+                # What is gone there was here before it went.
+                await self._sink.rewind(self._node, min(kept, after))
+            elif error.reason is Reason.EVENTS_GONE and self._lost != after:
+                self._lost = after
+                _log.error("A source no longer has what comes next", extra={"fields": fields})
             raise
 
     async def _keep(self, batch: Batch) -> None:

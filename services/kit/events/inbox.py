@@ -31,6 +31,9 @@ METADATA: Final = sa.MetaData()
 _INBOX = tables.add_inbox(METADATA)
 _EVENT, _POSITION, _CLOCK = _INBOX.event, _INBOX.position, _INBOX.clock
 _END = sa.select(_CLOCK.c.position)
+_MOVED = (
+    sa.update(_POSITION).where(_POSITION.c.source == sa.bindparam("p_source")).values(sequence=sa.bindparam("p_after"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,9 @@ class Inbox:
         sound = tuple(event for event in batch.events if self._sound(source, event))
         return await self._store.write(lambda c: _keep(c, source, sound, batch.until, self._clock()))
 
-    async def rewind(self, source: str) -> None:
-        """Forget the position of a source whose log began anew; what was kept stays, and is known again by its id."""
-        await self._store.write(lambda c: c.execute(sa.delete(_POSITION).where(_POSITION.c.source == source)))
+    async def rewind(self, source: str, after: int = 0) -> None:
+        """Go back, to a sequence, in a source whose log began anew; what was kept stays, and is known by its id."""
+        await self._store.write(lambda c: c.execute(_MOVED, {"p_source": source, "p_after": after}))
 
     async def list(self, after: int = 0, limit: int = 20, *, kind: str = "", key: str = "") -> Received:
         """List what was received after a position, the oldest first; empty `kind` and `key` mean all."""
@@ -100,6 +103,16 @@ class Inbox:
         fields = {"source": source, "sequence": event.sequence, "reason": reason, **ids(event.traceparent)}
         _log.error("An event was refused", extra={"fields": fields})
         return False
+
+
+def resume(connection: sa.Connection, source: str, after: int) -> int:
+    """Go on in a source's log after a sequence, giving up what comes before it; never back. Gives where it then is."""
+    reached = _position(connection, source)
+    if reached is None:
+        connection.execute(sa.insert(_POSITION).values(source=source, sequence=after))
+    elif after > reached:
+        connection.execute(_MOVED, {"p_source": source, "p_after": after})
+    return max(reached or 0, after)
 
 
 def _position(connection: sa.Connection, source: str) -> int | None:

@@ -1,8 +1,8 @@
 """The outbox: events that wait at their source, written in the transaction that makes them true.
 
 Sequence numbers are taken under the lock of one row, which is held until the commit: whatever gets a greater number is
-committed later. So a reader that has seen everything up to a number never misses one below it. Rows are only ever
-added.
+committed later. So a reader that has seen everything up to a number never misses one below it. Rows are never changed;
+those that everybody has go in time (`services.kit.events.retention`), and who asks for one of these is refused.
 """
 
 import asyncio
@@ -28,6 +28,9 @@ from services.kit.waiting import within
 _LOOKUP: Final = 500
 """Ids in one lookup; well below the parameters a statement may have."""
 
+KEPT_AFTER: Final = "kept_after"
+"""In what an error tells beside its reason: after which sequence everything for the audience is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
@@ -41,11 +44,12 @@ class NewEvent:
     payload: Mapping[str, Any]
     """Codes and references only: never a secret or personal data. As JSON at most `seam.MAX_PAYLOAD` bytes."""
     event_id: str = ""
-    """By default a new one. One of the caller's own makes the event happen once, however often it is put."""
+    """By default a new one. One of the caller's own makes the event happen once, however often it is put, for as long
+    as the outbox has it."""
 
 
-def add_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
-    """Add the tables of an outbox to a database's: the outbox, then its clock."""
+def add_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table, sa.Table, sa.Table]:
+    """Add the tables of an outbox to a database's: the outbox, its clock, who reads it, and what is gone from it."""
     outbox = sa.Table(
         "outbox",
         metadata,
@@ -69,26 +73,42 @@ def add_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table]:
         sa.CheckConstraint("id = 1", name="outbox_clock_one_row"),
     )
 
+    reader = sa.Table(
+        "outbox_reader",
+        metadata,
+        sa.Column("node", text_type(), primary_key=True),
+        sa.Column("audience", text_type(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("first_at", UtcDateTime(), nullable=False),
+        sa.Column("heard_at", UtcDateTime(), nullable=False),
+    )
+    gone = sa.Table(
+        "outbox_gone",
+        metadata,
+        sa.Column("audience", text_type(), primary_key=True),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+    )
+
     # For tables that no migration creates; migrations insert the row themselves.
     @listens_for(clock, "after_create")
     def begin(_table: sa.Table, connection: sa.Connection, **_: object) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.execute(sa.insert(clock).values(id=1, sequence=0))
 
-    return outbox, clock
+    return outbox, clock, reader, gone
 
 
 METADATA: Final = sa.MetaData()
 """An outbox by itself; its tables have these names in every database."""
-_OUTBOX, _CLOCK = add_tables(METADATA)
+OUTBOX, _CLOCK, READER, GONE = add_tables(METADATA)
 _SEQUENCE = sa.select(_CLOCK.c.sequence)
 _WAITING = (
-    sa.select(_OUTBOX)
+    sa.select(OUTBOX)
     .where(
-        _OUTBOX.c.audience == sa.bindparam("p_audience"),
-        _OUTBOX.c.sequence > sa.bindparam("p_after"),
-        _OUTBOX.c.sequence <= sa.bindparam("p_until"),
+        OUTBOX.c.audience == sa.bindparam("p_audience"),
+        OUTBOX.c.sequence > sa.bindparam("p_after"),
+        OUTBOX.c.sequence <= sa.bindparam("p_until"),
     )
-    .order_by(_OUTBOX.c.sequence)
+    .order_by(OUTBOX.c.sequence)
     .limit(sa.bindparam("p_limit"))
 )
 
@@ -112,7 +132,7 @@ def put(connection: sa.Connection, events: Sequence[NewEvent], now: dt.datetime)
     fresh = _fresh(connection, rows, [event.event_id for event in events if event.event_id])
     if fresh:
         numbered = [row | {"sequence": number} for number, row in enumerate(fresh, sequence + 1)]
-        connection.execute(sa.insert(_OUTBOX), numbered)
+        connection.execute(sa.insert(OUTBOX), numbered)
         connection.execute(sa.update(_CLOCK).values(sequence=sequence + len(fresh)))
 
 
@@ -144,7 +164,7 @@ def _fresh(connection: sa.Connection, rows: Sequence[dict[str, Any]], given: Seq
     """Leave out what is there already, or comes twice here; `given` are the ids that may be known."""
     known: dict[str, tuple[str, ...]] = {}
     for start in range(0, len(given), _LOOKUP):
-        select = sa.select(_OUTBOX).where(_OUTBOX.c.event_id.in_(given[start : start + _LOOKUP]))
+        select = sa.select(OUTBOX).where(OUTBOX.c.event_id.in_(given[start : start + _LOOKUP]))
         known |= {row["event_id"]: _content(row) for row in connection.execute(select).mappings()}
     fresh: list[dict[str, Any]] = []
     for row in rows:
@@ -160,8 +180,8 @@ def _fresh(connection: sa.Connection, rows: Sequence[dict[str, Any]], given: Seq
 def audiences(connection: sa.Connection, prefix: str) -> set[str]:
     """Name the agencies that there are events for whose ids, of their source's own, begin with `prefix` and a colon."""
     # By the index on ids; ";" comes right behind ":".
-    begun = sa.and_(_OUTBOX.c.event_id > f"{prefix}:", _OUTBOX.c.event_id < f"{prefix};")
-    return set(connection.execute(sa.select(_OUTBOX.c.audience).where(begun)).scalars())
+    begun = sa.and_(OUTBOX.c.event_id > f"{prefix}:", OUTBOX.c.event_id < f"{prefix};")
+    return set(connection.execute(sa.select(OUTBOX.c.audience).where(begun)).scalars())
 
 
 def last(connection: sa.Connection) -> int:
@@ -169,14 +189,26 @@ def last(connection: sa.Connection) -> int:
     return int(connection.execute(_SEQUENCE).scalar_one())
 
 
+def gone(connection: sa.Connection, audience: str) -> int:
+    """Get the sequence up to which events for an agency are no longer there; 0 where all are."""
+    return connection.execute(sa.select(GONE.c.sequence).where(GONE.c.audience == audience)).scalar() or 0
+
+
 def waiting(connection: sa.Connection, audience: str, after: int, limit: int = BATCH) -> Batch:
-    """Get the events for an agency after a sequence, at most `limit`, and how far that is."""
+    """Get the events for an agency after a sequence, at most `limit`, and how far that is.
+
+    Raises `FailedPrecondition` EVENTS_GONE where some of them are no longer there.
+    """
     # The end first: whatever comes while the rows are read lies behind it.
     until = last(connection)
     if until <= after:
         return Batch((), after)
     found = {"p_audience": audience, "p_after": after, "p_until": until, "p_limit": limit + 1}
     events = tuple(Event(source="", **row) for row in connection.execute(_WAITING, found).mappings())
+    # Looked at last: what went before the rows were read shows here.
+    if after < (lost := gone(connection, audience)):
+        message = f"events up to {lost} are no longer kept here"
+        raise FailedPrecondition(Reason.EVENTS_GONE, message, **{KEPT_AFTER: str(lost)})
     return Batch(events, until) if len(events) <= limit else Batch(events[:limit], events[limit - 1].sequence)
 
 
@@ -212,10 +244,15 @@ class Outbox:
         """Get the sequence of the last event there is; 0 where there is none yet."""
         return await self._store.read(last)
 
+    async def gone(self, audience: str) -> int:
+        """Get the sequence up to which events for an agency are no longer there; 0 where all are."""
+        return await self._store.read(lambda connection: gone(connection, audience))
+
     async def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
         """Give the events for an agency after a sequence; see `EventSource`."""
         if after > await self._store.read(last):
-            raise FailedPrecondition(Reason.EVENTS_AHEAD, "this log ends before the sequence to go on after")
+            message, kept = "this log ends before the sequence to go on after", str(await self.gone(audience))
+            raise FailedPrecondition(Reason.EVENTS_AHEAD, message, **{KEPT_AFTER: kept})
         due = time.monotonic()
         while not self._stopping:
             # Taken before the look: what is committed after it rings this one.

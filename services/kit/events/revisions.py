@@ -43,6 +43,24 @@ def drop_outbox_trace() -> None:
     op.drop_column("outbox", "traceparent")
 
 
+def create_outbox_readers() -> None:
+    """Create what an outbox knows of those who read it, and of what is no longer in it."""
+    op.create_table(
+        "outbox_reader",
+        sa.Column("node", _TEXT, primary_key=True),
+        *_required(_TEXT, "audience"),
+        _number("sequence"),
+        *_required(_MOMENT, "first_at", "heard_at"),
+    )
+    op.create_table("outbox_gone", sa.Column("audience", _TEXT, primary_key=True), _number("sequence"))
+
+
+def drop_outbox_readers() -> None:
+    """Drop both."""
+    for name in ("outbox_gone", "outbox_reader"):
+        op.drop_table(name)
+
+
 def create_inbox_tables() -> None:
     """Create the tables of an inbox: every room's second revision."""
     op.create_table(

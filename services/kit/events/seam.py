@@ -58,7 +58,8 @@ class EventSource(Protocol):
 
         The first batch comes at once, empty where nothing waits; later empty ones are heartbeats. Ends when the source
         stops. Raises `FailedPrecondition` EVENTS_AHEAD where the source's log ends before `after`: it is not the log
-        that this number came from. Raises `Unavailable` where the source cannot be reached.
+        that this number came from; EVENTS_GONE where it no longer has what comes after it. Both tell in `kept_after`
+        from where on it has everything. Raises `Unavailable` where the source cannot be reached.
         """
         ...
 
@@ -74,8 +75,8 @@ class EventSink(Protocol):
         """Keep a batch and its position, both or neither; gives the events that had not been kept before."""
         ...
 
-    async def rewind(self, source: str) -> None:
-        """Forget the position of a source whose log began anew; what was kept stays, and is known again by its id."""
+    async def rewind(self, source: str, after: int = 0) -> None:
+        """Go back, to a sequence, in a source whose log began anew; what was kept stays, and is known by its id."""
         ...
 
 

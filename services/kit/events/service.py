@@ -29,6 +29,9 @@ Why = Callable[[Caller], exchange_pb2.RequestContext]
 STREAMS = 16
 """Most streams of one caller at a time: one for each replica of its node, and some that have just been cut off."""
 
+Heard = Callable[[str, int], Awaitable[None]]
+"""Is told of a node, `agency/system`, that it has everything up to a sequence."""
+
 _PAGE = 20
 _MAX_PAGE = 200
 
@@ -59,15 +62,17 @@ class EventService:
         *,
         about: About | None = None,
         why: Why | None = None,
+        heard: Heard | None = None,
         streams: int = STREAMS,
     ) -> None:
-        """`node` is `agency/system` of the node that serves; `about` and `why` are for the log; `streams` are each
-        caller's.
+        """`node` is `agency/system` of the node that serves; `about` and `why` are for the log; `heard` is told how far
+        callers are; `streams` are each caller's.
         """
         self._source = source
         self._node = node
         self._about = about
         self._why = why
+        self._heard = heard
         self._streams = Streams(streams)
 
     async def follow(self, request: event_pb2.FollowRequest, call: Call) -> AsyncIterator[event_pb2.FollowResponse]:
@@ -80,6 +85,8 @@ class EventService:
         if self._why is not None:
             call.facts.stated(self._why(call.caller))
         with self._streams.counted(call.caller.spiffe_id):
+            if self._heard is not None:
+                await self._heard(f"{call.caller.agency}/{call.caller.system}", request.after)
             # Whose events these are is for the certificate to say, not for the request.
             async with aclosing(self._source.follow(call.caller.agency, request.after)) as batches:
                 async for batch in batches:

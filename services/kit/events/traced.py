@@ -37,6 +37,6 @@ class Traced:
                 _log.debug("An event was kept", extra={"fields": fields})
         return fresh
 
-    async def rewind(self, source: str) -> None:
+    async def rewind(self, source: str, after: int = 0) -> None:
         """See `EventSink`."""
-        await self._sink.rewind(source)
+        await self._sink.rewind(source, after)

@@ -221,6 +221,10 @@ class Publisher(Following):
             _log.error("A stream is ahead of the log", extra={"fields": {"audience": self.audience}})
             await connection.purge(self._way.stream)
             self._reached = -1
+        if 0 <= self._reached < await self._outbox.gone(self._way.audience):
+            # It was away for so long that everybody has by now what it lacks.
+            _log.error("A stream ends before what the log still has", extra={"fields": {"audience": self.audience}})
+            self._reached = -1
         if self._reached < 0:
             # A new stream, or one that lost everything: what came before now is fetched from the source.
             answer = event_pb2.FollowResponse(until=end).SerializeToString()
