@@ -43,6 +43,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them."""
+    revisions.drop_outbox_readers()
+    revisions.drop_outbox_trace()
     revisions.drop_outbox_tables()
     revisions.drop_inbox_tables()
 '''
