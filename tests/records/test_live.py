@@ -36,12 +36,14 @@ async def test_every_field_that_may_name_the_subject(clock: Hand) -> None:
     assert keys(page) == ["1"]
 
 
-async def test_rows_that_cannot_be_mapped_are_counted(clock: Hand) -> None:
+async def test_rows_that_cannot_be_mapped_are_counted(clock: Hand, caplog: pytest.LogCaptureFixture) -> None:
     legacy = Legacy()
     legacy.put(enterprise("k1"))
     legacy.broken = 2
     page = await legacy.source(clock).fetch(RecordQuery(ENTERPRISE, filters=(condition("reg_status = ACTIVE"),)))
     assert (keys(page), page.unreadable) == (["k1"], 2)
+    # Why, and of what type; not where, which is a row's key.
+    assert [set(vars(line)["fields"]) for line in caplog.records] == [{"record_type", "reason"}] * 2
 
 
 async def test_a_question_that_would_read_too_much(clock: Hand) -> None:
