@@ -76,6 +76,19 @@ async def test_a_change_counts_at_the_next_look(path: Path) -> None:
     assert (files.reloads, files.failures) == (2, 0)
 
 
+async def test_a_file_that_is_being_written_is_left_for_the_next_look(path: Path) -> None:
+    """Cut where it would pass, and without what the rest of it forbids."""
+    both = permit("p", ["code"]) + permit("q", ["colour"])
+    writing = [both]
+    files = PolicyFiles([path], catalogue(), LAW, lambda _: write(path, writing.pop()) if writing else None)
+    engine = PolicyEngine(files.policies, catalogue(), LAW, SECRET, SetClock())
+    write(path, permit("q", ["colour"]))
+    assert not await files.poll(engine)
+    assert given(engine) == {"code"}
+    assert await files.poll(engine)
+    assert given(engine) == {"code", "colour"}
+
+
 async def test_a_broken_file_changes_nothing_and_is_told_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files, engine = started(path)
     version, mask = engine.version, engine.mask(TAX, context(), TYPE)

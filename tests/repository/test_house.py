@@ -93,7 +93,7 @@ def test_two_commands_do_everything() -> None:
     """`make demo` and `make test`; what they would run on a machine where all is installed, and what the gate runs."""
     steps = {target: dry_run(target) for target in ("demo", "test")}
     assert steps["demo"][-1] == ".venv/bin/hutong demo"
-    assert steps["test"][-1] == ".venv/bin/pytest --numprocesses=auto --dist=loadfile"
+    assert steps["test"][-1] == ".venv/bin/python -m tests"
     for target, files in (("demo", ("app", "build")), ("test", ("app", "build", "dev"))):
         installs = [line for line in steps[target] if "--require-hashes" in line]
         assert [line.rpartition("/")[2] for line in installs] == [f"{name}.txt" for name in files]

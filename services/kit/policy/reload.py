@@ -1,5 +1,8 @@
 """Policy files that are looked at again while the node runs: a change counts at once, or not at all.
 
+A file that is written while it is looked at is left for the next look: cut between two policies it would pass, and lack
+what the rest forbids.
+
 New files replace the policies in force only when all of them pass every check; until then the old ones stay, and the
 mistake is logged and shown: what was withdrawn in them is still given.
 """
@@ -8,8 +11,10 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 from services.kit.jurisdiction import Jurisdiction
 from services.kit.policy import loader
@@ -20,13 +25,23 @@ from services.kit.records.catalogue import Catalogue
 
 _log = logging.getLogger(__name__)
 
+_SETTLED: Final = 0.05
+"""Seconds for which files must stay as they are before they are loaded: longer than anybody takes to write them."""
+
 
 class PolicyFiles:
     """The policy files of one node."""
 
-    def __init__(self, paths: Iterable[Path], catalogue: Catalogue, jurisdiction: Jurisdiction) -> None:
-        """Load the files; raises `PolicyRefused` where they do not pass."""
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        catalogue: Catalogue,
+        jurisdiction: Jurisdiction,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Load the files; raises `PolicyRefused` where they do not pass. `pause` waits for changed ones to settle."""
         self._paths = tuple(paths)
+        self._pause = pause
         self._catalogue = catalogue
         self._jurisdiction = jurisdiction
         self._seen = self._fingerprint()
@@ -64,6 +79,9 @@ class PolicyFiles:
     def _load_if_changed(self) -> PolicySet | None:
         seen = self._fingerprint()
         if seen == self._seen:
+            return None
+        self._pause(_SETTLED)
+        if self._fingerprint() != seen:
             return None
         self._seen = seen
         with contextlib.suppress(PolicyRefused):
