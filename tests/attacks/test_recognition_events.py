@@ -136,17 +136,18 @@ async def test_reasons_are_codes_of_the_lists_and_never_what_somebody_writes(app
     """Everybody who sees the event reads its reason: no room for a name, a number or a message."""
     subject, case_id = await begun(approvals)
     text = "Zhang San, 110101199003070000"
-    for kind, more in (
+    cases: tuple[tuple[str, dict[str, Any]], ...] = (
         ("START", {}),
         ("START", {"despite": fresh()}),
         ("SUPPLEMENT_REQUEST", {}),
         ("RESULT", {"result_code": case_pb2.RESULT_CODE_FAIL}),
-    ):
+    )
+    for kind, more in cases:
         refused = await told(approvals.event(POLICE, case_id, "E2", kind, reason_code=text, **more))
         assert refused[1] in {Reason.REASON_UNKNOWN, Reason.EVENT_NOT_ALLOWED}
     await approvals.event(POLICE, case_id, "E2", "START")
     signed = await approvals.credential(POLICE, "person_verified", subject=subject, case_id=case_id, stage="E2")
-    passing = {"result_code": PASS, "credential": signed}
+    passing: dict[str, Any] = {"result_code": PASS, "credential": signed}
     assert await why(approvals.event(POLICE, case_id, "E2", "RESULT", reason_code=text, **passing)) in {
         Reason.REASON_UNKNOWN
     }
