@@ -75,13 +75,20 @@ class Field:
         return Remote(client, SOURCE)
 
     def carried(
-        self, agency: str = "customs", *, away: bool = False, quiet: float = 60.0, broker: Broker | None = None
+        self,
+        agency: str = "customs",
+        *,
+        away: bool = False,
+        quiet: float = 60.0,
+        tell: float = 3600.0,
+        broker: Broker | None = None,
+        direct: EventSource | None = None,
     ) -> Carried:
         """Make the way over the broker; `away` says that the source itself cannot be reached."""
         key = bed.zone_key(self.zone)
         broker = broker or self.server.broker(f"{agency}/node")
-        direct = self.direct(agency, away=away)
-        return Carried(broker, way(SOURCE, agency), lambda: key, direct, self.clock, quiet=quiet, hold=0.05)
+        direct = direct or self.direct(agency, away=away)
+        return Carried(broker, way(SOURCE, agency), lambda: key, direct, self.clock, quiet=quiet, hold=0.05, tell=tell)
 
     def receiver(self, url: str = "") -> Receiver:
         """Make a receiver, with an inbox of its own where it is not given one."""

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from services.kit.events.jetstream.broker import Limits
 from services.kit.events.jetstream.publisher import PUBLISH
 from services.kit.events.jetstream.statement import unseal
 from services.kit.events.outbox import NewEvent
-from services.kit.events.seam import MAX_PAYLOAD, Batch, Event
+from services.kit.events.seam import MAX_PAYLOAD, Batch, Event, EventSource
 from services.kit.events.service import EVENT
 from tests.events import bed
 from tests.events.bed import SOURCE, Log, Receiver, create, event, zone_key
@@ -387,6 +387,47 @@ async def test_a_silent_publisher_is_noticed(made: Field) -> None:
     await made.tell(event(1))
     await held(receiver, 2)
     assert source.fetched == 1
+
+
+class Noting:
+    """Notes what a source is told by whoever asks it."""
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+        self.told: list[int] = []
+
+    def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
+        self.told.append(after)
+        return self._source.follow(audience, after)
+
+    async def again(self) -> None:
+        """Wait until it is told once more."""
+        enough = len(self.told) + 1
+        await until(lambda: len(self.told) >= enough)
+
+
+async def test_a_source_is_told_now_and_then_how_far_a_receiver_is(made: Field) -> None:
+    """It keeps what it does not know to be here."""
+    await made.publish()
+    direct = Noting(made.direct())
+    source, receiver = made.carried(tell=0.1, direct=direct), made.receiver()
+    receiver.follow(source)
+    await made.tell(event(0))
+    await receiver.until(1)
+    await until(lambda: 1 in direct.told)
+    assert (source.carried, source.fetched) == (1, 0)
+
+
+async def test_a_source_that_cannot_be_told_is_no_reason_to_stop(made: Field) -> None:
+    await made.publish()
+    direct = Noting(made.direct(away=True))
+    source, receiver = made.carried(tell=0.0, direct=direct), made.receiver()
+    receiver.follow(source)
+    for number in range(3):
+        await made.tell(event(number))
+        await held(receiver, number + 1)
+        await direct.again()
+    assert (source.carried, source.reached) == (3, True)
 
 
 async def test_certificates_are_renewed(made: Field) -> None:

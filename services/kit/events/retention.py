@@ -184,4 +184,7 @@ class Retention:
                 await self.sweep()
             except HutongError as error:
                 _log.warning("Events could not be removed", extra={"fields": {"reason": error.reason}})
+            except Exception:
+                # Whatever it is, the next look is due.
+                _log.exception("Events could not be removed")
             await asyncio.sleep(self._every)

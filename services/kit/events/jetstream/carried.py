@@ -15,7 +15,7 @@ from contextlib import aclosing
 from typing import Final
 
 from services.kit.clock import Clock
-from services.kit.errors import HutongError, Reason, Unavailable
+from services.kit.errors import FailedPrecondition, HutongError, Reason, Unavailable
 from services.kit.events.follower import read_events
 from services.kit.events.jetstream.broker import Broker, Connection, unavailable
 from services.kit.events.jetstream.statement import Statement, unseal
@@ -33,6 +33,10 @@ _LONGEST_HOLD: Final = 30.0
 """Seconds that the source is followed directly before the broker is tried again, where it cannot be reached."""
 _SURE: Final = 5.0
 """Seconds after a word of the source itself within which it is not asked whether its log began anew."""
+_TELL: Final = 6 * 3600.0
+"""Seconds after which the source is asked directly, though nothing is missing: it removes only what it was told that we
+have (`retention`)."""
+_FIRST_TELL: Final = 60.0
 _ALL: Final = 1 << 63
 _LOOK: Final = 1.0
 """Seconds between looks at the connection and the certificate."""
@@ -102,6 +106,7 @@ class Carried:
         *,
         quiet: float = _QUIET,
         hold: float = _FIRST_HOLD,
+        tell: float = _TELL,
     ) -> None:
         """`key` finds the published key of the source's log; `direct` is the source itself; others are seconds."""
         self._broker = broker
@@ -111,6 +116,8 @@ class Carried:
         self._clock = clock
         self._quiet = quiet
         self._hold = hold
+        self._tell_every = tell
+        self._tell_at = time.monotonic() + min(tell, _FIRST_TELL)
         self.reached = False
         """Whether the broker is used now."""
         self.carried = 0
@@ -205,6 +212,23 @@ class Carried:
                     yield batch
         else:
             yield reading.got(Batch((), max(beat.until, reading.after)))
+            if time.monotonic() >= self._tell_at:
+                self._tell_at = time.monotonic() + self._tell_every
+                async with aclosing(self._told(reading)) as batches:
+                    async for batch in batches:
+                        yield batch
+
+    async def _told(self, reading: _Reading) -> AsyncGenerator[Batch]:
+        """Tell the source how far we are, by asking it for more; where it is away there is time for that later."""
+        try:
+            async with aclosing(self._directly(reading)) as batches:
+                async for batch in batches:
+                    yield batch
+        except FailedPrecondition:
+            # What it no longer has, or began anew, only the source can say.
+            raise
+        except HutongError as error:
+            _log.info("The source was not told what is here", extra={"fields": {"reason": error.reason}})
 
     async def _kept(self, connection: Connection, reading: _Reading, until: int) -> AsyncGenerator[Batch]:
         """Give what the stream has, up to a sequence at least; less where it ends before that."""
