@@ -33,6 +33,9 @@ async def day(folder: Path, only: Collection[str]) -> list[Found]:
     if cases := [case for case in CASES if not only or case.name in only]:
         async with bed.running(folder) as made:
             for case in cases:
+                if why := case.cannot(made):
+                    console.print(f"{case.name}: skipped: {why}", style="yellow")
+                    continue
                 came = await run(case, made, made.client(), made.logs(), made.given)
                 found.append(_shown(came))
     if by_clocks := [case for case in CLOCK_CASES if not only or case.name in only]:

@@ -1,12 +1,14 @@
 """A zone of real processes that bad things can be done to: what is in the way of whom, and where things lie.
 
 Five departments, recognition, supervision and the gateway, as `hutong up` runs them. Between gateway and customs there
-is a wire of ours; the department of quality has its records and its log in PostgreSQL; the gateway's log lies on a file
-system of its own that is small, where this process may mount one.
+is a wire of ours; public security lives at the far end of a real one, in a network namespace of its own, where this
+process may make one; the department of quality has its records and its log in PostgreSQL; the gateway's log lies on a
+file system of its own that is small, where this process may mount one.
 """
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -24,9 +26,11 @@ from services.cli.zone import GATEWAY_SYSTEM, Zone
 from services.kit.client import Client
 from services.kit.records import catalogue
 from services.kit.records.writer import Draft
+from tests.chaos import wires
 from tests.chaos.asking import SUBJECTS, Given
 from tests.chaos.lines import Line
 from tests.chaos.proving import Kept, kept
+from tests.chaos.wires import NoWire, Wire, laid
 from tests.databases import Postgres, postgres
 from tests.exchange.records import RECORDS
 
@@ -36,6 +40,8 @@ CONNECTIONS = 1200
 """Most connections of the gateway: more than the thousand callers have."""
 STALLED = 2.0
 """Seconds after which the gateway cuts who reads nothing; half a minute where nobody says otherwise."""
+AWAY = "publicsecurity"
+"""Who lives at the far end of a wire."""
 _DISK_MB = 24
 
 
@@ -50,6 +56,8 @@ class Bed:
     """The data of quality's PostgreSQL server."""
     disk: "Disk"
     """What the gateway's log lies on."""
+    wire: Wire | NoWire
+    """Between everybody and `AWAY`, or why there is none."""
     given: Given = field(default_factory=dict[tuple[str, str], tuple[bytes, ...]])
     """What callers were given first."""
 
@@ -65,6 +73,10 @@ class Bed:
     def logs(self) -> dict[str, Kept]:
         """Find the log of every node."""
         return kept(self.zone)
+
+    def cannot(self, do: str) -> str:
+        """Say why something (a method's name) cannot be done to the wire; empty where it can."""
+        return str(self.wire) if isinstance(self.wire, NoWire) else self.wire.lacks.get(do, "")
 
     def pid(self, node: str) -> int:
         """Get the process of a node."""
@@ -138,11 +150,12 @@ async def running(folder: Path) -> AsyncGenerator[Bed]:
         _configure(zone, server, stack)
         await zones.made(zone.folder, SUBJECTS)
         await _declarations(zone)
+        wire = _wire(zone, stack)
         line = Line(zone.department("customs").node.listen)
         async with line.listening() as address:
             zones.configure(zone, GATEWAY, "departments.customs", {"target": address})
-            async with Fleet(zone) as fleet:
-                yield Bed(fleet, line, folder / "postgres", disk)
+            async with Fleet(zone, program=wires.__name__) as fleet:
+                yield Bed(fleet, line, folder / "postgres", disk, wire)
 
 
 def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> None:
@@ -157,6 +170,25 @@ def _configure(zone: Zone, server: Postgres, stack: contextlib.ExitStack) -> Non
         own = own_certificate(zone, node)
         write_atomically(own, zone.credentials(identity).certificate.read_bytes(), PRIVATE)
         zones.configure(zone, node, "tls", {"certificate": own.name, "key": own.name})
+
+
+def _wire(zone: Zone, stack: contextlib.ExitStack) -> Wire | NoWire:
+    """Lay a wire, and have `AWAY` serve at its far end, and those whom it asks at the near one."""
+    try:
+        wire = stack.enter_context(laid())
+    except NoWire as why:
+        return why
+    own = zone.config_file(AWAY)
+    moved = dict.fromkeys(re.findall(r'(?m)^target = "(.*)"', own.read_text(encoding="utf-8")), wire.near)
+    moved[zone.department(AWAY).node.listen] = wire.far
+    for node in zone.nodes:
+        path = zone.config_file(node)
+        text = path.read_text(encoding="utf-8")
+        for address, end in moved.items():
+            text = text.replace(f'"{address}"', f'"{end}:{address.rpartition(":")[2]}"')
+        write_atomically(path, text.encode())
+    wire.settle(own)
+    return wire
 
 
 def own_certificate(zone: Zone, node: str) -> Path:

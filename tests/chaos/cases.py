@@ -22,13 +22,15 @@ from services.cli.query import SERVICE
 from services.cli.question import request as asked
 from services.cli.rooms import GATEWAY, SUPERVISION
 from services.cli.zone import GATEWAY_SYSTEM
+from services.kit.client import Client
 from services.kit.errors import HutongError
 from services.kit.records import catalogue
 from tests.chaos.asking import DEADLINE, EVERY, SUBJECTS, WHOLE, failed, question, told
-from tests.chaos.bed import Bed, no_room, own_certificate, restart
+from tests.chaos.bed import AWAY, Bed, no_room, own_certificate, restart
 from tests.chaos.crowds import SHED, crowd, deaf
 from tests.chaos.flows import events
-from tests.chaos.running import Case, Doing
+from tests.chaos.running import SLACK, Case, Doing
+from tests.chaos.wires import LOSS, Counts, Wire
 from tests.cli.authorized import AML, ANALYST, DECLARATION, Desks
 from tests.exchange.records import EXPORTER
 from tests.exchange.standin import SOURCE, answered
@@ -40,8 +42,23 @@ LASTING: Final = 2.5
 """Seconds of what is noticed by deadlines only."""
 TIMES: Final = 3
 """How often a department is killed that comes and goes."""
+GIVEN_UP: Final = 10.0
+"""Seconds after which a connection is given up, at the latest, on which nothing comes through."""
+BACK: Final = 6.0
+"""Seconds after which a department is there again, at the latest, whose wire is as it was."""
 FLAP = 0.1
 """Seconds between two cuts of a line that flaps."""
+
+
+def wired(doing: Doing[Bed]) -> Wire:
+    """Get the wire to `AWAY`; only for cases that are not done where there is none."""
+    assert isinstance(doing.bed.wire, Wire)
+    return doing.bed.wire
+
+
+def of_wire(do: str) -> Callable[[Bed], str]:
+    """Say of a zone whether something can be done to its wire; see `Bed.cannot`."""
+    return lambda bed: bed.cannot(do)
 
 
 def missing(agency: str, *reasons: str) -> frozenset[str]:
@@ -224,15 +241,95 @@ def expired(node: str, identity: str) -> Callable[[Doing[Bed]], contextlib.Abstr
     return fault
 
 
+@contextlib.asynccontextmanager
+async def cable_pulled(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    wire, gateway = wired(doing), doing.bed.pid(GATEWAY)
+    stood = wire.connections(gateway)
+    with wire.pulled():
+        yield
+        kept = stood & wire.connections(gateway)
+    doing.notes.append(f"the connection {'stands' if kept else 'is given up'}")
+
+
+@contextlib.asynccontextmanager
+async def cable_pulled_for_long(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    """Pull the cable until the gateway gives its connection up, and longer."""
+    wire, gateway = wired(doing), doing.bed.pid(GATEWAY)
+    stood, begun = wire.connections(gateway), time.monotonic()
+    with wire.pulled():
+        while stood & wire.connections(gateway):
+            await asyncio.sleep(EVERY)
+            if time.monotonic() - begun > GIVEN_UP:
+                doing.problems.append("the connection was not given up")
+                break
+        doing.notes.append(f"the connection is given up after {time.monotonic() - begun:.1f} s")
+        yield
+
+
+@contextlib.asynccontextmanager
+async def killed_unheard(doing: Doing[Bed]) -> AsyncGenerator[None]:
+    """Kill a department and start it again while its cable is pulled: nobody is told that its connections ended."""
+    wire, fleet = wired(doing), doing.bed.fleet
+    with wire.pulled():
+        await fleet.kill(AWAY)
+        begun, restarting = time.monotonic(), asyncio.create_task(fleet.restart(AWAY))
+        while not wire.listening() and not restarting.done():  # noqa: ASYNC110 - no event tells that somebody listens
+            await asyncio.sleep(EVERY)
+        doing.notes.append(f"it listens again after {time.monotonic() - begun:.1f} s")
+        yield
+    await restarting
+
+
+def worse(
+    way: Callable[[Wire], contextlib.AbstractContextManager[Counts]],
+) -> Callable[[Doing[Bed]], contextlib.AbstractAsyncContextManager[None]]:
+    """Make the wire worse in a way, and see that who asks the others is no slower for it."""
+
+    @contextlib.asynccontextmanager
+    async def fault(doing: Doing[Bed]) -> AsyncGenerator[None]:
+        with way(wired(doing)) as counts:
+            slowest = await others(doing)
+            yield
+            dropped, held = counts()
+        doing.notes.append(
+            f"{dropped} packets were lost and {held} had to wait; who asks the others waits at most {slowest:.2f} s"
+        )
+        if not dropped + held:
+            doing.problems.append("the wire was as good as ever")
+
+    return fault
+
+
+async def others(doing: Doing[Bed]) -> float:
+    """Ask all but who is at the end of the wire, one question after the other; gives the seconds of the slowest."""
+    slowest = 0.0
+    for number in range(SUBJECTS):
+        request = question(number)
+        selections = [each for each, owner in zip(request.selections, OWNERS, strict=True) if owner != AWAY]
+        del request.selections[:]
+        request.selections.extend(selections)
+        begun = time.monotonic()
+        what = await came(doing.asker.client, request)
+        slowest = max(slowest, time.monotonic() - begun)
+        if what != WHOLE:
+            doing.problems.append(f"who asks the others sees {what}")
+    if slowest > SLACK:
+        doing.problems.append(f"who asks the others waits {slowest:.1f} s")
+    return slowest
+
+
 async def newcomer(doing: Doing[Bed]) -> None:
     """Ask as somebody who has no connection yet."""
-    client = doing.bed.fleet.client("taxation/refund")
-    try:
-        answer = await client.unary(f"{SERVICE}/Query", question(0), federation_pb2.QueryResponse, timeout=DEADLINE)
-        what = told(answer)
-    except HutongError as error:
-        what = failed(error)
+    what = await came(doing.bed.fleet.client("taxation/refund"), question(0))
     doing.also[f"who connects anew: {what}"] += 1
+
+
+async def came(client: Client, request: federation_pb2.QueryRequest) -> str:
+    """Ask, and say what came of it."""
+    try:
+        return told(await client.unary(f"{SERVICE}/Query", request, federation_pb2.QueryResponse, timeout=DEADLINE))
+    except HutongError as error:
+        return failed(error)
 
 
 @contextlib.asynccontextmanager
@@ -288,17 +385,10 @@ async def reader(doing: Doing[Bed]) -> Callable[[bool], Awaitable[float]]:
     request.context.authorization_ticket = ticket
     client = fleet.client(AML)
 
-    async def reads() -> str:
-        try:
-            answer = await client.unary(f"{SERVICE}/Query", request, federation_pb2.QueryResponse, timeout=DEADLINE)
-        except HutongError as error:
-            return failed(error)
-        return told(answer)
-
     async def until(wanted: bool) -> float:
         """Ask until it is answered, or refused; gives how long that took."""
         begun = time.monotonic()
-        while ((what := await reads()) == WHOLE) is not wanted:
+        while ((what := await came(client, request)) == WHOLE) is not wanted:
             await asyncio.sleep(EVERY)
             if time.monotonic() - begun > 20:
                 doing.problems.append(f"reads under an authorization: still {what}")
@@ -349,6 +439,62 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         parted,
         missing("customs", LATE),
         lasts=LASTING,
+    ),
+    Case(
+        "cable",
+        "a department's cable pulled, for longer than questions wait",
+        cable_pulled,
+        missing(AWAY, LATE),
+        lasts=LASTING,
+        heals=BACK,
+        cannot=of_wire("pulled"),
+    ),
+    Case(
+        "cable-long",
+        "a department's cable pulled, until the gateway gives the connection up and longer",
+        cable_pulled_for_long,
+        missing(AWAY, LATE, UNREACHABLE),
+        lasts=1.0,
+        heals=BACK,
+        cannot=of_wire("pulled"),
+    ),
+    Case(
+        "cable-killed",
+        "a department killed and started again while its cable is pulled",
+        killed_unheard,
+        missing(AWAY, LATE, UNREACHABLE),
+        lasts=0.0,
+        heals=BACK,
+        cannot=of_wire("pulled"),
+    ),
+    Case(
+        "narrow",
+        "64 kbit/s to a department",
+        worse(lambda wire: wire.narrow(64)),
+        missing(AWAY, LATE),
+        must=False,
+        lasts=1.0,
+        heals=BACK,
+        cannot=of_wire("narrow"),
+    ),
+    Case(
+        "too-narrow",
+        "16 kbit/s to a department",
+        worse(lambda wire: wire.narrow(16)),
+        missing(AWAY, LATE, UNREACHABLE),
+        lasts=LASTING,
+        heals=BACK,
+        cannot=of_wire("narrow"),
+    ),
+    Case(
+        "lossy",
+        f"every {LOSS}th packet to and from a department lost",
+        worse(Wire.lossy),
+        missing(AWAY, LATE),
+        must=False,
+        lasts=1.0,
+        heals=BACK,
+        cannot=of_wire("lossy"),
     ),
     Case(
         "expired",

@@ -36,6 +36,10 @@ Fault = Callable[[Doing[B]], AbstractAsyncContextManager[None]]
 """Begins a bad thing on entry, and ends it on exit."""
 
 
+def _can(_: object) -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Case(Generic[B]):
     """A bad thing, and what it may cost."""
@@ -52,6 +56,10 @@ class Case(Generic[B]):
     """What others see besides: each of it, and nothing else."""
     lasts: float = 1.5
     """Seconds."""
+    heals: float = 30.0
+    """Seconds that it may take to heal."""
+    cannot: Callable[[B], str] = _can
+    """Says why it cannot be done here; empty where it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,9 @@ def _judged(case: Case[B], doing: Doing[B], begun: float, ended: float, proof: P
         problems.append("nobody noticed: the fault was none")
     problems += [f"not seen: {what}" for what in case.also - set(doing.also)]
     problems += [f"others saw: {what}" for what in set(doing.also) - case.also]
+    healed = _healed(during, bad, ended)
+    if healed > case.heals:
+        problems.append(f"it took {healed:.1f} s to heal")
     longest = max((outcome.answered - outcome.asked for outcome in during), default=0.0)
     if longest > DEADLINE + SLACK:
         problems.append(f"an answer took {longest:.1f} s")
@@ -119,7 +130,7 @@ def _judged(case: Case[B], doing: Doing[B], begun: float, ended: float, proof: P
         doing.also,
         tuple(doing.notes),
         bad[0].answered - begun if bad else None,
-        _healed(during, bad, ended),
+        healed,
         longest,
         proof,
         (*problems, *proof.problems),
