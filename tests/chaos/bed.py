@@ -1,9 +1,10 @@
 """A zone of real processes that bad things can be done to: what is in the way of whom, and where things lie.
 
 Five departments, recognition, supervision and the gateway, as `hutong up` runs them. Between gateway and customs there
-is a wire of ours; public security lives at the far end of a real one, in a network namespace of its own, where this
-process may make one; the department of quality has its records and its log in PostgreSQL; the gateway's log lies on a
-file system of its own that is small, where this process may mount one.
+is a wire of ours; the department of quality has its records and its log in PostgreSQL; the gateway's log lies on a file
+system of its own that is small, where this process may mount one. A wired zone has public security at the far end of a
+real wire, in a network namespace of its own, where this process may make one; as all else there is slower for it, other
+zones have not.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import re
 import resource
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +142,19 @@ def no_room(process: int) -> Generator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncGenerator[Bed]:
-    """Run a zone in `folder`."""
+async def alone(*, wired: bool = False) -> AsyncGenerator[Bed]:
+    """Run a zone in a folder of its own; see `running`."""
+    # Not below pytest's own folder: who starts another pytest shuts that to the user PostgreSQL is started as again.
+    with tempfile.TemporaryDirectory(prefix="hutong-chaos-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # noqa: ASYNC240 - nothing else runs yet
+        async with running(folder, wired=wired) as made:
+            yield made
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, *, wired: bool = False) -> AsyncGenerator[Bed]:
+    """Run a zone in `folder`; `wired` is whether it is to have a wire to `AWAY`."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(postgres(folder / "postgres"))
         zone = Zone.prepare(folder / "zone")
@@ -150,7 +163,7 @@ async def running(folder: Path) -> AsyncGenerator[Bed]:
         _configure(zone, server, stack)
         await zones.made(zone.folder, SUBJECTS)
         await _declarations(zone)
-        wire = _wire(zone, stack)
+        wire = _wire(zone, stack) if wired else NoWire("this zone has none")
         line = Line(zone.department("customs").node.listen)
         async with line.listening() as address:
             zones.configure(zone, GATEWAY, "departments.customs", {"target": address})

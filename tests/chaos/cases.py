@@ -441,6 +441,48 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         lasts=LASTING,
     ),
     Case(
+        "expired",
+        "a department's certificate not renewed",
+        expired("customs", "customs/node"),
+        missing("customs", UNREACHABLE),
+    ),
+    Case(
+        "gateway-expired",
+        "the gateway's certificate not renewed",
+        expired(GATEWAY, GATEWAY_SYSTEM),
+        # The word that it gives of a caller is taken by nobody any more, and no connection of it.
+        any_missing(dict.fromkeys(OWNERS, (FAILED,)) | {"customs": (FAILED, UNREACHABLE)}),
+        also=frozenset({"who connects anew: error DEPARTMENT_UNREACHABLE"}),
+        lasts=1.5,
+    ),
+    Case("policy", "half a policy file", policy_corrupted, frozenset(), lasts=2.0),
+    Case(
+        "supervision",
+        "the supervision service killed, started again",
+        supervision_away(frozen=False),
+        frozenset(),
+        also=frozenset({"a read under an authorization: customs: AUTHORIZATION_STATE_UNKNOWN"}),
+    ),
+    Case(
+        "supervision-frozen",
+        "the supervision service frozen (SIGSTOP, SIGCONT)",
+        supervision_away(frozen=True),
+        frozenset(),
+        also=frozenset({"a read under an authorization: customs: DEPARTMENT_TIMEOUT"}),
+        lasts=1.0,
+    ),
+    Case(
+        "events",
+        "recognition and a department killed while cases begin, started again",
+        events,
+        missing("customs", UNREACHABLE),
+    ),
+    Case("deaf", "three callers who ask and never read", deaf, frozenset({SHED}), must=False, lasts=0.0),
+    Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset({SHED}), must=False, lasts=0.0),
+)
+
+WIRE_CASES: Final[tuple[Case[Bed], ...]] = (
+    Case(
         "cable",
         "a department's cable pulled, for longer than questions wait",
         cable_pulled,
@@ -496,43 +538,5 @@ CASES: Final[tuple[Case[Bed], ...]] = (
         heals=BACK,
         cannot=of_wire("lossy"),
     ),
-    Case(
-        "expired",
-        "a department's certificate not renewed",
-        expired("customs", "customs/node"),
-        missing("customs", UNREACHABLE),
-    ),
-    Case(
-        "gateway-expired",
-        "the gateway's certificate not renewed",
-        expired(GATEWAY, GATEWAY_SYSTEM),
-        # The word that it gives of a caller is taken by nobody any more, and no connection of it.
-        any_missing(dict.fromkeys(OWNERS, (FAILED,)) | {"customs": (FAILED, UNREACHABLE)}),
-        also=frozenset({"who connects anew: error DEPARTMENT_UNREACHABLE"}),
-        lasts=1.5,
-    ),
-    Case("policy", "half a policy file", policy_corrupted, frozenset(), lasts=2.0),
-    Case(
-        "supervision",
-        "the supervision service killed, started again",
-        supervision_away(frozen=False),
-        frozenset(),
-        also=frozenset({"a read under an authorization: customs: AUTHORIZATION_STATE_UNKNOWN"}),
-    ),
-    Case(
-        "supervision-frozen",
-        "the supervision service frozen (SIGSTOP, SIGCONT)",
-        supervision_away(frozen=True),
-        frozenset(),
-        also=frozenset({"a read under an authorization: customs: DEPARTMENT_TIMEOUT"}),
-        lasts=1.0,
-    ),
-    Case(
-        "events",
-        "recognition and a department killed while cases begin, started again",
-        events,
-        missing("customs", UNREACHABLE),
-    ),
-    Case("deaf", "three callers who ask and never read", deaf, frozenset({SHED}), must=False, lasts=0.0),
-    Case("thousand", "1,000 callers at once, of whom ten never read", crowd, frozenset({SHED}), must=False, lasts=0.0),
 )
+"""In a wired zone."""

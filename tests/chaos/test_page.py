@@ -3,15 +3,17 @@
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tests.chaos import page
 from tests.chaos.asking import WHOLE
-from tests.chaos.cases import CASES
+from tests.chaos.cases import CASES, WIRE_CASES
 from tests.chaos.clocks import CLOCK_CASES
 from tests.chaos.proving import Proof
-from tests.chaos.running import Found
+from tests.chaos.running import Case, Found
 
-TITLES = [*(case.title for case in CASES), *(case.title for case in CLOCK_CASES)]
+EVERY: tuple[Case[Any], ...] = (*CASES, *WIRE_CASES, *CLOCK_CASES)
+TITLES = [case.title for case in EVERY]
 
 
 def found(title: str) -> Found:
