@@ -505,7 +505,7 @@ WIRE_CASES: Final[tuple[Case[Bed], ...]] = (
         "a department killed and started again while its cable is pulled",
         killed_unheard,
         missing(AWAY, LATE, UNREACHABLE),
-        lasts=0.0,
+        lasts=LASTING,
         heals=BACK,
         cannot=of_wire("pulled"),
     ),
