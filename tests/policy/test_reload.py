@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,25 @@ async def test_a_file_that_is_being_written_is_left_for_the_next_look(path: Path
     assert given(engine) == {"code"}
     assert await files.poll(engine)
     assert given(engine) == {"code", "colour"}
+
+
+async def test_a_file_that_could_not_be_read_once_is_read_again(path: Path) -> None:
+    """It says what it said before, or what it was to say: neither is taken for what does not pass."""
+    text = permit("q", ["colour"])
+    steps: list[Callable[[], object]] = [lambda: write(path, text), path.unlink]
+
+    def pause(_: float) -> None:
+        if steps:
+            steps.pop()()
+
+    files = PolicyFiles([path], catalogue(), LAW, pause)
+    engine = PolicyEngine(files.policies, catalogue(), LAW, SECRET, SetClock())
+    write(path, text)
+    for _ in range(2):
+        assert not await files.poll(engine)
+        assert not files.refused
+    assert await files.poll(engine)
+    assert given(engine) == {"colour"}
 
 
 async def test_a_broken_file_changes_nothing_and_is_told_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -76,6 +76,11 @@ class _Wrong(Exception):
 
 def load(paths: Iterable[Path], catalogue: Catalogue, jurisdiction: Jurisdiction) -> PolicySet:
     """Load policy files; raises `PolicyRefused` with every mistake found in any of them."""
+    return parse(read(paths), catalogue, jurisdiction)
+
+
+def read(paths: Iterable[Path]) -> dict[str, str]:
+    """Read policy files: what each says, by its name; raises `PolicyRefused` where one cannot be read."""
     texts: dict[str, str] = {}
     for path in paths:
         try:
@@ -85,7 +90,7 @@ def load(paths: Iterable[Path], catalogue: Catalogue, jurisdiction: Jurisdiction
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise PolicyRefused([Problem(Reason.POLICY_INVALID, str(path), "", f"cannot be read: {why}")]) from None
-    return parse(texts, catalogue, jurisdiction)
+    return texts
 
 
 def parse(texts: Mapping[str, str], catalogue: Catalogue, jurisdiction: Jurisdiction) -> PolicySet:

@@ -9,10 +9,10 @@ mistake is logged and shown: what was withdrawn in them is still given.
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,16 @@ _log = logging.getLogger(__name__)
 
 _SETTLED: Final = 0.05
 """Seconds for which files must stay as they are before they are loaded: longer than anybody takes to write them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What files say, all of it: an edit within the clock's grain that keeps the size must not be missed."""
+
+    texts: Mapping[str, str]
+    problem: str = ""
+    """Why they could not be read."""
+    error: PolicyRefused | None = field(default=None, compare=False)
 
 
 class PolicyFiles:
@@ -44,8 +54,8 @@ class PolicyFiles:
         self._pause = pause
         self._catalogue = catalogue
         self._jurisdiction = jurisdiction
-        self._seen = self._fingerprint()
-        self.policies: PolicySet = self._load()
+        self._seen = self._look()
+        self.policies: PolicySet = self._load(self._seen)
         """The last policies that passed."""
         self.last_error: PolicyRefused | None = None
         """Why the files as they stand are not in force, where they do not pass; None where they do."""
@@ -61,7 +71,7 @@ class PolicyFiles:
 
     def reload(self, engine: PolicyEngine) -> PolicySet:
         """Load the files now; raises `PolicyRefused` where they do not pass, and leaves the old policies in force."""
-        self._seen = self._fingerprint()
+        self._seen = self._look()
         found = self._load_or_refuse()
         self._put_in_force(found, engine)
         return found
@@ -77,11 +87,12 @@ class PolicyFiles:
             return found is not None and self._put_in_force(found, engine)
 
     def _load_if_changed(self) -> PolicySet | None:
-        seen = self._fingerprint()
-        if seen == self._seen:
+        first = self._look()
+        if first == self._seen:
             return None
         self._pause(_SETTLED)
-        if self._fingerprint() != seen:
+        seen = self._look()
+        if seen != first:
             return None
         self._seen = seen
         with contextlib.suppress(PolicyRefused):
@@ -108,12 +119,14 @@ class PolicyFiles:
                 # Whatever goes wrong, the old policies stay and the next look is due.
                 _log.exception("Policy files could not be looked at")
 
-    def _load(self) -> PolicySet:
-        return loader.load(self._paths, self._catalogue, self._jurisdiction)
+    def _load(self, seen: _Look) -> PolicySet:
+        if seen.error is not None:
+            raise seen.error
+        return loader.parse(seen.texts, self._catalogue, self._jurisdiction)
 
     def _load_or_refuse(self) -> PolicySet:
         try:
-            found = self._load()
+            found = self._load(self._seen)
         except PolicyRefused as error:
             self.refused = True
             self.failures += 1
@@ -138,14 +151,8 @@ class PolicyFiles:
         _log.info("Policies changed", extra={"fields": {"version": found.version}})
         return True
 
-    def _fingerprint(self) -> tuple[bytes, ...]:
-        # The content, not its time: an edit within the clock's grain that keeps the size must not be missed.
-        return tuple(_digest(path) for path in self._paths)
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        return type(error).__name__.encode()
+    def _look(self) -> _Look:
+        try:
+            return _Look(loader.read(self._paths))
+        except PolicyRefused as error:
+            return _Look({}, str(error), error)

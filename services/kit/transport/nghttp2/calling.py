@@ -444,8 +444,11 @@ class ClientConnection(Connection):
         if sys.platform == "linux":
             # TCP sends what is not acknowledged ever more rarely: a network that was away for a while is back for just
             # as long before the connection is. It is given up, as grpcio's are: a new one is there sooner.
+            # By Linux' count that is also a peer whose window is shut for as long.
             plug = transport.get_extra_info("socket")
-            plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self.patience * 1000))
+            # One that is closed already has no options; that it is, is told in its turn.
+            with suppress(OSError):
+                plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self.patience * 1000))
         self._timer = self.loop.call_later(LOOK, self._look)
 
     def ended(self) -> None:
