@@ -191,7 +191,10 @@ class LimitsSection(Section):
     quotas: dict[str, QuotaSection] = {}
     """The same for those who need another quota, as with `rates`."""
     refusals: float = Field(default=100, gt=0)
-    """Refusals a second of one caller, also through a gateway, for which it is to blame; ten seconds' worth at once."""
+    """Refusals a second of one caller, also through a gateway, for which it is to blame; ten seconds' worth at once.
+
+    Callers of one other zone, or whom one gateway of this zone asks for, may have ten times as many together.
+    """
     late: Duration = Field(default=dt.timedelta(milliseconds=500), gt=dt.timedelta())
     """How late the event loop may run before calls are turned away."""
     stalled: Duration = Field(default=dt.timedelta(seconds=30), gt=dt.timedelta())

@@ -99,4 +99,4 @@ class Shedding:
     def refused(self, call: Call, error: HutongError) -> HutongError:
         """Count a refusal, for whom the call was; gives what to refuse with, as `Rates.refused` does."""
         rates = self._vital if call.method in VITAL else self._rates
-        return rates.refused(call.facts.caller or call.caller, error)
+        return rates.refused(call.caller, error, call.facts.caller)

@@ -19,13 +19,21 @@ from hutong.api.node.v1 import node_pb2
 from services.kit import rates, shedding
 from services.kit.caller import Caller
 from services.kit.config import LimitsSection, QuotaSection
-from services.kit.errors import InvalidArgument, NotFound, PermissionDenied, Reason, ResourceExhausted, Unavailable
+from services.kit.errors import (
+    HutongError,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Reason,
+    ResourceExhausted,
+    Unavailable,
+)
 from services.kit.host import Host
 from services.kit.log.nodelog import NodeLog
 from services.kit.rates import Rates
 from services.kit.revocations import WATCH
 from services.kit.rpc import Call, bind, bind_method
-from services.kit.shedding import Lateness
+from services.kit.shedding import Lateness, Shedding
 from tests.exchange.standin import ACCESS, SOURCE, Standin
 from tests.kit.test_revocations import listen
 from tests.sessions.talking import Talk
@@ -156,6 +164,57 @@ def test_what_is_kept_of_callers_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     made.take(who)
     # Those that were full are forgotten, and whoever is not is not.
     made.take(caller("customs/new"))
+    with pytest.raises(ResourceExhausted):
+        made.take(who)
+
+
+NO = PermissionDenied(Reason.CALLER_NOT_LISTED, "no")
+
+
+def refuse(made: Rates, peer: Caller, spoken_for: Caller | None = None) -> HutongError:
+    """Refuse a call; gives what it is refused with."""
+    call = Call(FETCH, peer, b"", None)
+    call.facts.caller = spoken_for
+    return Shedding(made, made, Lateness(60)).refused(call, NO)
+
+
+def test_names_that_a_gateway_makes_up_end_and_cost_nobody_else() -> None:
+    """At the door, at a department, and of this zone: each name may be refused once here, and ten together."""
+    made, home = Rates(1e6, 0.01, clock=Hand()), caller("gateway/main")
+    away = Caller("spiffe://port.example/gateway/main", "gateway.port.example", "main")
+    refund = caller("taxation/refund")
+    for who in (home, away, refund):
+        assert refuse(made, who) is NO, "they called themselves"
+    assert refuse(made, home, refund) is NO, "and this one is also spoken for"
+    for speaker, zone, most in ((away, ".port.example", 10), (home, ".port.example", 0), (home, "", 9)):
+        for number in range(100):
+            name = Caller(f"spiffe://zone/{zone}/{number}", f"agency{zone}", str(number))
+            found = refuse(made, speaker, name)
+            assert found.reason is (Reason.CALLER_NOT_LISTED if number < most else Reason.RATE_EXCEEDED)
+    # Nobody's bucket was thrown away, and so filled, and nobody else was charged.
+    for who in (home, away, refund):
+        assert refuse(made, who).reason is Reason.RATE_EXCEEDED
+    other = caller("gateway/other")
+    assert refuse(made, other, refund) is NO
+    assert refuse(made, other, refund).reason is Reason.RATE_EXCEEDED
+
+
+def test_one_who_is_refused_for_ever_costs_no_other_whom_the_gateway_asks_for() -> None:
+    clock = Hand()
+    made, gateway, who = Rates(1e6, 1, clock=clock), caller("gateway/main"), caller("taxation/refund")
+    for number in range(200):
+        for _ in range(20):
+            refuse(made, gateway, who)
+        assert refuse(made, gateway, caller(f"taxation/{number % 5}")) is NO
+        clock.now += 0.25
+
+
+def test_names_that_are_made_up_throw_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "MOST_KEPT", 10)
+    made, gateway, who = Rates(1, 1, clock=Hand()), caller("gateway/main"), caller("taxation/refund")
+    made.take(who)
+    for number in range(40):
+        refuse(made, gateway, caller(f"customs/{number}"))
     with pytest.raises(ResourceExhausted):
         made.take(who)
 
