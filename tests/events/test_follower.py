@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import sqlalchemy as sa
 
 from hutong.api.exchange.v1 import event_pb2
 from services.kit.client import Client
-from services.kit.errors import HutongError, Unavailable
-from services.kit.events import outbox
+from services.kit.errors import FailedPrecondition, HutongError, Reason, Unavailable
+from services.kit.events import inbox, outbox
 from services.kit.events.follower import Follower, Remote
+from services.kit.events.inbox import Inbox
 from services.kit.events.seam import Batch, Event
 from services.kit.rpc import Call
 from tests.conftest import REPOSITORY
@@ -360,6 +362,69 @@ async def test_how_old_is_what_is_known(tmp_path: Path) -> None:
             # A source whose clock is ahead of ours.
             await source.say(clock() + dt.timedelta(seconds=30))
             assert follower.behind() == 0
+    finally:
+        await follower.stop()
+        await receiver.close()
+
+
+class Gone:
+    """A source that lacks what comes first, and counts how often it is asked for it."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def follow(self, audience: str, after: int) -> AsyncGenerator[Batch]:
+        self.asked.append(after)
+        if after < 2:
+            raise FailedPrecondition(Reason.EVENTS_GONE, "events up to 2 are gone", **{outbox.KEPT_AFTER: "2"})
+        yield Batch((), after)
+        await asyncio.Event().wait()
+
+
+class Looking(Inbox):
+    """An inbox that counts how often somebody looks how far it is."""
+
+    looks = 0
+
+    async def position(self, source: str) -> int:
+        self.looks += 1
+        return await super().position(source)
+
+
+async def test_a_source_that_no_longer_has_what_comes_next_is_asked_seldom(tmp_path: Path) -> None:
+    """It notes and logs each try; but when somebody gives up what is gone, that shows at once."""
+    url = f"sqlite+aiosqlite:///{tmp_path / 'inbox.db'}"
+    create_inbox(url)
+    source, receiver = Gone(), Receiver(url)
+    sink = Looking(receiver.database, "customs")
+    follower = Follower(SOURCE, "customs", source, sink)
+    follower.start()
+    try:
+        async with asyncio.timeout(20):
+            while sink.looks < 4:
+                await asyncio.to_thread(int)
+            assert source.asked == [0]
+            # What `hutong events resume` does.
+            await receiver.database.write(partial(inbox.resume, source=SOURCE, after=2))
+            while not follower.connected:
+                await asyncio.to_thread(int)
+        assert source.asked == [0, 2]
+    finally:
+        await follower.stop()
+        await receiver.close()
+
+
+async def test_a_source_that_may_have_it_again_is_asked_in_the_end(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'inbox.db'}"
+    create_inbox(url)
+    source, receiver = Gone(), Receiver(url)
+    follower = Follower(SOURCE, "customs", source, receiver.inbox, gone_pause=0.01)
+    follower.start()
+    try:
+        async with asyncio.timeout(20):
+            while len(source.asked) < 3:
+                await asyncio.to_thread(int)
+        assert set(source.asked) == {0}
     finally:
         await follower.stop()
         await receiver.close()

@@ -297,6 +297,23 @@ async def test_a_stream_that_ends_before_what_is_left_goes_on(made: Field) -> No
     assert (second.published, carried.carried) == (1, 1)
 
 
+async def test_a_stream_goes_on_where_what_is_left_begins(made: Field) -> None:
+    """What the log still has is not passed over, though more came since than is gone."""
+    first = await made.publish()
+    await made.tell(event(0))
+    await until(lambda: first.published == 1)
+    await first.stop()
+    await made.log.put(event(1), event(2), event(3))
+    await made.log.database.write(lambda c: retention.heard(c, "customs/node", 2, made.clock()))
+    assert await made.log.database.write(lambda c: retention.remove(c, made.clock() + DAY)) == 2
+    await made.publish()
+    receiver, carried = made.receiver(), made.carried(away=True)
+    await receiver.database.write(partial(inbox.resume, source=SOURCE, after=2))
+    receiver.follow(carried)
+    assert await receiver.until(2) == [2, 3]
+    assert carried.carried == 2
+
+
 async def test_the_recognition_service_hears_and_a_config_says_how_long(tmp_path: Path) -> None:
     mesh = Mesh(tmp_path / "zone")
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -133,6 +134,25 @@ async def test_what_comes_again_leaves_one_span_and_what_is_refused_none(sqlite_
     assert span.attributes == {"hutong.event.source": SOURCE, "hutong.event.sequence": 1, "hutong.event.kind": "k"}
     (line,) = map(json.loads, said.getvalue().splitlines())
     assert (line["message"], line["trace_id"]) == ("An event was refused", SAMPLED[3:35])
+
+
+class Broken(SpanProcessor):
+    """Takes no span."""
+
+    def on_start(self, *_: object, **__: object) -> None:
+        raise ValueError
+
+
+async def test_a_span_that_cannot_be_made_undoes_nothing(sqlite_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    create_inbox(sqlite_url)
+    database = Database(sqlite_url)
+    telemetry = Telemetry("customs/node", TelemetrySection(), processor=Broken(), sample=1.0)
+    sink = Traced(Inbox(database, "customs"), telemetry)
+    fresh = await sink.keep(SOURCE, Batch((an_event(1, SAMPLED), an_event(2, "")), 2))
+    assert [event.sequence for event in fresh] == [1, 2]
+    assert [record.message for record in caplog.records] == ["Events were kept that no trace tells of"]
+    telemetry.close()
+    database.close()
 
 
 async def test_an_event_of_no_trace_begins_one(sqlite_url: str) -> None:

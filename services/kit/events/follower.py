@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import logging
 import re
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from typing import Final, cast
@@ -20,6 +21,9 @@ from services.kit.lines import TRACEPARENT
 _FOLLOW: Final = "/hutong.api.exchange.v1.EventService/Follow"
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between tries. Short, so that a source that comes back is heard at once; a try that fails costs little."""
+
+_GONE_PAUSE: Final = 300.0
+"""Seconds until a source that no longer has what comes next is asked for it again: it notes and logs each try."""
 
 _SILENCE: Final = 35.0
 """Seconds without a word after which a stream is taken for dead: three heartbeats, and some."""
@@ -85,9 +89,13 @@ class Follower(Following):
         on_new: Callable[[tuple[Event, ...]], None] | None = None,
         *,
         silence: float = _SILENCE,
+        gone_pause: float = _GONE_PAUSE,
         clock: Clock = system_clock,
     ) -> None:
-        """`node` names the source in the sink; `on_new` is told of what was kept, after the commit, at most once."""
+        """`node` names the source in the sink; `on_new` is told of what was kept, after the commit, at most once.
+
+        `silence` and `gone_pause` are seconds.
+        """
         super().__init__("Events", longest_pause=_LONGEST_PAUSE, source=node)
         self._node = node
         self._audience = audience
@@ -95,11 +103,14 @@ class Follower(Following):
         self._sink = sink
         self._on_new = on_new
         self._silence = silence
+        self._gone_pause = gone_pause
         self._clock = clock
         self._known = clock()
         """Everything up to this moment is kept, by the source's clock where it said so."""
-        self._lost = -1
+        self._lost: int = -1
         """After which sequence the source lacked something, once that was said."""
+        self._ask_at = 0.0
+        """When, by the monotonic clock, it is asked for that again."""
 
     def behind(self) -> float:
         """Say how many seconds ago everything was known; grows while nothing is heard, and between heartbeats."""
@@ -107,6 +118,9 @@ class Follower(Following):
 
     async def _follow(self) -> None:
         after = await self._sink.position(self._node)
+        if after == self._lost and time.monotonic() < self._ask_at:
+            # Where somebody gives up what is gone, that shows in the position.
+            raise FailedPrecondition(Reason.EVENTS_GONE, "the source said so, and is not asked again yet")
         try:
             async with aclosing(self._source.follow(self._audience, after)) as batches:
                 while True:
@@ -127,9 +141,11 @@ class Follower(Following):
                 _log.error("A source's log began anew", extra={"fields": fields})
                 # What is gone there was here before it went.
                 await self._sink.rewind(self._node, min(kept, after))
-            elif error.reason is Reason.EVENTS_GONE and self._lost != after:
-                self._lost = after
-                _log.error("A source no longer has what comes next", extra={"fields": fields})
+            elif error.reason is Reason.EVENTS_GONE:
+                self._ask_at = time.monotonic() + self._gone_pause
+                if self._lost != after:
+                    self._lost = after
+                    _log.error("A source no longer has what comes next", extra={"fields": fields})
             raise
 
     async def _keep(self, batch: Batch) -> None:

@@ -29,13 +29,20 @@ class Traced:
         """See `EventSink`. An event that comes again leaves no second span."""
         began = time.time_ns()
         fresh = await self._sink.keep(source, batch)
+        try:
+            self._tell(source, fresh, began)
+        except Exception:
+            # They are kept, and whoever waits for them is told of them: that does not hang on a trace.
+            _log.exception("Events were kept that no trace tells of", extra={"fields": {"source": source}})
+        return fresh
+
+    def _tell(self, source: str, fresh: tuple[Event, ...], began: int) -> None:
         for event in fresh:
             fields: dict[str, str | int] = {"source": source, "sequence": event.sequence, "kind": event.kind}
             with self._telemetry.resumed(event.traceparent, KEEP, began) as traced:
                 if traced.span:
                     traced.span.set_attributes({f"hutong.event.{name}": value for name, value in fields.items()})
                 _log.debug("An event was kept", extra={"fields": fields})
-        return fresh
 
     async def rewind(self, source: str, after: int = 0) -> None:
         """See `EventSink`."""

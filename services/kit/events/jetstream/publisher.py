@@ -221,17 +221,18 @@ class Publisher(Following):
             _log.error("A stream is ahead of the log", extra={"fields": {"audience": self.audience}})
             await connection.purge(self._way.stream)
             self._reached = -1
-        if 0 <= self._reached < await self._outbox.gone(self._way.audience):
-            # It was away for so long that everybody has by now what it lacks.
+        # A new stream, or one that lost everything, begins now: what came before is fetched from the source.
+        begin = end
+        if 0 <= self._reached < (gone := await self._outbox.gone(self._way.audience)):
+            # It was away for so long that everybody has by now what is gone; what is left may be lacked by all.
             _log.error("A stream ends before what the log still has", extra={"fields": {"audience": self.audience}})
-            self._reached = -1
+            self._reached, begin = -1, gone
         if self._reached < 0:
-            # A new stream, or one that lost everything: what came before now is fetched from the source.
-            answer = event_pb2.FollowResponse(until=end).SerializeToString()
-            taken = await self._put(connection, place, end, answer)
+            answer = event_pb2.FollowResponse(until=begin).SerializeToString()
+            taken = await self._put(connection, place, begin, answer)
             if taken is None:
                 raise unavailable("somebody else published meanwhile")
-            place, self._reached = taken, end
+            place, self._reached = taken, begin
         self._until = self._reached
         return place
 
