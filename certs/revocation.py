@@ -258,25 +258,39 @@ class RevocationList:
         of what the node itself has kept there may be more than others may bring.
         """
         self._current(now)
-        issuers: list[x509.Certificate] = []
-        texts: list[bytes] = []
-        if not bounded or len(pem) <= MOST_BYTES:
-            with suppress(CertificateError):
-                issuers, texts = certificates_of(pem, self._path), _CRLS.findall(pem)
+        issuers, texts = self._parted(pem) if not bounded or len(pem) <= MOST_BYTES else ([], [])
         if bounded and (len(texts) > MOST_LISTS or len(issuers) > MOST_LISTS):
             issuers, texts = [], []
+        # Verified before the lock is held: what is asked meanwhile need not wait.
+        brought = [self._judged(text, issuers, now) for text in texts]
         with self._lock:
-            found = Counter(self._take(text, issuers, now) for text in texts)
+            found = Counter(each if isinstance(each, Brought) else self._take(*each) for each in brought)
             self._state = self._file.newest(self._newest)
         return found or Counter({Brought.FORGED: 1})
 
-    def _take(self, text: bytes, issuers: list[x509.Certificate], now: dt.datetime) -> Brought:
+    def strange(self, pem: bytes, now: dt.datetime) -> bytes:
+        """Give those of such lists that cannot be judged now, with their issuers' certificates: roots may yet come."""
+        self._current(now)
+        issuers, texts = self._parted(pem)
+        kept = [text for text in texts if self._judged(text, issuers, now) is Brought.STRANGE]
+        signers = {x509.load_pem_x509_crl(text).issuer for text in kept}
+        return b"".join([*kept, *(pem_of(issuer) for issuer in issuers if issuer.subject in signers)])
+
+    def _parted(self, pem: bytes) -> tuple[list[x509.Certificate], list[bytes]]:
+        """Give the issuers and the texts of lists; none where they cannot be read."""
+        with suppress(CertificateError):
+            return certificates_of(pem, self._path), _CRLS.findall(pem)
+        return [], []
+
+    def _judged(self, text: bytes, issuers: list[x509.Certificate], now: dt.datetime) -> tuple[bytes, _List] | Brought:
         try:
-            key, found = _verified(text, issuers, self._roots, now)
+            return _verified(text, issuers, self._roots, now)
         except _Stranger:
             return Brought.STRANGE
         except _UNREADABLE:
             return Brought.FORGED
+
+    def _take(self, key: bytes, found: _List) -> Brought:
         known = self._newest.get(key)
         if known and found.number <= known.number:
             return Brought.KNOWN if found.number == known.number else Brought.OLDER

@@ -45,6 +45,8 @@ ALL_LISTENERS: Final = 256
 """Most streams at a time."""
 _LONGEST_PAUSE: Final = 2.0
 """Seconds between tries to reach a node."""
+_LONGEST_UNKEPT: Final = 60.0
+"""Seconds between tries to write what could not be written, while nothing is new."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +104,8 @@ class Hearing:
         self._telling = telling
         self._kept = kept
         self._clock = clock
-        self._written = b""
+        self._written = self._tried = b""
+        self._pause, self._again = LOOK_EVERY.total_seconds(), 0.0
         self._complained = False
         self._news = asyncio.Event()
         self._stopping = False
@@ -155,28 +158,45 @@ class Hearing:
     async def _keep(self) -> None:
         """Write what is known whenever that has changed, and once more at the stop."""
         while not self._stopping:
-            await self._write()
+            await self._look()
             await within(self._news, LOOK_EVERY.total_seconds())
             self._news.clear()
-        await self._write()
+        self._again = 0.0
+        await self._look()
 
-    async def _write(self) -> None:
-        if self._lists.newest(self._clock()) == self._written:
-            return
-        # Of what could not be verified at the start, as the roots were not there yet, nothing must get lost.
-        recall(self._lists, self._kept, self._clock)
-        lists = self._lists.newest(self._clock())
+    async def _look(self) -> None:
         try:
-            await asyncio.to_thread(write_atomically, self._kept, lists)
-            self._written = lists
-        except OSError as error:
+            newest = self._lists.newest(self._clock())
+            if newest == self._written or (newest == self._tried and time.monotonic() < self._again):
+                return
+            self._tried = newest
+            self._written = await asyncio.to_thread(self._write)
+            self._pause = LOOK_EVERY.total_seconds()
+        except Exception as error:
+            # Whatever it is: what is known counts all the same, and the next try may do better.
             self._complain(error)
+            self._again = time.monotonic() + self._pause
+            self._pause = min(self._pause * 2, _LONGEST_UNKEPT)
 
-    def _complain(self, error: OSError) -> None:
+    def _write(self) -> bytes:
+        """Write what is known, in a thread of its own; gives that. Raises `OSError`."""
+        now = self._clock()
+        before = self._kept.read_bytes() if self._kept.exists() else b""
+        # Of what could not be verified at the start, as the roots were not there yet, nothing must get lost; nor of
+        # what still cannot.
+        strange = self._lists.strange(before, now)
+        self._lists.take(before, now, bounded=False)
+        newest = self._lists.newest(now)
+        write_atomically(self._kept, newest + strange)
+        return newest
+
+    def _complain(self, error: Exception) -> None:
         if not self._complained:
             self._complained = True
-            fields = {"file": str(self._kept), "problem": str(error.strerror)}
-            _log.warning("Revocation lists are held in memory only, until a restart", extra={"fields": fields})
+            problem, mistake = (error.strerror, None) if isinstance(error, OSError) else (type(error).__name__, error)
+            fields = {"file": str(self._kept), "problem": str(problem)}
+            message = "Revocation lists are held in memory only, until a restart"
+            _log.warning(message, extra={"fields": fields}, exc_info=mistake)
 
 
 class _Source(Following):

@@ -5,6 +5,8 @@ import contextlib
 import datetime as dt
 import math
 import shutil
+import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
@@ -18,15 +20,17 @@ from certs.authority import Authority
 from certs.files import write_atomically
 from certs.register import RevocationReason
 from certs.revocation import Brought, RevocationList, signed_list
+from certs.rollover import Rollover
 from certs.verify import ServerVerifier
 from hutong.api.node.v1 import node_pb2
 from services.cli.statuses import Asked, Light, ask, lights
+from services.kit import revocations
 from services.kit.client import Client
 from services.kit.config import NodeConfig, PeerSection, TlsSection
 from services.kit.errors import HutongError, Reason
 from services.kit.host import Host
 from services.kit.identity import Ends
-from services.kit.revocations import LISTENERS, WATCH
+from services.kit.revocations import LISTENERS, WATCH, Hearing, Telling, recall
 from services.kit.rpc import Call
 from tests.zone import ZONE, Zone, now
 
@@ -311,6 +315,101 @@ async def test_where_nothing_can_be_kept_it_counts_all_the_same(field: Field, ca
             await until(partial(is_heard, second, Brought.TAKEN, 1 + (who == CALLER)))
         assert (await until_refused(client)).reason is Reason.CERTIFICATE_REVOKED
     assert sum("held in memory only" in record.message for record in caplog.records) == 1
+
+
+class Watched(RevocationList):
+    """Lists that remember who took some in: the event loop, or another thread."""
+
+    def __init__(self, path: Path, bundle: Path) -> None:
+        super().__init__(path, bundle)
+        self.taken_by: list[threading.Thread] = []
+
+    def take(self, pem: bytes, now: dt.datetime, *, bounded: bool = True) -> Counter[Brought]:
+        self.taken_by.append(threading.current_thread())
+        return super().take(pem, now, bounded=bounded)
+
+
+class Looks:
+    """A clock that knows how often it was looked at."""
+
+    count = 0
+
+    def __call__(self) -> dt.datetime:
+        self.count += 1
+        return now()
+
+
+@contextlib.asynccontextmanager
+async def keeping(lists: RevocationList, kept: Path, clock: Looks, looks: int) -> AsyncGenerator[None]:
+    """Keep lists in a file, and wait until they were looked at so often."""
+    hearing = Hearing(lists, Telling(lists, clock), kept, clock)
+    hearing.start()
+    try:
+        await until(lambda: clock.count >= looks)
+        yield
+    finally:
+        await hearing.stop()
+
+
+async def test_what_cannot_be_written_is_read_ever_more_seldom_and_not_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revocations, "LOOK_EVERY", dt.timedelta(milliseconds=5))
+    layout, clock = Zone(tmp_path).authority.layout, Looks()
+    # It can be read; but whatever is to be renamed over it has a name that is too long.
+    kept = tmp_path / ("k" * 250)
+    kept.write_bytes(layout.revoked.read_bytes())
+    lists = Watched(layout.revoked, layout.bundle)
+    async with keeping(lists, kept, clock, 200):
+        first, *others = lists.taken_by
+    assert first is threading.main_thread(), "before anybody is served"
+    assert threading.main_thread() not in others
+    assert 2 <= len(others) < 20
+
+
+def is_another(file: Path, inode: int) -> bool:
+    return file.stat().st_ino != inode
+
+
+async def test_what_cannot_be_verified_yet_is_kept_all_the_same(tmp_path: Path) -> None:
+    """The list of an authority whose root is missing at the start: once it is there, no older one counts."""
+    authority = Zone(tmp_path).authority
+    layout, bundle, path, kept = authority.layout, tmp_path / "here.crt", tmp_path / "here.crl", tmp_path / "heard.crl"
+    bundle.write_bytes(layout.bundle.read_bytes())
+    Rollover(authority).prepare(now(), new_root=True)
+    older = layout.revoked.read_bytes()
+    authority.publish_revocations(now())
+    newer = layout.revoked.read_bytes()
+    path.write_bytes(older)
+    kept.write_bytes(newer)
+    for _ in range(2):
+        before = kept.stat().st_ino
+        async with keeping(RevocationList(path, bundle), kept, Looks(), 1):
+            await until(partial(is_another, kept, before))
+    bundle.write_bytes(layout.bundle.read_bytes())
+    lists = RevocationList(path, bundle)
+    recall(lists, kept, now)
+    assert lists.take(newer, now()) == {Brought.KNOWN: 2}
+    assert lists.take(older, now()) == {Brought.OLDER: 2}
+
+
+async def test_a_mistake_while_writing_is_logged_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(revocations, "LOOK_EVERY", dt.timedelta(milliseconds=5))
+    layout, kept, tried = Zone(tmp_path).authority.layout, tmp_path / "heard.crl", list[Path]()
+
+    def fail(path: Path, _: bytes) -> None:
+        tried.append(path)
+        raise RuntimeError("nobody expects this")
+
+    monkeypatch.setattr(revocations, "write_atomically", fail)
+    async with keeping(RevocationList(layout.revoked, layout.bundle), kept, Looks(), 5):
+        await until(lambda: len(tried) > 2)
+        monkeypatch.setattr(revocations, "write_atomically", write_atomically)
+    assert kept.read_bytes() == layout.revoked.read_bytes(), "the stop waits for no pause"
+    (said,) = [record for record in caplog.records if "held in memory only" in record.message]
+    assert said.exc_info is not None
 
 
 async def test_nobody_listens_more_often_than_it_may(field: Field) -> None:
