@@ -308,7 +308,8 @@ class OutboxSection(Section):
     """The events that a node has for others."""
 
     keep: Duration = Field(default=dt.timedelta(days=90), ge=dt.timedelta(days=1))
-    """How long they are kept at least. Longer where one of their agency's nodes does not have them yet."""
+    """How old a backup of a node that follows may be: they are kept for that long at least after all of their agency's
+    known nodes have them, and for twice that at most."""
 
 
 _NODE_PATH: Final = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9-]*[a-z0-9])?$"

@@ -181,6 +181,7 @@ class RecognitionNode:
         made = Retention(self.database, config.outbox.keep, host.clock, required=readers, leaving=registry.leaving)
         what = "Events removed from the outbox, since everybody has them"
         host.telemetry.counter("hutong_events_removed", what, lambda: made.removed)
+        host.telemetry.gauge("hutong_events_oldest_seconds", "How old the oldest event in the outbox is", made.oldest)
         host.on_stop(made.stop)
         made.start()
         return made

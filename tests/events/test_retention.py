@@ -90,9 +90,35 @@ def test_only_what_is_old_and_everybody_has_goes(store: Store) -> None:
     assert store.forget("customs/other")
     assert not store.forget("customs/other")
     assert (store.sweep(), store.there()) == (1, [2, 4, 5])
-    # It has more by now, of which the last is too young.
+    # It has more by now, but a backup of yesterday has not.
     store.heard("customs/node", 5)
-    assert (store.sweep(), store.there(), store.gone("customs")) == (1, [2, 5], 4)
+    assert (store.sweep(), store.there(), store.gone("customs")) == (0, [2, 4, 5], 3)
+    store.now += KEEP
+    assert (store.sweep(), store.there(), store.gone("customs")) == (2, [2], 5)
+
+
+def test_a_backup_that_is_younger_than_what_goes_can_go_on(store: Store) -> None:
+    """Somebody was away for longer than events are kept, backed up while away, came back, and lost the disk."""
+    store.put("customs", "customs", "customs")
+    store.heard("customs/node", 0)
+    assert store.sweep() == 0
+    store.now += KEEP + DAY
+    store.heard("customs/node", 3)
+    assert store.sweep() == 0
+    store.now += KEEP - DAY
+    store.heard("customs/node", 3)
+    assert store.sweep() == 0
+    # Its backup of the day before it came back is younger still; from now on only what that one has may go.
+    store.heard("customs/node", 1)
+    store.heard("customs/node", 3)
+    store.now += DAY
+    assert (store.sweep(), store.there()) == (1, [2, 3])
+    # The mark goes on, at the latest after as long again, though it is heard every ten days.
+    for _ in range(2 * KEEP.days // 10):
+        store.now += 10 * DAY
+        store.heard("customs/node", 3)
+        store.sweep()
+    assert (store.there(), store.gone("customs")) == ([], 3)
 
 
 def test_a_few_at_a_time_and_in_their_order(store: Store) -> None:
@@ -204,8 +230,13 @@ async def test_a_follower_goes_on_and_a_new_one_is_told_until_it_gives_up_what_i
     assert await bed.followed("one", 600) == list(range(600))
     await bed.confirmed(600)
     bed.clock.ahead += KEEP + DAY
+    assert bed.retention.oldest() is None
     assert (await bed.retention.sweep(), bed.retention.removed) == (600, 600)
+    assert bed.retention.oldest() is None
     await bed.log.put(event(600), event(601))
+    assert await bed.retention.sweep() == 0
+    bed.clock.ahead += DAY
+    assert 0 <= (bed.retention.oldest() or -1) - DAY.total_seconds() < 60
     assert await bed.followed("one", 2) == list(range(602))
     two, said = await bed.receiver("two"), io.StringIO()
     with logging_to(said):

@@ -87,6 +87,9 @@ def add_tables(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table, sa.Table, sa.
         metadata,
         sa.Column("audience", text_type(), primary_key=True),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
+        # Everybody had what comes up to here by then.
+        sa.Column("had", sa.BigInteger(), nullable=False),
+        sa.Column("had_at", UtcDateTime(), nullable=False),
     )
 
     # For tables that no migration creates; migrations insert the row themselves.
@@ -187,6 +190,11 @@ def audiences(connection: sa.Connection, prefix: str) -> set[str]:
 def last(connection: sa.Connection) -> int:
     """Get the sequence of the last event; everything up to it is committed."""
     return int(connection.execute(_SEQUENCE).scalar_one())
+
+
+def oldest(connection: sa.Connection) -> dt.datetime | None:
+    """Get when the first of the events that are there was recorded; None where there are none."""
+    return connection.execute(sa.select(OUTBOX.c.recorded_at).order_by(OUTBOX.c.sequence).limit(1)).scalar()
 
 
 def gone(connection: sa.Connection, audience: str) -> int:

@@ -1,8 +1,12 @@
-"""Retention: an event leaves the outbox once it is old, and every node that it is for is known to have it.
+"""Retention: an event leaves the outbox once every node that it is for is known to have had it for long enough.
 
 Whoever asks for what comes after a sequence says that it has everything up to there, and is remembered with it
 (`heard`). An agency's events go up to where the last of its nodes is; those of an agency that never asked stay, all of
 them. What went is never passed over in silence: who asks for it is refused (`outbox.waiting`).
+
+For long enough: so long that a younger backup of any of these nodes has it, too. So for each agency a mark is kept, up
+to where everybody had everything, and when. What lies before it goes once the mark is old; then the next one is set. An
+event may thus stay for twice as long as events are kept.
 
 Two things guard against a node that is there and was not heard yet: nothing goes before an agency's first node was
 heard for as long as events are kept, and nodes that are known from the config have to be heard, too.
@@ -15,7 +19,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -76,6 +80,8 @@ def heard(connection: sa.Connection, node: str, after: int, now: dt.datetime) ->
     said = {"sequence": after, "heard_at": now}
     if not connection.execute(sa.update(READER).where(READER.c.node == node).values(**said)).rowcount:
         connection.execute(sa.insert(READER).values(node=node, audience=audience, first_at=now, **said))
+    # Who is back where it was before the mark may be backed up there again.
+    connection.execute(sa.update(GONE).where(GONE.c.audience == audience, GONE.c.had > after).values(had=after))
 
 
 def remove(
@@ -86,44 +92,67 @@ def remove(
     leaving: Leaving | None = None,
     limit: int = _BATCH,
 ) -> int:
-    """Remove some events that were recorded before a moment and that everybody has; tells how many, 0 if none.
+    """Remove some events that everybody had before a moment; tells how many, 0 if none.
 
     Of an agency with a node among `required` that was never heard nothing goes.
     """
     locks.alone(connection, _LOCK)
-    for audience, reached in _reached(readers(connection), before, required).items():
-        of = (OUTBOX.c.audience == audience, OUTBOX.c.sequence <= reached)
-        found = connection.execute(
-            sa.select(OUTBOX.c.sequence, OUTBOX.c.event_id, OUTBOX.c.recorded_at)
-            .where(*of)
-            .order_by(OUTBOX.c.sequence)
-            .limit(limit)
-        )
-        # In their order, so that all that is gone lies before all that is there.
-        old = list(takewhile(lambda row: row.recorded_at < before, found.all()))
+    for audience, of in _known(readers(connection), required).items():
+        newest = _Mark(min(reader.sequence for reader in of), max(reader.heard_at for reader in of))
+        kept = _mark(connection, audience, newest)
+        # Where nobody was heard since, the newest is old, too.
+        mark = newest if newest.had_at <= before else kept
+        if max(mark.had_at, min(reader.first_at for reader in of)) > before:
+            continue
+        old = _old(connection, audience, mark.had, before, limit)
         if old:
             if leaving is not None:
                 leaving(connection, audience, [row.event_id for row in old])
             _remove(connection, audience, old[-1].sequence)
             return len(old)
+        connection.execute(sa.update(GONE).where(GONE.c.audience == audience).values(newest._asdict()))
     return 0
 
 
-def _reached(known: Sequence[Reader], before: dt.datetime, required: Collection[str]) -> dict[str, int]:
-    """Tell up to where each agency has everything, where that is known of all its nodes."""
-    found: dict[str, int] = {}
+class _Mark(NamedTuple):
+    """By then everybody had what comes up to here."""
+
+    had: int
+    had_at: dt.datetime
+
+
+def _known(known: Sequence[Reader], required: Collection[str]) -> dict[str, list[Reader]]:
+    """List the nodes of each agency, where that is known of all of them."""
     silent = {node.partition("/")[0] for node in set(required) - {reader.node for reader in known}}
-    for audience in sorted({reader.audience for reader in known} - silent):
-        of = [reader for reader in known if reader.audience == audience]
-        if min(reader.first_at for reader in of) <= before:
-            found[audience] = min(reader.sequence for reader in of)
-    return found
+    audiences = sorted({reader.audience for reader in known} - silent)
+    return {audience: [reader for reader in known if reader.audience == audience] for audience in audiences}
+
+
+def _mark(connection: sa.Connection, audience: str, newest: _Mark) -> _Mark:
+    """Get an agency's mark; its first is the newest."""
+    kept = connection.execute(sa.select(GONE.c.had, GONE.c.had_at).where(GONE.c.audience == audience)).one_or_none()
+    if kept is None:
+        connection.execute(sa.insert(GONE).values(audience=audience, sequence=0, **newest._asdict()))
+        return newest
+    return _Mark(kept.had, kept.had_at)
+
+
+def _old(
+    connection: sa.Connection, audience: str, until: int, before: dt.datetime, limit: int
+) -> list[sa.Row[Any, Any, Any]]:
+    """Find what was recorded before a moment; in its order, so that all that is gone lies before all that is there."""
+    found = connection.execute(
+        sa.select(OUTBOX.c.sequence, OUTBOX.c.event_id, OUTBOX.c.recorded_at)
+        .where(OUTBOX.c.audience == audience, OUTBOX.c.sequence <= until)
+        .order_by(OUTBOX.c.sequence)
+        .limit(limit)
+    )
+    return list(takewhile(lambda row: row.recorded_at < before, found.all()))
 
 
 def _remove(connection: sa.Connection, audience: str, until: int) -> None:
     connection.execute(sa.delete(OUTBOX).where(OUTBOX.c.audience == audience, OUTBOX.c.sequence <= until))
-    if not connection.execute(sa.update(GONE).where(GONE.c.audience == audience).values(sequence=until)).rowcount:
-        connection.execute(sa.insert(GONE).values(audience=audience, sequence=until))
+    connection.execute(sa.update(GONE).where(GONE.c.audience == audience).values(sequence=until))
 
 
 class Retention:
@@ -139,7 +168,10 @@ class Retention:
         leaving: Leaving | None = None,
         every: float = _EVERY,
     ) -> None:
-        """`keep` is how long events are kept at least; `every` is in seconds; for the others see `remove`."""
+        """`keep` is how long everybody has had an event before it goes, at least; `every` is in seconds.
+
+        For the others see `remove`.
+        """
         self._store = store
         self._keep = keep
         self._clock = clock
@@ -149,6 +181,11 @@ class Retention:
         self._task: asyncio.Task[None] | None = None
         self.removed = 0
         """Events that this process has removed."""
+        self._oldest: dt.datetime | None = None
+
+    def oldest(self) -> float | None:
+        """Say how many seconds ago the first of the events that are there was recorded, as of the last look."""
+        return (self._clock() - self._oldest).total_seconds() if self._oldest else None
 
     async def heard(self, node: str, after: int) -> None:
         """See `heard`; raises `Unavailable` where the database cannot be reached."""
@@ -163,6 +200,7 @@ class Retention:
         while some := await self._store.write(work):
             count += some
             self.removed += some
+        self._oldest = await self._store.read(outbox.oldest)
         if count:
             _log.info("Events that everybody has were removed", extra={"fields": {"events": count}})
         return count

@@ -52,7 +52,13 @@ def create_outbox_readers() -> None:
         _number("sequence"),
         *_required(_MOMENT, "first_at", "heard_at"),
     )
-    op.create_table("outbox_gone", sa.Column("audience", _TEXT, primary_key=True), _number("sequence"))
+    op.create_table(
+        "outbox_gone",
+        sa.Column("audience", _TEXT, primary_key=True),
+        _number("sequence"),
+        _number("had"),
+        *_required(_MOMENT, "had_at"),
+    )
 
 
 def drop_outbox_readers() -> None:
