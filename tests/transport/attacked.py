@@ -97,6 +97,18 @@ class Victim:
                     await asyncio.sleep(0.1)
         return self.memory - before
 
+    def places(self, most: int = 8) -> str:
+        """Say where most of that memory lies: the largest mappings, kilobytes first."""
+        found: list[tuple[int, str]] = []
+        mapping = ""
+        for line in Path(f"/proc/{self._pid}/smaps").read_text().splitlines():
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                mapping = line
+            elif first == "Anonymous:":
+                found.append((int(rest[0]), mapping))
+        return "\n".join(f"{size} {mapping}" for size, mapping in sorted(found)[-most:])
+
     @property
     def worked(self) -> float:
         """Seconds of a processor that it has used."""

@@ -94,7 +94,7 @@ async def attacking(victim: Victim, other: Raw, *, settings: bytes = b"", enough
         await raw.close()
     assert isinstance(results[0], asyncio.CancelledError), results
     assert payloads(await ask(other, b"after")) == [b"after"]
-    assert await victim.grown(before, enough) < enough
+    assert await victim.grown(before, enough) < enough, victim.places()
 
 
 async def _serve_on(other: Raw) -> None:
@@ -330,7 +330,7 @@ async def test_strangers_that_knock_and_do_not_come_in(victim: Victim, other: Ra
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
-    assert await victim.grown(before, ENOUGH) < ENOUGH
+    assert await victim.grown(before, ENOUGH) < ENOUGH, victim.places()
 
 
 def test_a_large_answer_is_large_enough() -> None:
