@@ -9,7 +9,6 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from adapters import document, mapping
@@ -20,20 +19,12 @@ from services.kit.config import DepartmentConfig
 from services.kit.department import OpenLive, read_secret
 from services.kit.errors import FailedPrecondition, HutongError, Reason, Unavailable
 from services.kit.followed import Followed
-from services.kit.records.catalogue import RecordType
-from services.kit.records.conditions import Condition
-from services.kit.records.live import LiveSource
+from services.kit.records.live import LiveSource, Present
 from services.kit.records.source import (
-    ALWAYS,
-    Changes,
-    Groups,
     Page,
-    PreparedFetch,
     RecordQuery,
     RecordSource,
-    Unprepared,
 )
-from services.kit.records.values import Column
 
 LIMIT: Final = 1 << 20
 """Most bytes a mapping may have; a ConfigMap holds no more either."""
@@ -66,11 +57,8 @@ def _followed(config: DepartmentConfig, base: Path, name: str, clock: Clock) -> 
     return FollowedSource(section.mapping, make)
 
 
-class FollowedSource:
+class FollowedSource(Present):
     """A live source through the mapping as its file stands now. Each question is answered through one version of it."""
-
-    history = False
-    watch = False
 
     def __init__(self, path: Path, make: Callable[[bytes], LiveSource]) -> None:
         """`make` checks a mapping and its table, and may block; raises what it raises, or where there is no file."""
@@ -88,26 +76,6 @@ class FollowedSource:
         """Get one page of records, through the mapping as it is now; see `LiveSource`."""
         source = await asyncio.to_thread(self._current)
         return await source.fetch(query)
-
-    def prepare(self, query: RecordQuery) -> PreparedFetch:
-        """Prepare a query; see `RecordSource`."""
-        return Unprepared(self.fetch, query)
-
-    async def changes(
-        self,
-        record_type: RecordType,
-        after: int,
-        limit: int = 200,
-        filters: tuple[Condition, ...] = (),
-        groups: Groups = ALWAYS,
-        params: Mapping[str, Column] = MappingProxyType({}),
-    ) -> Changes:
-        """Raise `FailedPrecondition`: nobody tells a live source what changed."""
-        return await self._source.changes(record_type, after, limit, filters, groups, params)
-
-    async def last_seq(self) -> int:
-        """Raise `FailedPrecondition`: there is no change sequence."""
-        return await self._source.last_seq()
 
     def _current(self) -> LiveSource:
         """Look at the file, and give the last source whose mapping passed."""

@@ -7,7 +7,6 @@ department's records are. There is no past to ask for: events are the past.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
 
 import sqlalchemy as sa
@@ -15,14 +14,11 @@ from google.protobuf.message import Message
 
 from services.kit.caller import Caller
 from services.kit.clock import Clock
-from services.kit.errors import FailedPrecondition, Reason
 from services.kit.records import values
 from services.kit.records.catalogue import RecordType
-from services.kit.records.conditions import Condition
 from services.kit.records.database import Database
-from services.kit.records.live import SCAN_LIMIT, LiveSource, Reader
-from services.kit.records.source import ALWAYS, Changes, Groups, Page, PreparedFetch, RecordQuery, Unprepared
-from services.kit.records.values import Column
+from services.kit.records.live import SCAN_LIMIT, LiveSource, Present, Reader
+from services.kit.records.source import Page, RecordQuery
 from services.recognition import codec, ledger, messages, reach, stage_results
 from services.recognition.disclosure import CALLER, CASE, CREDENTIAL, EVENT, RESULT
 from services.recognition.events import Submission
@@ -57,11 +53,10 @@ class _Row:
     original: bytes = b""
 
 
-class RecognitionSource:
+class RecognitionSource(Present):
     """This service's records, for the gateways' door."""
 
-    history = False
-    watch = False
+    untold = "cases are watched with WatchCase, results with Follow"
 
     def __init__(self, database: Database, results: reach.Results, clock: Clock) -> None:
         self._database = database
@@ -81,26 +76,6 @@ class RecognitionSource:
             rows = await self._database.read(lambda c: list(_limited(read(c, who))))
         live = LiveSource({query.record_type.name: _reader(query.record_type, rows)}, SYSTEM, self._clock)
         return await live.fetch(query)
-
-    def prepare(self, query: RecordQuery) -> PreparedFetch:
-        """Prepare a query; see `RecordSource`."""
-        return Unprepared(self.fetch, query)
-
-    async def changes(
-        self,
-        record_type: RecordType,
-        after: int,
-        limit: int = 200,
-        filters: tuple[Condition, ...] = (),
-        groups: Groups = ALWAYS,
-        params: Mapping[str, Column] = MappingProxyType({}),
-    ) -> Changes:
-        """Raise `FailedPrecondition`: cases are watched with `WatchCase`."""
-        raise _no_changes()
-
-    async def last_seq(self) -> int:
-        """Raise `FailedPrecondition`, as `changes` does."""
-        raise _no_changes()
 
     def _cases(self, connection: sa.Connection, asked: _Asked) -> Iterator[Message]:
         for head, _ in _heads(connection, asked):
@@ -160,7 +135,3 @@ def _reader(kind: RecordType, rows: Iterable[Message]) -> Reader:
         return [_Row(row) for row in matching][:limit]
 
     return read
-
-
-def _no_changes() -> FailedPrecondition:
-    return FailedPrecondition(Reason.HISTORY_UNAVAILABLE, "cases are watched with WatchCase, results with Follow")

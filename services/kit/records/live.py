@@ -8,11 +8,12 @@ a store would give. A row that cannot be mapped has no quarantine to go to; the 
 import asyncio
 import datetime as dt
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
-from typing import Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 from google.protobuf.message import Message
 
@@ -56,11 +57,41 @@ class _Found:
     message: Message
 
 
-class LiveSource:
-    """Record types read through from a legacy system."""
+class Present(ABC):
+    """A source that has only the present: no history, and no changes that it could tell of."""
 
     history = False
     watch = False
+    untold: ClassVar[str] = "this source is read live and tells no changes"
+    """Why it tells none."""
+
+    @abstractmethod
+    async def fetch(self, query: RecordQuery) -> Page:
+        """Get one page of records; see `RecordSource`."""
+
+    def prepare(self, query: RecordQuery) -> PreparedFetch:
+        """Prepare a query; see `RecordSource`."""
+        return Unprepared(self.fetch, query)
+
+    async def changes(
+        self,
+        record_type: RecordType,
+        after: int,
+        limit: int = 200,
+        filters: tuple[Condition, ...] = (),
+        groups: Groups = ALWAYS,
+        params: Mapping[str, Column] = MappingProxyType({}),
+    ) -> Changes:
+        """Raise `FailedPrecondition` HISTORY_UNAVAILABLE."""
+        raise FailedPrecondition(Reason.HISTORY_UNAVAILABLE, self.untold, record_type=record_type.name)
+
+    async def last_seq(self) -> int:
+        """Raise `FailedPrecondition`, as `changes` does."""
+        raise FailedPrecondition(Reason.HISTORY_UNAVAILABLE, self.untold)
+
+
+class LiveSource(Present):
+    """Record types read through from a legacy system."""
 
     def __init__(
         self,
@@ -97,26 +128,6 @@ class LiveSource:
             if len(records) > query.limit:
                 return Page(tuple(records[:-1]), now, records[-2].key, unreadable)
         return Page(tuple(records), now, None, unreadable)
-
-    def prepare(self, query: RecordQuery) -> PreparedFetch:
-        """Prepare a query; see `RecordSource`."""
-        return Unprepared(self.fetch, query)
-
-    async def changes(
-        self,
-        record_type: RecordType,
-        after: int,
-        limit: int = 200,
-        filters: tuple[Condition, ...] = (),
-        groups: Groups = ALWAYS,
-        params: Mapping[str, Column] = MappingProxyType({}),
-    ) -> Changes:
-        """Raise `FailedPrecondition`: nobody tells a live source what changed."""
-        raise _no_history(record_type)
-
-    async def last_seq(self) -> int:
-        """Raise `FailedPrecondition`: there is no change sequence."""
-        raise FailedPrecondition(Reason.HISTORY_UNAVAILABLE, "this source is read live and tells no changes")
 
     def _read(self, query: RecordQuery) -> tuple[dict[str, _Found], int]:
         """Read the candidates, by key (asking by two fields may find a record twice), and count the unreadable."""
