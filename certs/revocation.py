@@ -101,9 +101,8 @@ def signed_list(
 
 
 def _list_entry(entry: Issued) -> x509.RevokedCertificate:
-    assert entry.revoked_at is not None, "only revoked certificates are listed"  # noqa: S101 - the caller's promise
     reason = _FLAGS[entry.revocation_reason or RevocationReason.UNSPECIFIED]
-    builder = x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(entry.revoked_at)
+    builder = x509.RevokedCertificateBuilder().serial_number(entry.serial).revocation_date(_revoked_at(entry))
     if reason is not x509.ReasonFlags.unspecified:  # RFC 5280 §5.3.1: absent instead of unspecified
         builder = builder.add_extension(x509.CRLReason(reason), critical=False)
     return builder.build()
@@ -111,8 +110,12 @@ def _list_entry(entry: Issued) -> x509.RevokedCertificate:
 
 def _needed(entry: Issued, last: dt.datetime) -> bool:
     """Tell whether a list must name what is revoked, after one that was issued at `last`."""
+    return last <= max(entry.not_after, _revoked_at(entry)) + LISTED_BEYOND
+
+
+def _revoked_at(entry: Issued) -> dt.datetime:
     assert entry.revoked_at is not None, "only revoked certificates are listed"  # noqa: S101 - the caller's promise
-    return last <= max(entry.not_after, entry.revoked_at) + LISTED_BEYOND
+    return entry.revoked_at
 
 
 def _crls_at(path: Path) -> list[x509.CertificateRevocationList]:
